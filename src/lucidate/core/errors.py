@@ -1,0 +1,45 @@
+"""What can go wrong, as one tree.
+
+    LucidateError               a mistake or a state that the user can mend: one line, exit status 2
+    ├── RecipeError             a recipe file, key or value
+    ├── SourceError             images that cannot be found or read
+    │   ├── ChecksumError       bytes that are not the bytes that were promised
+    │   └── UnsafeFileError     a file that tries to do more than hold data
+    ├── PredictionsError        a table of predictions that cannot be analyzed
+    ├── RunError                a run folder that is missing, taken, unfinished or locked
+    └── UnknownNameError        a name that no registry holds
+
+Messages are one sentence: the argument, what was expected, what came, what to do.
+"""
+
+
+class LucidateError(Exception):
+    """Base of every error that is the caller's to mend."""
+
+
+class RecipeError(LucidateError):
+    """A recipe file, key or value is wrong."""
+
+
+class SourceError(LucidateError):
+    """Images could not be found or read."""
+
+
+class ChecksumError(SourceError):
+    """A file's bytes differ from what was promised."""
+
+
+class UnsafeFileError(SourceError):
+    """A file tries to do more than hold data; nothing of it was executed."""
+
+
+class PredictionsError(LucidateError):
+    """A table of predictions is malformed."""
+
+
+class RunError(LucidateError):
+    """A run folder is missing, taken, unfinished or locked."""
+
+
+class UnknownNameError(LucidateError):
+    """A name stands in no registry."""

@@ -1,0 +1,173 @@
+"""The recipe: everything a run depends on, frozen. TOML in, `--set a.b=c` on top.
+
+This file does not know which models exist or what their options are: `[model]` keeps its extra keys, and
+`lucidate.models` checks them against the model's own signature.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lucidate.core.errors import RecipeError
+from lucidate.core.registry import choices
+
+
+class Section(BaseModel):
+    """A frozen part of a recipe; unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataRecipe(Section):
+    """Which images, and how they are divided."""
+
+    source: str = "digits"
+    split: Literal["official", "80-10-10"] = "official"
+    val_fraction: float = Field(0.1, gt=0, lt=0.9, description="share of `train` kept for validation (official split)")
+    image_size: int | None = Field(
+        None, ge=8, le=512, description="side in pixels; default: the images' own where all agree, else 64"
+    )
+
+
+class ModelRecipe(Section):
+    """A registered model and the options that its function takes."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = "compact"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keys of `[model]` other than its name."""
+        return dict(self.model_extra or {})
+
+
+class TrainRecipe(Section):
+    """How the weights are found."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(64, ge=2, description="BatchNorm needs two images")
+    lr: float = Field(1e-3, gt=0, description="highest learning rate of the schedule")
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; for sgd")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    schedule: Literal["constant", "cosine", "plateau"] = "plateau"
+    warmup_epochs: int = Field(0, ge=0, description="linear warm-up; for constant and cosine")
+    plateau_patience: int = Field(3, ge=1, description="epochs without a better validation accuracy before lr is cut")
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    early_stop: int | None = Field(None, ge=1, description="epochs without a better validation accuracy before the end")
+    restore_best: bool = Field(True, description="end with the weights of the best validation accuracy")
+
+
+class AugmentRecipe(Section):
+    """What is done to training images, anew in each epoch. Fractions are of the image's side."""
+
+    flip: bool | Literal["auto"] = Field("auto", description="auto: where a mirrored image keeps its class")
+    rotation: float = Field(0.0, ge=0, le=0.5, description="at most this part of a full turn, either way")
+    zoom: float = Field(0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
+    shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")
+
+
+class Recipe(Section):
+    """One run, as it was asked for.
+
+    >>> Recipe(seed=1).train.epochs
+    30
+    """
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataRecipe = DataRecipe()
+    model: ModelRecipe = ModelRecipe()
+    train: TrainRecipe = TrainRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+
+
+def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a TOML recipe, or one of the recipes that come with lucidate by its bare name.
+
+    overrides: "a.b=c", c read as a TOML value where it is one, else as a string.
+    Raises RecipeError with the key, what was expected and what came.
+    """
+    path = find_recipe(recipe)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: expected a TOML file, received one that does not parse: {error}") from None
+    for override in overrides:
+        apply_override(values, override)
+    return make_recipe(values, name=str(path))
+
+
+def make_recipe(values: Mapping[str, Any], *, name: str = "recipe") -> Recipe:
+    """Validate a dictionary as a recipe. Raises RecipeError naming the first wrong key."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{name}: {_describe(error)}") from None
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes that come with lucidate: bare name → file."""
+    inside = Path(__file__).parents[1] / "recipes"  # in an installed wheel
+    checkout = Path(__file__).parents[3] / "recipes"  # in an editable install
+    folder = inside if inside.is_dir() else checkout
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file that `recipe` means. Raises RecipeError when there is none."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    if path.is_dir():
+        raise RecipeError(f"recipe: expected a TOML file, received the folder {path}")
+    raise RecipeError(
+        f"recipe: expected a TOML file or {choices(str(recipe), list(shipped))}, received {str(recipe)!r}, "
+        "which does not exist"
+    )
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one "a.b=c" in a nested dictionary, in place."""
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise RecipeError(f"--set: expected KEY=VALUE such as train.epochs=3, received {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    section = values
+    for part in parts[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise RecipeError(f"--set: expected {part!r} to be a section, received {override!r}")
+    section[parts[-1]] = value
+
+
+def _describe(error: ValidationError) -> str:
+    """The first of pydantic's complaints, as one line."""
+    first = error.errors()[0]
+    # Unions add their branch to the location; the key that the user wrote ends before it.
+    location = [str(part) for part in first["loc"] if str(part) not in _BRANCHES]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        known = ", ".join(section.model_fields)
+        return f"unknown key {key!r}; expected {choices(location[-1], known.split(', '))}"
+    expected = first["msg"].removeprefix("Input should be ")
+    return f"{key}: expected {expected}, received {first['input']!r}"
+
+
+_BRANCHES = {"bool", "int", "none", "literal['auto']"}

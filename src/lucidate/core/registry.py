@@ -1,0 +1,61 @@
+"""Name → function, for what a recipe must be able to name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from lucidate.core.errors import UnknownNameError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registry(Generic[F]):
+    """A dictionary of functions that refuses duplicates and explains what it does not hold.
+
+    >>> shapes: Registry[Callable[[], int]] = Registry("shape")
+    >>> @shapes.register("square")
+    ... def square() -> int:
+    ...     return 4
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._functions: dict[str, F] = {}
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Decorator that files a function under `name`. Raises ValueError when the name is taken."""
+
+        def file(function: F) -> F:
+            if name in self._functions:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._functions[name] = function
+            return function
+
+        return file
+
+    def __getitem__(self, name: str) -> F:
+        if name not in self._functions:
+            raise UnknownNameError(f"{self.kind}: expected {choices(name, self)}, received {name!r}")
+        return self._functions[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._functions
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._functions))
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Keyword-only parameters of the function and their defaults: what a recipe may set."""
+        parameters = inspect.signature(self[name]).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def choices(received: str, known: Registry[Any] | list[str]) -> str:
+    """The known names as words for an error, with the closest match first."""
+    names = list(known)
+    close = difflib.get_close_matches(received, names, n=1)
+    listed = f"one of {', '.join(names)}"
+    return f"{listed} (did you mean {close[0]!r}?)" if close else listed

@@ -1,0 +1,149 @@
+"""The run folder: where things stand in it, atomic writes, the lock, hashes.
+
+A file is written under a temporary name and renamed, so a killed process leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lucidate.core.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths inside `runs/<name>/`."""
+
+    path: Path
+
+    @property
+    def card(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.path / "splits.parquet"
+
+    @property
+    def analysis(self) -> Path:
+        return self.path / "analysis"
+
+    @property
+    def gallery(self) -> Path:
+        return self.path / "gallery"
+
+    def predictions(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.parquet"
+
+    @classmethod
+    def create(cls, path: Path) -> RunDir:
+        """A new, empty run folder. Raises RunError when something already stands there."""
+        run = cls.free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def free(cls, path: Path) -> RunDir:
+        """The folder if a run may be made in it; creates nothing. Raises RunError otherwise."""
+        if path.exists() and not path.is_dir():
+            raise RunError(f"--out: expected a new or empty folder, received the file {path}")
+        if (path / "run.json").exists():
+            raise RunError(
+                f"--out: expected a new or empty folder, received {path}, which already holds a run; "
+                "choose another, or delete it first"
+            )
+        if path.is_dir() and any(path.iterdir()):
+            raise RunError(f"--out: expected a new or empty folder, received {path}, which holds other files")
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run's folder. Raises RunError when it holds none, or one whose training never ended."""
+        if not (path / "run.json").exists():
+            raise RunError(f"run: expected a folder that holds a run (run.json), received {path}")
+        if not (path / "weights.safetensors").exists():
+            raise RunError(
+                f"run: expected a finished run, received {path}, whose training did not end; "
+                "delete it and train again"
+            )
+        return cls(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one writer. Raises RunError when another process has it.
+
+        An advisory lock that the system drops when its holder dies; where the system has none, no lock.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise RunError(
+                    f"run: expected {self.path} to be free, but process {file.read() or '?'} is writing to it"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield  # closing the file releases the lock; the file stays, since removing it would race
+
+
+def fresh_path(parent: Path, name: str) -> Path:
+    """`parent/name`, or the first of `name-2`, `name-3` … that is not taken."""
+    candidate, number = parent / name, 1
+    while candidate.exists():
+        number += 1
+        candidate = parent / f"{name}-{number}"
+    return candidate
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to, a file or a folder; renamed to `path` if nothing is raised.
+
+    A file replaces what stood there; a folder is swapped with it, and the old one is removed last.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    target = temporary / path.name
+    try:
+        yield target
+        if target.is_dir() and path.exists():
+            path.rename(temporary / "replaced")
+        target.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a whole file at once, flushed to disk before it gets its name."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
