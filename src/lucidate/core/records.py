@@ -227,7 +227,9 @@ class RunCard(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes(), strict=False)
         except FileNotFoundError:
-            raise RunError(f"run: expected a folder that holds a run, received {path.parent} without run.json") from None
+            raise RunError(
+                f"run: expected a folder that holds a run, received {path.parent} without run.json"
+            ) from None
         except ValueError as error:
             first = str(error).splitlines()[0]
             raise RunError(f"{path}: expected a run's passport, received one that does not parse: {first}") from None

@@ -78,8 +78,7 @@ class RunDir:
             raise RunError(f"run: expected a folder that holds a run (run.json), received {path}")
         if not (path / "weights.safetensors").exists():
             raise RunError(
-                f"run: expected a finished run, received {path}, whose training did not end; "
-                "delete it and train again"
+                f"run: expected a finished run, received {path}, whose training did not end; delete it and train again"
             )
         return cls(path)
 

@@ -1,0 +1,59 @@
+"""Which classes are taken for which?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lucidate.analyze.wording import count, percent
+from lucidate.core.records import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class ConfusionMatrix:
+    """counts: (K, K) int64; row = true class, column = predicted class."""
+
+    class_names: tuple[str, ...]
+    counts: NDArray[np.int64]
+
+    @property
+    def normalized(self) -> NDArray[np.float64]:
+        """Rows as shares of their true class, (K, K) float64; a class without images gives zeros."""
+        totals = self.counts.sum(axis=1, keepdims=True)
+        return self.counts / np.maximum(totals, 1)
+
+    @property
+    def headline(self) -> str:
+        errors = self.counts - np.diag(np.diag(self.counts))
+        if not errors.any():
+            return f"Nothing is confused: all {count(int(self.counts.sum()), 'image')} are right."
+        true, predicted = np.unravel_index(int(errors.argmax()), errors.shape)
+        total = int(self.counts[true].sum())
+        return (
+            f"{self.class_names[true]} → {self.class_names[predicted]} is the most frequent confusion: "
+            f"{count(int(errors[true, predicted]))} of {count(total)} images of {self.class_names[true]} "
+            f"({percent(errors[true, predicted] / total)})."
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row a pair of classes: count, and share of the true class."""
+        names = np.array(self.class_names)
+        true, predicted = np.indices(self.counts.shape)
+        return pd.DataFrame(
+            {
+                "true_class": names[true.ravel()],
+                "predicted_class": names[predicted.ravel()],
+                "count": self.counts.ravel(),
+                "share_of_true_class": self.normalized.ravel(),
+            }
+        )
+
+
+def confusion_matrix(predictions: Predictions) -> ConfusionMatrix:
+    """Count every pair of true and predicted class."""
+    k = predictions.num_classes
+    pairs = np.bincount(predictions.labels * k + predictions.predicted, minlength=k * k)
+    return ConfusionMatrix(predictions.class_names, pairs.reshape(k, k).astype(np.int64))

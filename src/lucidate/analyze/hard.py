@@ -1,0 +1,43 @@
+"""Which right answers were closest to being wrong?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lucidate.analyze.tiles import Tiles, pick, ranked
+from lucidate.analyze.wording import count, percent
+from lucidate.core.records import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class HardButCorrect:
+    """Right predictions with the lowest probability of the true class, lowest first."""
+
+    pool: int
+    below_half: int
+    tiles: Tiles
+
+    @property
+    def headline(self) -> str:
+        if not self.pool:
+            return "There is no right prediction."
+        lowest = percent(float(self.tiles.true_probability.min()))
+        return (
+            f"{count(self.below_half)} of {count(self.pool, 'right answer')} had less than 50 % for the true class; "
+            f"the lowest had {lowest}. These are the next errors if the images change a little."
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row an image."""
+        return self.tiles.frame()
+
+
+def hard_but_correct(predictions: Predictions, *, shown: int = 60) -> HardButCorrect:
+    """The `shown` right predictions that were least sure of the true class."""
+    pool = np.flatnonzero(predictions.correct)
+    rows = ranked(predictions, pool, by=predictions.true_probability)[:shown]
+    below = int((predictions.true_probability[pool] < 0.5).sum())
+    return HardButCorrect(len(pool), below, pick(predictions, rows))
