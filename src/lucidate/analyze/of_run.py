@@ -1,0 +1,72 @@
+"""The findings of a run, or of somebody else's predictions, with the images they speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lucidate.analyze.external import read_external
+from lucidate.analyze.findings import Findings, Images, analyze
+from lucidate.core.errors import RunError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import History, Predictions, RunCard
+from lucidate.core.rundir import RunDir
+from lucidate.data.pack import Pack, open_pack
+from lucidate.data.reopen import reopen_pack
+from lucidate.data.splits import Splits
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Predictions, what was found in them, and the store that holds their images."""
+
+    predictions: Predictions
+    findings: Findings
+    pack: Pack
+
+
+def analyze_run(run: RunDir, *, split: str = "test", reporter: Reporter | None = None) -> Analysis:
+    """Analyze one split of a run and write `analysis/`. Raises RunError where it has not been predicted yet."""
+    reporter = reporter or Silent()
+    card = RunCard.load(run.card)
+    if not run.predictions(split).exists():
+        raise RunError(
+            f"run: expected predictions of the {split} split in {run.path}, received none; "
+            f"make them with: lucidate predict {run.path} --split {split}"
+        )
+    pack = reopen_pack(card, reporter=reporter)
+    predictions = Predictions.load(run.predictions(split))
+    rows = dict(Splits.load(run.splits))
+    images = Images(
+        ids={name: pack.ids[index] for name, index in rows.items()},
+        index=rows,
+        labels={name: pack.labels[index] for name, index in rows.items()},
+    )
+    findings = analyze(predictions, history=History.load(run.history), images=images, seed=card.seed)
+    findings.save(run.analysis)
+    return Analysis(predictions, findings, pack)
+
+
+def analyze_external(
+    predictions: Path,
+    source: str,
+    *,
+    history: Path | None = None,
+    split: str | None = None,
+    image_size: int | None = None,
+    reporter: Reporter | None = None,
+) -> Analysis:
+    """Analyze a table made by anybody, over the images of any source. Raises PredictionsError, SourceError."""
+    pack = open_pack(source, image_size=image_size, reporter=reporter or Silent())
+    table = read_external(predictions, pack, split=split)
+    given = {name: np.flatnonzero(pack.given == name) for name in ("train", "test", "") if name in pack.given}
+    rows = {name or "all": index for name, index in given.items()}
+    images = Images(
+        ids={name: pack.ids[index] for name, index in rows.items()},
+        index=rows,
+        labels={name: pack.labels[index] for name, index in rows.items()},
+    )
+    findings = analyze(table, history=History.load(history) if history else None, images=images)
+    return Analysis(table, findings, pack)

@@ -1,0 +1,97 @@
+"""How the command line speaks: bars on a terminal, plain lines elsewhere, one JSON object where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lucidate.core.progress import Reporter
+
+QUIET_SECONDS = 10.0  # between two plain lines about the same task
+
+
+class Lines:
+    """Plain lines on standard error, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._task, self._start, self._last = "", 0.0, 0.0
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def advance(self, task: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if task != self._task:
+            self._task, self._start, self._last = task, now, now
+        elif now - self._last >= QUIET_SECONDS and done < total:
+            self._last = now
+            left = (now - self._start) * (total - done) / max(done, 1)
+            self.say(f"{task}: {done:,} of {total:,}{f', {note}' if note else ''}, {left:.0f} s left")
+
+
+class Bars:
+    """A progress bar a task, on a terminal."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def advance(self, task: str, done: int, total: int, note: str = "") -> None:
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
+        self._progress.update(self._tasks[task], completed=done, note=note)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(task))
+
+
+def reporter() -> Lines | Bars:
+    """Whichever fits standard error; use it as a context manager."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """The outcome of a command, last on standard output: words, or one JSON object."""
+    print(json.dumps(result) if as_json else text, flush=True)
+
+
+def say_set_aside(set_aside: list[dict[str, str]], *, to: Reporter, shown: int = 10) -> None:
+    """List the images that could not be used, and why."""
+    if not set_aside:
+        return
+    to.say(f"{len(set_aside)} files set aside:" if len(set_aside) > 1 else "1 file set aside:")
+    for item in set_aside[:shown]:
+        to.say(f"  {item['path']}: {item['reason']}")
+    if len(set_aside) > shown:
+        to.say(f"  … and {len(set_aside) - shown} more (lucidate data info lists all)")

@@ -1,0 +1,21 @@
+"""`lucidate demo`: the main road on the embedded data set, offline."""
+
+from __future__ import annotations
+
+from lucidate.cli import console
+from lucidate.cli.options import Json, Out
+from lucidate.cli.run import main_road
+
+
+def demo(out: Out = None, json: Json = False) -> None:
+    """Train on scikit-learn's embedded digits, offline, and say where the gallery is.
+
+    Example: lucidate demo
+    """
+    with console.reporter() as reporter:
+        result = main_road("digits", data=None, out=out, overrides=[], device="cpu", reporter=reporter)
+    text = (
+        f"Test accuracy {100 * result['test_accuracy']:.1f} % after {result['seconds']:.0f} s, all stages together.\n"
+        f"Open the gallery in a browser:\n  {result['gallery']}"
+    )
+    console.emit(result, text, as_json=json)

@@ -1,0 +1,66 @@
+"""The command `lucidate`: verbs gathered, mistakes turned into one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+import lucidate
+from lucidate.cli import analyze, data, demo, gallery, models, predict, run, train
+from lucidate.core.errors import LucidateError
+
+app = typer.Typer(
+    name="lucidate",
+    help="Train image classifiers, and see where and why they err.\n\n"
+    "Start with `lucidate demo`; then `lucidate run compact --data FOLDER_OF_IMAGES`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(run.run)
+app.command()(train.train)
+app.command()(predict.predict)
+app.command()(analyze.analyze)
+app.command()(gallery.gallery)
+app.command()(models.models)
+app.add_typer(data.app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lucidate {lucidate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that every verb takes; `main` acts on --debug before the arguments are parsed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 done, 2 a mistake by the user, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        status = app(args=[word for word in words if word != "--debug"], standalone_mode=False)
+    except (LucidateError, click.ClickException, OSError) as error:
+        if debug:
+            raise
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"error: {' '.join(message.split()) or 'wrong arguments'}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

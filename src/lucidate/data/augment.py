@@ -1,0 +1,50 @@
+"""Random changes to a batch of training images: vectorized over the batch, drawn from one generator."""
+
+from __future__ import annotations
+
+from math import pi
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lucidate.core.recipe import AugmentRecipe
+
+
+def flip_horizontally(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image with probability ½. images: (B, C, H, W) of any dtype."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+def transform_affinely(
+    images: Tensor, generator: torch.Generator, *, rotation: float = 0.0, zoom: float = 0.0, shift: float = 0.0
+) -> Tensor:
+    """Rotate, zoom and shift each image, its own way each, in one bilinear resampling; edges are reflected.
+
+    images: (B, C, H, W) floating point. rotation: turns, drawn from ±rotation. zoom: scale drawn from 1 ± zoom.
+    shift: fraction of the side, drawn from ±shift for each axis.
+    """
+    batch = len(images)
+    # One draw of four numbers an image, whatever is used, keeps the sequence the same when one range is set to 0.
+    angle, scale, dx, dy = (2 * torch.rand(4, batch, generator=generator) - 1).unbind(0)
+    angle, scale = angle * rotation * 2 * pi, 1 + scale * zoom
+    # affine_grid maps output places to input places in [-1, 1]: hence the inverse scale, and 2 × for shifts.
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    rows = [torch.stack([cosine, -sine, 2 * shift * dx], 1), torch.stack([sine, cosine, 2 * shift * dy], 1)]
+    theta = torch.stack(rows, 1).to(images.device, images.dtype)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return moved.contiguous(memory_format=torch.channels_last)  # grid_sample gives NCHW
+
+
+def augment(images: Tensor, generator: torch.Generator, *, recipe: AugmentRecipe, flips: bool) -> Tensor:
+    """All that a recipe asks for. images: (B, C, H, W) float; the generator is on the CPU.
+
+    flips: whether the source allows mirroring, for `flip = "auto"`.
+    """
+    if flips if recipe.flip == "auto" else recipe.flip:
+        images = flip_horizontally(images, generator)
+    if recipe.rotation or recipe.zoom or recipe.shift:
+        images = transform_affinely(images, generator, rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift)
+    return images

@@ -1,0 +1,67 @@
+"""Packed store → batches. Order and augmentation are functions of (seed, epoch, step): there is no loader state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lucidate.core.recipe import AugmentRecipe
+from lucidate.data.augment import augment
+from lucidate.data.preprocess import Preprocess
+
+
+def derived_seed(seed: int, *path: int) -> int:
+    """A seed of 63 bits for one place in a run, e.g. (seed, epoch, step); unrelated for neighbouring places."""
+    return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator_for(seed: int, *path: int) -> torch.Generator:
+    """A CPU generator seeded for one place in a run."""
+    return torch.Generator().manual_seed(derived_seed(seed, *path))
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Batches of some rows of a store, on a device.
+
+    images: (N, S, S, 3) uint8, the whole store; only the batches' rows are read from it.
+    labels: (N,) int64. rows: (M,) int64 into the store.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    preprocess: Preprocess
+    batch_size: int
+    device: torch.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        """Batches of a pass in order, the last one maybe smaller."""
+        return -(-len(self.rows) // self.batch_size)
+
+    @property
+    def training_steps(self) -> int:
+        """Batches of a shuffled pass. A last batch of a single image is left out: BatchNorm cannot use it."""
+        return len(self) - (len(self.rows) % self.batch_size == 1)
+
+    def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(normalized float32 images (B, 3, S, S), int64 labels (B,)) of every row once, as they stand."""
+        for step in range(len(self)):
+            yield self._load(self.rows[step * self.batch_size : (step + 1) * self.batch_size])
+
+    def shuffled(self, seed: int, epoch: int, *, recipe: AugmentRecipe, flips: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """One training epoch: the rows in a new order, augmented; the same for the same (seed, epoch)."""
+        order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(self.rows)
+        for step in range(self.training_steps):
+            images, labels = self._load(order[step * self.batch_size : (step + 1) * self.batch_size])
+            yield augment(images, generator_for(seed, epoch, step), recipe=recipe, flips=flips), labels
+
+    def _load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        pixels = torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True)
+        labels = torch.from_numpy(self.labels[rows]).to(self.device, non_blocking=True)
+        return self.preprocess.normalize(pixels), labels

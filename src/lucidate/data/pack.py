@@ -1,0 +1,258 @@
+"""Any source → one packed store of pixels, memory-mapped, made once and found again by its content.
+
+    <cache>/packs/<dataset>-<key>/
+        images.npy      uint8 (N, side, side, 3)
+        labels.npy      int64 (N,)
+        index.parquet   id, given
+        meta.json       side, count, and the images set aside with their reasons
+    <cache>/packs/<dataset>-<fingerprint>.side     the side that the images' own sizes ask for
+
+What depends on where the images lie (spec, class names, other files beside them) comes from the source each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lucidate.core.errors import SourceError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.rundir import atomic_path, atomic_write
+from lucidate.data.decode import DecodeError, decode, image_size, resize
+from lucidate.data.fetch import cache_dir, cache_error
+from lucidate.data.sources import open_source
+from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image
+
+PACK_VERSION = 1  # raise it when the same content would give other pixels
+LARGEST_OWN = 96  # pixels; up to here images that agree in size keep it
+COMMON_SIDE = 64  # pixels; what all others are resized to unless a size is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Packed images, one row each in all arrays; the order is the source's.
+
+    images: uint8 (N, side, side, 3), memory-mapped and read-only. labels: int64 (N,). given: "train", "test" or "".
+    hash: of the content and the size, equal wherever the images lie. set_aside: what of the source is not in here.
+    """
+
+    path: Path
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.str_]
+    given: NDArray[np.str_]
+    class_names: tuple[str, ...]
+    dataset: str
+    source: str
+    hash: str
+    flips: bool
+    set_aside: tuple[SetAside, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels."""
+        return int(self.images.shape[1])
+
+
+def open_pack(
+    spec: str | Path,
+    *,
+    image_size: int | None = None,
+    cache: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Pack:
+    """The packed images of a source, packed now if they are not yet.
+
+    image_size: side in pixels; None keeps the images' own where all are square, agree and are at most 96, else 64.
+    cache: default `cache_dir()`.
+    Raises SourceError for a source that cannot be opened, a class without a readable image, or a cache that cannot
+    be written to.
+    """
+    if image_size is not None and image_size < 1:
+        raise SourceError(f"image_size: expected a side in pixels, received {image_size}")
+    reporter = reporter or Silent()
+    source = open_source(spec, reporter=reporter)
+    packs = (cache or cache_dir()) / "packs"
+    side = image_size or _own_side(source, packs, reporter)
+    key = hashlib.sha256(f"{source.fingerprint} {side} {PACK_VERSION}".encode()).hexdigest()
+    folder = packs / f"{source.dataset}-{key[:16]}"
+    for _ in range(3):  # between building and opening, another process may swap the folder for its own
+        if pack := _load(folder, source, side=side, key=key):
+            return pack
+        _build(folder, source, side=side, key=key, reporter=reporter)
+    raise SourceError(f"cache: expected {folder} to stay in place, but something keeps changing it")
+
+
+def _own_side(source: Source, packs: Path, reporter: Reporter) -> int:
+    """The side that the images' own sizes ask for; looked up in their headers once."""
+    note = packs / f"{source.dataset}-{source.fingerprint[:16]}.side"
+    try:
+        return max(1, int(note.read_text()))
+    except (OSError, ValueError):
+        pass
+    side = _agreed_side(source, reporter) or COMMON_SIDE
+    try:
+        atomic_write(note, str(side).encode())
+    except OSError as error:
+        raise cache_error(packs.parent, error) from None
+    return side
+
+
+def _agreed_side(source: Source, reporter: Reporter) -> int | None:
+    """The side of all readable images if they are square, equal and small; else None, at the first that is not."""
+    agreed: int | None = None
+    for index in range(len(source)):
+        content = read_image(source, index)
+        size = _size(content)
+        if size is not None and size != (agreed, agreed):
+            # The first image, or one that disagrees: it counts only if all of it can be read.
+            if isinstance(content, bytes) and not _decodes(content):
+                continue
+            if agreed is not None or size[0] != size[1] or size[0] > LARGEST_OWN:
+                return None
+            agreed = size[0]
+        if index % 1000 == 999 or index == len(source) - 1:
+            reporter.advance("measuring", index + 1, len(source))
+    return agreed
+
+
+def _size(content: Content | DecodeError) -> tuple[int, int] | None:
+    if isinstance(content, DecodeError):
+        return None
+    if not isinstance(content, bytes):
+        return content.shape[1], content.shape[0]
+    try:
+        return image_size(content)
+    except DecodeError:
+        return None
+
+
+def _decodes(content: bytes) -> bool:
+    try:
+        decode(content, size=LARGEST_OWN)
+    except DecodeError:
+        return False
+    return True
+
+
+def _load(folder: Path, source: Source, *, side: int, key: str) -> Pack | None:
+    """The pack in `folder`, or None where it is missing, damaged or cut short."""
+    try:
+        meta = json.loads((folder / "meta.json").read_bytes())
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        labels = np.load(folder / "labels.npy")
+        index = pq.read_table(folder / "index.parquet")
+        aside = tuple(SetAside(path, reason) for path, reason in meta["set_aside"])
+        ids, given = (np.array(index[name].to_pylist(), dtype=np.str_) for name in ("id", "given"))
+        whole = (
+            meta["key"] == key
+            and images.shape == (meta["count"], side, side, 3)
+            and images.dtype == np.uint8
+            and len(labels) == len(ids) == len(given) == meta["count"]
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException):
+        return None
+    if not whole:
+        return None
+    return Pack(
+        path=folder,
+        images=images,
+        labels=labels,
+        ids=ids,
+        given=given,
+        class_names=source.class_names,
+        dataset=source.dataset,
+        source=source.spec,
+        hash=key,
+        flips=source.flips,
+        set_aside=source.set_aside + aside,
+    )
+
+
+def _build(folder: Path, source: Source, *, side: int, key: str, reporter: Reporter) -> None:
+    """Pack `source` into `folder`. Raises SourceError."""
+    try:
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            kept, aside = _write_images(temporary / "images.npy", source, side=side, reporter=reporter)
+            labels = source.labels[kept]
+            _check_classes(labels, source, aside)
+            np.save(temporary / "labels.npy", labels)
+            index = {"id": [source.ids[row] for row in kept], "given": [source.given[row] for row in kept]}
+            pq.write_table(pa.table(index), temporary / "index.parquet")
+            meta = {
+                "version": PACK_VERSION,
+                "key": key,
+                "dataset": source.dataset,
+                "fingerprint": source.fingerprint,
+                "side": side,
+                "count": len(kept),
+                "set_aside": [[each.path, each.reason] for each in aside],
+            }
+            (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    except OSError as error:
+        if _load(folder, source, side=side, key=key):
+            return  # another process put the same pack there first
+        raise cache_error(folder.parent.parent, error) from None
+
+
+def _write_images(
+    path: Path, source: Source, *, side: int, reporter: Reporter
+) -> tuple[NDArray[np.int64], list[SetAside]]:
+    """Write the readable images one behind another; their numbers in the source, and the others with reasons."""
+    kept: list[int] = []
+    aside: list[SetAside] = []
+    results: Iterable[NDArray[np.uint8] | DecodeError] = in_order(source, partial(_pixels, side=side))
+    with path.open("wb") as file:
+        _write_header(file, count=len(source), side=side)
+        start = file.tell()
+        for index, pixels in enumerate(results):
+            if isinstance(pixels, DecodeError):
+                aside.append(SetAside(source.ids[index], str(pixels)))
+            else:
+                file.write(np.ascontiguousarray(pixels).data)
+                kept.append(index)
+            if index % 500 == 499 or index == len(source) - 1:
+                reporter.advance("packing", index + 1, len(source))
+        file.seek(0)
+        _write_header(file, count=len(kept), side=side)
+        if file.tell() != start:  # numpy pads the header so that the count can change; see numpy.lib.format
+            raise SourceError(f"cache: expected numpy to keep the header of {path} at {start} bytes")
+    return np.array(kept, dtype=np.int64), aside
+
+
+def _write_header(file: IO[bytes], *, count: int, side: int) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _pixels(content: Content, *, side: int) -> NDArray[np.uint8]:
+    return decode(content, size=side) if isinstance(content, bytes) else resize(content, size=side)
+
+
+def _check_classes(labels: NDArray[np.int64], source: Source, aside: list[SetAside]) -> None:
+    counts = np.bincount(labels, minlength=len(source.class_names))
+    first = f"; {len(aside)} were set aside, the first: {aside[0].path} ({aside[0].reason})" if aside else ""
+    if not len(labels):
+        raise SourceError(f"data: expected images, received {source.spec} with none that can be read{first}")
+    if len(counts) < 2:
+        raise SourceError(f"data: expected at least two classes, received {source.spec} with {len(counts)}{first}")
+    if empty := np.flatnonzero(counts == 0).tolist():
+        name = source.class_names[empty[0]]
+        raise SourceError(
+            f"data: expected an image in each class, received {source.spec} with none that can be read in "
+            f"{name!r}{first}"
+        )

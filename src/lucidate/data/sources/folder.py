@@ -1,0 +1,173 @@
+"""A folder of images: one sub-folder a class, with or without `train` and `test` above them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lucidate.core.errors import SourceError
+from lucidate.core.progress import Reporter
+from lucidate.core.rundir import sha256
+from lucidate.data.decode import DecodeError
+from lucidate.data.sources.source import (
+    MAX_FILE_BYTES,
+    SPLIT_NAMES,
+    SetAside,
+    Source,
+    dataset_name,
+    given_splits,
+)
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+IGNORED = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what file managers leave; hidden files besides
+LAYOUT = "FOLDER/CLASS/IMAGE or FOLDER/train/CLASS/IMAGE"
+
+
+def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
+    """Every image file below a class's sub-folder, however deep, in the order of its relative path.
+
+    Other files are set aside with a reason. Links that lead out of the folder are not followed, nor links to folders.
+    The fingerprint covers each image's relative path and bytes. Raises SourceError.
+    """
+    images, aside = scan(path)
+    splits = _splits(path, images)
+    depth = 1 if splits else 0  # where in the path the class stands
+    kept = []
+    for each in images:
+        parts = Path(each).parts
+        if len(parts) > depth + 1 and (not splits or parts[0] in splits):
+            kept.append(each)
+        else:
+            aside.append(SetAside(each, "outside any class's folder"))
+    if not kept:
+        what = f"{len(images)} images but no sub-folders" if images else "no image files"
+        raise SourceError(f"data: expected {LAYOUT}, received {path}, which holds {what}")
+    classes = sorted({Path(each).parts[depth] for each in kept})
+    if empty := sorted(_class_folders(path, splits) - set(classes)):
+        raise SourceError(f"data: expected images in each class's folder, received {path} with none in {empty[0]!r}")
+    if len(classes) < 2:
+        raise SourceError(f"data: expected at least two class sub-folders in {path}, received one ({classes[0]!r})")
+    split_of = [SPLIT_NAMES[Path(each).parts[0].lower()] if splits else "" for each in kept]
+    role = given_splits(set(split_of), where=str(path), reporter=reporter) if splits else {"": ""}
+    given = [role[split] for split in split_of]
+    class_of = [Path(each).parts[depth] for each in kept]
+    _check_test_classes(class_of, given, path)
+    number = {name: index for index, name in enumerate(classes)}
+
+    def read(index: int) -> bytes:
+        file = path / kept[index]
+        if (size := file.stat().st_size) > MAX_FILE_BYTES:
+            raise DecodeError(f"too large: {size:,} bytes")
+        return file.read_bytes()
+
+    return Source(
+        dataset=dataset_name(path),
+        spec=spec,
+        class_names=tuple(classes),
+        ids=kept,
+        labels=np.array([number[name] for name in class_of], dtype=np.int64),
+        given=given,
+        read=read,
+        fingerprint=_fingerprint(path, kept, reporter),
+        flips=True,
+        set_aside=tuple(aside),
+    )
+
+
+def holds_images(path: Path) -> bool:
+    """True at the first image file below `path`."""
+    return any(reason is None for _, reason in _walk(path, path.resolve()))
+
+
+def scan(path: Path) -> tuple[list[str], list[SetAside]]:
+    """Relative posix paths of the image files below `path`, sorted, and what else lies there."""
+    found = sorted(_walk(path, path.resolve()))
+    images = [each for each, reason in found if reason is None]
+    return images, [SetAside(each, reason) for each, reason in found if reason is not None]
+
+
+def _walk(path: Path, root: Path, *, below: str = "") -> Iterator[tuple[str, str | None]]:
+    """(relative posix path, why it is no image or None) of everything below `path` that is not hidden."""
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except OSError as error:
+        yield below.rstrip("/") or ".", f"cannot be read: {error.strerror}"
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in IGNORED:
+            continue
+        name = below + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), root, below=f"{name}/")
+        else:
+            yield name.encode("utf-8", "backslashreplace").decode(), _fault(entry, root)
+
+
+def _fault(entry: os.DirEntry[str], root: Path) -> str | None:
+    if entry.is_symlink():
+        target = Path(os.path.realpath(entry.path))
+        if not target.is_relative_to(root):
+            return "a link that leads outside the folder"
+        if target.is_dir():
+            return "a link to a folder"
+    if not entry.is_file():
+        return "not a file, or a broken link"  # pipes and devices too: reading one may never end
+    suffix = Path(entry.name).suffix
+    if suffix.lower() not in SUFFIXES:
+        return f"not an image file ({suffix or 'no extension'})"
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:  # it could not be written to any table
+        return "a file name that is not UTF-8"
+    return None
+
+
+def _splits(path: Path, images: list[str]) -> set[str]:
+    """Top folders that are splits (train, test …) and not classes; empty where the classes are on top.
+
+    A class may be called "train" too, so one such name among others is not enough.
+    """
+    folders = set(_folders(path))
+    named = {name for name in folders if name.lower() in SPLIT_NAMES}
+    roles = {SPLIT_NAMES[name.lower()] for name in named}
+    nested = any(len(Path(each).parts) > 2 and Path(each).parts[0] in named for each in images)
+    return named if nested and (("train" in roles and len(roles) > 1) or named == folders) else set()
+
+
+def _class_folders(path: Path, splits: set[str]) -> set[str]:
+    """Names of all class folders, those without images too."""
+    return {name for place in ([path / split for split in splits] or [path]) for name in _folders(place)}
+
+
+def _folders(path: Path) -> list[str]:
+    return [
+        entry.name
+        for entry in os.scandir(path)
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and entry.name.lower() not in IGNORED
+    ]
+
+
+def _check_test_classes(class_of: list[str], given: list[str], path: Path) -> None:
+    trained = {name for name, split in zip(class_of, given, strict=True) if split == "train"}
+    tested = {name for name, split in zip(class_of, given, strict=True) if split == "test"}
+    if only := sorted(tested - trained):
+        raise SourceError(
+            f"data: expected each class of test in train too, received {path} with {only[0]!r} in test only"
+        )
+
+
+def _fingerprint(path: Path, kept: list[str], reporter: Reporter) -> str:
+    digest = hashlib.sha256(b"folder")
+    for number, each in enumerate(kept, 1):
+        try:
+            content = sha256(path / each)
+        except OSError:
+            content = "unreadable"  # it will be set aside with the reason when it is read
+        digest.update(f"{each}\0{content}\n".encode())
+        if number % 1000 == 0 or number == len(kept):
+            reporter.advance("hashing", number, len(kept))
+    return digest.hexdigest()

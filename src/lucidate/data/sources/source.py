@@ -1,0 +1,157 @@
+"""What every source of images is, once opened, and the registry of those that have a name."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucidate.core.errors import SourceError
+from lucidate.core.progress import Reporter
+from lucidate.core.records import slug
+from lucidate.core.registry import Registry
+from lucidate.data.decode import DecodeError
+
+T = TypeVar("T")
+Content = bytes | NDArray[np.uint8]  # an encoded file, or pixels (H, W, 3)
+
+MAX_FILE_BYTES = 1 << 30  # no image of allowed size needs more; keeps a stray film out of memory
+CHUNK_IMAGES = 64
+CHUNK_BYTES = 8 << 20  # a chunk ends at whichever comes first, so large photos do not pile up in memory
+SPLIT_NAMES = {
+    "train": "train",
+    "test": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}  # as written on disk → what it is
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Something in the source that is not among its images, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Images with labels, ready to be read one by one in any order.
+
+    dataset: slug for file names. spec: as the user wrote it. ids: unique and stable, (N,).
+    labels: int64 (N,), each an index into class_names.
+    given: per image "train", "test" or "" (the source has no split of its own).
+    read: number → encoded file content, or uint8 pixels (H, W, 3). Raises DecodeError or OSError where that one
+    image is at fault, another SourceError where the source is.
+    fingerprint: SHA-256 over the content, independent of where it lies. flips: a mirrored image keeps its class.
+    """
+
+    dataset: str
+    spec: str
+    class_names: tuple[str, ...]
+    ids: list[str]
+    labels: NDArray[np.int64]
+    given: list[str]
+    read: Callable[[int], Content]
+    fingerprint: str
+    flips: bool
+    set_aside: tuple[SetAside, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+sources: Registry[Callable[[Reporter], Source]] = Registry("data")
+
+
+def dataset_name(path: Path) -> str:
+    """The slug of what lies at `path`: CIFAR-10's own names become "cifar10", others lose their suffix."""
+    name = Path(os.path.abspath(path)).name
+    for suffix in (".tar.gz", ".tgz", ".tar", ".parquet"):
+        name = name.removesuffix(suffix)
+    return "cifar10" if name.startswith("cifar-10-") else slug(name)
+
+
+def given_splits(found: Collection[str], *, where: str, reporter: Reporter) -> Mapping[str, str]:
+    """What each split on disk ("train", "test", "val") counts as: "train", "test", or "" when there is only one."""
+    if not {"train", "test"} <= set(found):
+        if {"train", "val"} <= set(found):
+            return {"train": "train", "val": "test"}
+        return dict.fromkeys(found, "")
+    if "val" in found:
+        reporter.say(f"{where}: its validation images are added to train; lucidate takes validation from train itself")
+    return {"train": "train", "val": "train", "test": "test"}
+
+
+def check_class_names(names: Collection[str], *, where: str) -> tuple[str, ...]:
+    """Names as they stand, if they can be told apart. Raises SourceError."""
+    if len(set(names)) != len(names) or not all(names):
+        raise SourceError(f"{where}: expected class names that differ and are not empty, received {list(names)}")
+    return tuple(names)
+
+
+def in_order(source: Source, work: Callable[[Content], T]) -> Iterator[T | DecodeError]:
+    """`work` applied to each image by several threads, results in the source's order.
+
+    Reading stays in this thread, in order, so that a source may read ahead; Pillow frees the interpreter while it
+    decodes. An image that cannot be read or decoded yields its DecodeError.
+    """
+    workers = os.cpu_count() or 1
+    waiting: deque[Future[list[T | DecodeError]]] = deque()
+
+    def run(contents: list[Content | DecodeError]) -> list[T | DecodeError]:
+        return [_attempt(work, content) for content in contents]
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for chunk in _chunks(source):
+                waiting.append(pool.submit(run, chunk))
+                if len(waiting) > workers + 1:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def read_image(source: Source, index: int) -> Content | DecodeError:
+    """One image's content, or why it cannot be read."""
+    try:
+        return source.read(index)
+    except DecodeError as error:
+        return error
+    except OSError as error:
+        return DecodeError(f"cannot be read: {error.strerror or error}")
+
+
+def _chunks(source: Source) -> Iterator[list[Content | DecodeError]]:
+    chunk: list[Content | DecodeError] = []
+    size = 0
+    for index in range(len(source)):
+        content = read_image(source, index)
+        chunk.append(content)
+        if not isinstance(content, DecodeError):
+            size += len(content) if isinstance(content, bytes) else content.nbytes
+        if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _attempt(work: Callable[[Content], T], content: Content | DecodeError) -> T | DecodeError:
+    if isinstance(content, DecodeError):
+        return content
+    try:
+        return work(content)
+    except DecodeError as error:
+        return error

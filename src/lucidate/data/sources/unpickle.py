@@ -1,0 +1,165 @@
+"""CIFAR's python batches without the dangers of pickle.
+
+A pickle names the functions that rebuild what it holds, any function, so reading one from a stranger is running the
+stranger's program. Here each name that a CIFAR batch has a use for leads to an inert stand-in that only remembers
+what it was given; every other name is refused before anything is called. The arrays are then rebuilt from the
+stand-ins, with their shapes and types checked.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucidate.core.errors import SourceError, UnsafeFileError
+from lucidate.data.sources.source import check_class_names
+
+ROW = 3072  # bytes of one image: 32×32 red, then green, then blue
+
+
+def load_batch(content: bytes, *, name: str, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (n, 3072) and labels (n,) of one batch, written by Python 2 or 3.
+
+    Raises UnsafeFileError for a pickle that asks for anything but arrays, SourceError for a damaged or other one.
+    """
+    batch = _dictionary(content, name=name)
+    images, labels = _array(batch.get("data")), _label_array(batch.get("labels"))
+    if images is None or images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != ROW or not len(images):
+        what = "none" if images is None else f"{images.dtype} {images.shape}"
+        raise SourceError(f"{name}: expected b'data' as a uint8 array of shape (n, {ROW}), received {what}")
+    if labels is None or len(labels) != len(images):
+        count = "none that are whole numbers" if labels is None else str(len(labels))
+        raise SourceError(f"{name}: expected b'labels' for {len(images)} images, received {count}")
+    check_labels(labels, name=name, num_classes=num_classes)
+    return images, labels
+
+
+def load_class_names(content: bytes, *, name: str) -> tuple[str, ...]:
+    """b'label_names' of a batches.meta. Raises SourceError or UnsafeFileError."""
+    names = _dictionary(content, name=name).get("label_names")
+    if not isinstance(names, list | tuple) or len(names) < 2 or not all(isinstance(n, bytes | str) for n in names):
+        raise SourceError(f"{name}: expected b'label_names' as a list of at least two names, received {names!r:.60}")
+    return check_class_names([_text(each) for each in names], where=name)
+
+
+def check_labels(labels: NDArray[np.int64], *, name: str, num_classes: int) -> None:
+    """Raises SourceError for a label that no class has."""
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if outside.size:
+        row = int(outside[0])
+        raise SourceError(f"{name}: expected labels from 0 to {num_classes - 1}, received {labels[row]} in row {row}")
+
+
+class _Dtype:
+    """Stands for numpy.dtype: remembers the type's name and byte order."""
+
+    def __init__(self, code: Any = None, *_: Any) -> None:
+        self.code, self.order = code, "|"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = _text(state[1])
+
+    def real(self) -> np.dtype[Any]:
+        code = _text(self.code).lstrip("<>=|")
+        if code not in ("u1", "i1", "i2", "i4", "i8", "u2", "u4", "u8"):
+            raise ValueError(f"an array of type {code!r}")  # above all "O": objects
+        return np.dtype(self.order + code)
+
+
+class _Array:
+    """Stands for numpy.ndarray and for _reconstruct, which numpy's own pickles call to make one."""
+
+    def __init__(self, *_: Any) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def real(self) -> NDArray[Any]:
+        _, shape, dtype, columns_first, raw = self.state
+        return np.frombuffer(raw, dtype.real()).reshape(shape, order="F" if columns_first else "C")
+
+
+class _Frombuffer(_Array):
+    """Stands for numpy's _frombuffer, which protocol 5 calls."""
+
+    def __init__(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
+        self.state = (1, shape, dtype, _text(order) == "F", raw)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("an array with a second state")
+
+
+class _Encode:
+    """Stands for _codecs.encode, by which Python 3 writes bytes in Python 2's protocols."""
+
+    def __new__(cls, text: str, encoding: Any) -> Any:
+        if _text(encoding) not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError(f"text in {encoding!r}")
+        return text.encode("latin-1")
+
+    def __setstate__(self, state: Any) -> None:  # without it, a pickle could set attributes of this class
+        raise pickle.UnpicklingError("bytes with a state")
+
+
+_ALLOWED: dict[tuple[str, str], type] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _Encode,
+}
+for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
+    _ALLOWED[_core + ".multiarray", "_reconstruct"] = _Array
+    _ALLOWED[_core + ".numeric", "_frombuffer"] = _Frombuffer
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        self.name = name
+
+    def find_class(self, module: str, name: str) -> type:
+        if (module, name) not in _ALLOWED:
+            raise UnsafeFileError(
+                f"{self.name}: expected a pickle that holds arrays only, received one that asks for {module}.{name}; "
+                "nothing of it was executed, and it should not be opened by other means"
+            )
+        return _ALLOWED[module, name]
+
+
+def _dictionary(content: bytes, *, name: str) -> dict[str, Any]:
+    try:
+        loaded = _Unpickler(content, name).load()
+    except UnsafeFileError:
+        raise
+    except Exception as error:  # a damaged pickle can fail in nearly any way
+        raise SourceError(f"{name}: expected a CIFAR batch, received a truncated or damaged one ({error})") from None
+    if not isinstance(loaded, dict):
+        raise SourceError(f"{name}: expected a CIFAR batch (a dictionary), received a {type(loaded).__name__}")
+    return {_text(key): value for key, value in loaded.items() if isinstance(key, bytes | str)}
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    """The array that a stand-in describes, or None where it describes none."""
+    try:
+        return value.real() if isinstance(value, _Array) else None
+    except (TypeError, ValueError, AttributeError, OverflowError, IndexError):
+        return None
+
+
+def _label_array(value: Any) -> NDArray[np.int64] | None:
+    if isinstance(value, list | tuple):
+        if not all(type(each) is int and abs(each) < 2**31 for each in value):
+            return None
+        return np.array(value, dtype=np.int64)
+    array = _array(value)
+    return array.astype(np.int64) if array is not None and array.ndim == 1 and array.dtype.kind in "iu" else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,108 @@
+"""Which images train, which select, which judge: stratified, seeded, stored with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lucidate.core.errors import RunError, SourceError
+from lucidate.core.rundir import atomic_path
+
+NAMES = ("train", "validation", "test")
+POOLED = "80-10-10"
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Rows of the packed store, each in one split, ascending.
+
+    scheme: how they came about: "official" (test as given, validation from train) or "80-10-10" (pooled).
+    """
+
+    scheme: str
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+    def rows(self, name: str) -> NDArray[np.int64]:
+        """Rows of one split by name. Raises RunError for a name that is none."""
+        if name not in NAMES:
+            raise RunError(f"split: expected one of {', '.join(NAMES)}, received {name!r}")
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        return ((name, self.rows(name)) for name in NAMES)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: len(rows) for name, rows in self}
+
+    def save(self, path: Path, ids: NDArray[np.str_]) -> None:
+        """Write one row an image: id, row in the store, split. ids: (N,) of the whole store."""
+        index = np.concatenate([rows for _, rows in self])
+        names = np.repeat(NAMES, list(self.sizes.values()))
+        table = pa.table(
+            {"id": ids[index].tolist(), "index": index, "split": pa.array(names.tolist()).dictionary_encode()},
+            metadata={b"scheme": self.scheme.encode()},
+        )
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+    @classmethod
+    def load(cls, path: Path) -> Splits:
+        """Read what `save` wrote."""
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RunError(f"{path}: expected the split of a run, received {error}") from None
+        index, names = table["index"].to_numpy(), np.array(table["split"].to_pylist())
+        rows = {name: index[names == name] for name in NAMES}
+        return cls(scheme=table.schema.metadata[b"scheme"].decode(), **rows)
+
+
+def make_splits(
+    labels: NDArray[np.int64], given: NDArray[np.str_], *, scheme: str, val_fraction: float, seed: int
+) -> Splits:
+    """Divide a data set.
+
+    labels: (N,) in [0, K). given: (N,) "train", "test" or "" as the source says. scheme: "official" keeps the given
+    test split and takes `val_fraction` of each class of the rest for validation; a source without a test split of
+    its own is pooled instead, as "80-10-10" always is: per class 80 % train, 10 % validation, 10 % test.
+    Raises SourceError when a split would be empty.
+    """
+    generator = np.random.default_rng(seed)
+    everything = np.arange(len(labels))
+    is_test = given == "test"
+    if scheme == POOLED or not is_test.any():
+        rest, test = _take(everything, labels, 0.1, generator)
+        train, validation = _take(rest, labels, 0.1 / 0.9, generator)
+        scheme = POOLED
+    else:
+        test = everything[is_test]
+        train, validation = _take(everything[~is_test], labels, val_fraction, generator)
+    splits = Splits(scheme, train, validation, test)
+    for name, rows in splits:
+        if not len(rows):
+            raise SourceError(
+                f"data: expected enough images for train, validation and test, received {len(labels)}, "
+                f"which leave none for {name}; add images (ten a class at least)"
+            )
+    return splits
+
+
+def _take(
+    rows: NDArray[np.int64], labels: NDArray[np.int64], fraction: float, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split rows into (kept, taken), taking `fraction` of each class, rounded; both ascending."""
+    taken = []
+    for label in np.unique(labels[rows]):
+        members = rows[labels[rows] == label]
+        taken.append(generator.permutation(members)[: round(fraction * len(members))])
+    chosen = np.sort(np.concatenate(taken)) if taken else rows[:0]
+    return np.setdiff1d(rows, chosen), chosen

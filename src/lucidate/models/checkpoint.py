@@ -1,0 +1,43 @@
+"""weights.safetensors and the run's card → model, and back. Never a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from lucidate.core.errors import RunError
+from lucidate.core.records import RunCard
+from lucidate.core.rundir import RunDir, atomic_write
+from lucidate.models.registry import build
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write parameters and statistics. The same values give the same bytes."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    atomic_write(path, save(state))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill a model in place. Raises RunError for a file that is damaged or of another architecture."""
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: expected weights in safetensors, received {error}") from None
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise RunError(f"{path}: expected the weights of this architecture, received others ({detail})") from None
+
+
+def load_model(run: RunDir, *, device: torch.device | str = "cpu") -> nn.Module:
+    """A run's trained model, in evaluation mode and channels_last."""
+    card = RunCard.load(run.card)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave no trace of drawing them
+        model = build(card.recipe.model, len(card.classes))
+    load_weights(model, run.weights)
+    return model.to(device, memory_format=torch.channels_last).eval()

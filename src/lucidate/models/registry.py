@@ -1,0 +1,60 @@
+"""Models by name. A model is a function `(num_classes, *, options) -> nn.Module` whose output is logits (B, K)."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, get_args, get_type_hints
+
+from torch import nn
+
+from lucidate.core.errors import RecipeError
+from lucidate.core.recipe import ModelRecipe
+from lucidate.core.registry import Registry, choices
+
+models: Registry[Callable[..., nn.Module]] = Registry("model")
+register = models.register
+
+
+def build(recipe: ModelRecipe, num_classes: int) -> nn.Module:
+    """A new model with fresh weights from torch's current generator.
+
+    Raises UnknownNameError for a name, RecipeError for an option, that does not exist or does not fit.
+    """
+    function = models[recipe.name]
+    known = models.options(recipe.name)
+    hints = get_type_hints(function)
+    options: dict[str, Any] = {}
+    for name, value in recipe.options.items():
+        if name not in known:
+            raise RecipeError(f"model: unknown option {name!r}; expected {choices(name, list(known))}")
+        if isinstance(value, list):  # TOML's arrays; the functions take tuples
+            value = tuple(value)
+        _check(f"model.{name}", value, hints[name])
+        options[name] = value
+    return function(num_classes, **options)
+
+
+def _check(name: str, value: object, hint: Any) -> None:
+    """Refuse a value whose type is not the hint's: int, float, bool, str, or tuple[one of them, ...]."""
+    items = value if isinstance(value, tuple) else (value,)
+    is_tuple = getattr(hint, "__origin__", None) is tuple
+    allowed = get_args(hint)[0] if is_tuple else hint
+    accepted: tuple[type, ...] = (int, float) if allowed is float else (allowed,)
+    if isinstance(allowed, types.UnionType):
+        accepted = get_args(allowed)
+    right = is_tuple == isinstance(value, tuple) and len(items) > 0
+    if not right or not all(isinstance(item, accepted) and (bool in accepted or item is not True) for item in items):
+        what = f"a list of {allowed.__name__}" if is_tuple else getattr(allowed, "__name__", str(allowed))
+        raise RecipeError(f"{name}: expected {what}, received {list(items) if isinstance(value, tuple) else value!r}")
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def value_count(model: nn.Module) -> int:
+    """Parameters and BatchNorm statistics: what Keras calls the total of a model."""
+    buffers = sum(b.numel() for name, b in model.named_buffers() if not name.endswith("num_batches_tracked"))
+    return sum(p.numel() for p in model.parameters()) + buffers

@@ -1,0 +1,119 @@
+"""What a grid of images shows: which tile in which cell, and the words around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucidate.analyze.examples import ExamplesPerClass
+from lucidate.analyze.hard import HardButCorrect
+from lucidate.analyze.misclassified import Misclassified
+from lucidate.analyze.most_confident import MostConfident
+from lucidate.analyze.tiles import Tiles
+from lucidate.analyze.wording import percent
+
+MAX_TILES = 400  # drawn on a page; the table lists all, and a browser stays quick
+COLUMNS = 10
+GAP = 12  # pixels between tiles, half a caption's line
+CAPTION = 44  # pixels under a tile that carries two lines
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """T images on a grid, parallel arrays and tuples.
+
+    ids: (T,) str; index: (T,) int64 rows of the packed store; cells: (T,) int64, reading order, may leave gaps.
+    first, second: the two lines under a tile, both empty where the row says it all. wrong: (T,) bool, outlined.
+    words: lines that hovering tells. pairs: (true, predicted) class indices. row_labels: one a row, or none at all.
+    left_out: images that the Info holds and the board does not.
+    """
+
+    ids: NDArray[np.str_]
+    index: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    wrong: NDArray[np.bool_]
+    words: tuple[tuple[str, ...], ...]
+    pairs: tuple[tuple[int, int], ...]
+    row_labels: tuple[str, ...] = ()
+    columns: int = COLUMNS
+    left_out: int = 0
+
+    @property
+    def gaps(self) -> tuple[int, int]:
+        """Pixels between columns and between rows."""
+        return GAP, GAP if self.row_labels else CAPTION
+
+
+def examples_board(info: ExamplesPerClass) -> Board | None:
+    """One row a class, named at its left; None without images."""
+    if not len(info.ids):
+        return None
+    shown, rows = np.unique(info.labels, return_inverse=True)
+    places = np.arange(len(rows)) - np.searchsorted(rows, rows)  # labels ascend, so a row's images are neighbors
+    names = [info.class_names[label] for label in info.labels]
+    return Board(
+        ids=info.ids,
+        index=info.index,
+        cells=rows * info.per_class + places,
+        first=("",) * len(rows),
+        second=("",) * len(rows),
+        wrong=np.zeros(len(rows), dtype=np.bool_),
+        words=tuple((name, image) for name, image in zip(names, info.ids.tolist(), strict=True)),
+        pairs=tuple((label, label) for label in info.labels.tolist()),
+        row_labels=tuple(info.class_names[label] for label in shown),
+        columns=info.per_class,
+    )
+
+
+def confident_board(info: MostConfident) -> Board | None:
+    """The surest predictions, surest first."""
+    return _tiles_board(info.tiles)
+
+
+def hard_board(info: HardButCorrect) -> Board | None:
+    """Right answers, least sure first."""
+    return _tiles_board(info.tiles)
+
+
+def misclassified_board(info: Misclassified) -> Board | None:
+    """Wrong answers, by true then predicted class."""
+    return _tiles_board(info.tiles)
+
+
+def _tiles_board(tiles: Tiles) -> Board | None:
+    if not len(tiles):
+        return None
+    total = min(len(tiles), MAX_TILES)
+    names = tiles.class_names
+
+    def each(describe: Callable[[int], str]) -> tuple[str, ...]:
+        return tuple(describe(tile) for tile in range(total))
+
+    def second(tile: int) -> str:
+        sure = f"{100 * tiles.confidence[tile]:.0f} %"
+        if tiles.labels[tile] == tiles.predicted[tile]:
+            return percent(tiles.confidence[tile])
+        return f"→ {names[tiles.predicted[tile]]}\N{NO-BREAK SPACE}{sure}"
+
+    def words(tile: int) -> tuple[str, ...]:
+        true, predicted = names[tiles.labels[tile]], names[tiles.predicted[tile]]
+        sure, own = percent(tiles.confidence[tile]), percent(tiles.true_probability[tile])
+        said = (f"taken for {predicted}, {sure} sure", f"{own} for {true}")
+        return (true, *(said if true != predicted else (f"recognized, {sure} sure",)), str(tiles.ids[tile]))
+
+    return Board(
+        ids=tiles.ids[:total],
+        index=tiles.index[:total],
+        cells=np.arange(total),
+        first=each(lambda tile: names[tiles.labels[tile]]),
+        second=each(second),
+        wrong=(tiles.labels != tiles.predicted)[:total],
+        words=tuple(words(tile) for tile in range(total)),
+        pairs=tuple(zip(tiles.labels[:total].tolist(), tiles.predicted[:total].tolist(), strict=True)),
+        left_out=len(tiles) - total,
+    )

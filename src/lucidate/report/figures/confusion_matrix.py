@@ -1,0 +1,140 @@
+"""True against predicted class, counts or shares of the true class.
+
+Two scales, one a hue. On one shared scale the diagonal (most images, if the model is any good) takes all the range and
+every error looks white. So hits are teal from 0 to 1, and errors vermilion from 0 to the largest error, with colour
+growing as the square root of the share: a pair confused in 1 % of its images must show beside one of 16 %.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lucidate.analyze.confusion import ConfusionMatrix
+from lucidate.analyze.wording import count, percent
+from lucidate.core.records import jsonable
+from lucidate.report import theme
+
+TITLE = "Confusion matrix"
+MAX_NUMBERED = 20  # classes; beyond, a cell is too small for its number
+MAX_WORDED_ZEROS = 30  # classes; beyond, empty cells say nothing on hover, which saves most of the page's bytes
+RIGHT = (theme.LIGHT.right_0, theme.LIGHT.right_1, theme.LIGHT.right_2)
+WRONG = (theme.LIGHT.wrong_0, theme.LIGHT.wrong_1, theme.LIGHT.wrong_2, theme.LIGHT.wrong_3)
+
+
+def draw_plotly(info: ConfusionMatrix) -> go.Figure:
+    """Rows are true classes, columns predicted ones.
+
+    x and y of a cell are class indices (predicted, true), and customdata repeats them as [true, predicted]: a click
+    is enough to filter images by pair of classes.
+    """
+    k = len(info.class_names)
+    hits = np.eye(k, dtype=bool)
+    pairs = np.stack(np.indices((k, k)), axis=-1).tolist()
+    hover = _hover(info)
+    counts, shares = _texts(info.counts, "{:,}"), _texts(100 * info.normalized, "{:.1f}")
+
+    def heatmap(cells: NDArray[np.bool_], scale: list[list[Any]], zmax: float) -> go.Heatmap:
+        return go.Heatmap(
+            z=jsonable(np.where(cells, info.normalized, np.nan)),
+            zmin=0,
+            zmax=zmax,
+            colorscale=scale,
+            showscale=False,
+            hoverongaps=False,
+            xgap=1.5,
+            ygap=1.5,
+            text=np.where(cells, counts, "").tolist(),
+            texttemplate="%{text}" if k <= MAX_NUMBERED else None,
+            textfont={"size": 13 if k <= 12 else 10},
+            hovertext=np.where(cells, hover, "").tolist(),
+            hoverinfo="text",
+            customdata=pairs,
+        )
+
+    right = heatmap(hits, [[i / 2, color] for i, color in enumerate(RIGHT)], 1.0)
+    wrong = heatmap(~hits, [[(i / 3) ** 2, color] for i, color in enumerate(WRONG)], _largest_error(info))
+    texts = [[np.where(cells, text, "").tolist() for cells in (hits, ~hits)] for text in (counts, shares)]
+    turn = None if k <= MAX_NUMBERED else -90
+    small = {"tickfont": {"size": 9, "color": theme.LIGHT.muted}} if k > 30 else {}
+    return theme.plotly_figure(
+        [right, wrong],
+        height=max(420, 160 + 50 * k) if k <= MAX_NUMBERED else max(900, 160 + 14 * k),
+        xaxis={**theme.class_axis(info.class_names), **small, "title": {"text": "Predicted class"}, "tickangle": turn},
+        yaxis={**theme.class_rows(info.class_names), **small, "title": {"text": "True class"}},
+        updatemenus=theme.menu(("Counts", {"text": texts[0]}, {}), ("% of true class", {"text": texts[1]}, {}))
+        if k <= MAX_NUMBERED
+        else None,
+    )
+
+
+@theme.matplotlib_style
+def draw_matplotlib(info: ConfusionMatrix) -> Figure:
+    """The same matrix with counts, still."""
+    k = len(info.class_names)
+    hits = np.eye(k, dtype=bool)
+    figure, axes = theme.axes(TITLE, height=7.0)
+    right = LinearSegmentedColormap.from_list("right", RIGHT)
+    wrong = LinearSegmentedColormap.from_list("wrong", WRONG)
+    root = PowerNorm(0.5, vmin=0, vmax=_largest_error(info))
+    axes.imshow(np.where(hits, info.normalized, np.nan), cmap=right, vmin=0, vmax=1, aspect="auto")
+    axes.imshow(np.where(hits, np.nan, info.normalized), cmap=wrong, norm=root, aspect="auto")
+    size = 9 if k <= 30 else 5.5
+    names = [theme.matplotlib_text(name, theme.LABEL_LIMIT) for name in info.class_names]
+    long = max(map(len, names)) * k > 90  # characters that a row of labels has room for
+    axes.set_xticks(range(k), names, fontsize=size, rotation=90 if k > 20 else 40 if long else 0)
+    if long and k <= 20:
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(k), names, fontsize=size)
+    axes.set(xlabel="Predicted class", ylabel="True class")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=theme.LIGHT.surface, linewidth=1.5 if k <= 30 else 0.3)
+    axes.tick_params(which="minor", length=0)
+    if k <= MAX_NUMBERED:
+        for (true, predicted), text in np.ndenumerate(_texts(info.counts, "{:,}")):
+            strong = (right if true == predicted else wrong)(
+                info.normalized[true, predicted] if true == predicted else root(info.normalized[true, predicted])
+            )
+            color = theme.LIGHT.surface if sum(strong[:3]) < 1.5 else theme.LIGHT.ink
+            axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=9 if k <= 12 else 6.5)
+    return figure
+
+
+def _largest_error(info: ConfusionMatrix) -> float:
+    """Top of the scale of errors; any positive number where there is none."""
+    errors = np.where(np.eye(len(info.class_names), dtype=bool), 0, info.normalized)
+    return float(errors.max()) or 1.0
+
+
+def _texts(values: NDArray[Any], form: str) -> NDArray[np.str_]:
+    """Numbers as words for cells; zeros stay blank, or they would hide the errors among them."""
+    return np.array([[form.format(value) if value else "" for value in row] for row in values.tolist()])
+
+
+def _hover(info: ConfusionMatrix) -> NDArray[np.str_]:
+    names = [theme.plotly_text(name) for name in info.class_names]
+    totals = info.counts.sum(axis=1)
+
+    def words(true: int, predicted: int, number: int, share: float) -> str:
+        if not number and len(names) > MAX_WORDED_ZEROS:
+            return ""
+        what = "were recognized" if true == predicted else f"were taken for <b>{names[predicted]}</b>"
+        of = f"{count(int(totals[true]))} images of <b>{names[true]}</b>"
+        return f"{count(number)} of {of}<br>{what} ({percent(share)})"
+
+    rows = zip(info.counts.tolist(), info.normalized.tolist(), strict=True)
+    return np.array(
+        [
+            [words(true, predicted, *cell) for predicted, cell in enumerate(zip(*row, strict=True))]
+            for true, row in enumerate(rows)
+        ]
+    )

@@ -1,0 +1,106 @@
+"""Accuracy of each class with its interval, the hardest class on top."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from lucidate.analyze.per_class import PerClassAccuracy
+from lucidate.analyze.wording import interval, percent
+from lucidate.core.records import jsonable
+from lucidate.report import theme
+
+TITLE = "Accuracy of each class"
+
+
+def draw_plotly(info: PerClassAccuracy) -> go.Figure:
+    """Points with Wilson's 95 % intervals, a line at the overall accuracy; customdata is the class index."""
+    order = _order(info)
+    names = tuple(info.class_names[k] for k in order)
+    accuracy = info.accuracy[order]
+    points = go.Scatter(
+        x=jsonable(accuracy),
+        y=list(range(len(order))),
+        mode="markers",
+        marker={"size": 11, "color": [_color(info, k) for k in order]},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": jsonable(info.high[order] - accuracy),
+            "arrayminus": jsonable(accuracy - info.low[order]),
+            "color": theme.LIGHT.slate,
+            "thickness": 2,
+            "width": 0,
+        },
+        customdata=order.tolist(),
+        hovertext=[_words(info, k) for k in order],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    line = {"x0": info.overall, "x1": info.overall, "y0": 0, "y1": 1, "yref": "paper", "type": "line", "layer": "below"}
+    note = {"x": info.overall, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
+    return theme.plotly_figure(
+        [points],
+        height=theme.row_height(len(order)),
+        margin={"t": 40},
+        shapes=[{**line, "line": {"color": theme.LIGHT.faint, "dash": "dot", "width": 1.5}}],
+        annotations=[{**note, "text": f"overall {percent(info.overall)}", "font": {"color": theme.LIGHT.muted}}],
+        xaxis={"title": {"text": "Accuracy, with its 95 % interval"}, "tickformat": ".0%", "range": _range(info)},
+        yaxis={**theme.class_rows(names), "showgrid": True},
+    )
+
+
+@theme.matplotlib_style
+def draw_matplotlib(info: PerClassAccuracy) -> Figure:
+    """The same points, still."""
+    order = _order(info)
+    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(order)))
+    rows = np.arange(len(order))
+    axes.hlines(rows, info.low[order], info.high[order], color=theme.LIGHT.slate, linewidth=1.6)
+    axes.scatter(info.accuracy[order], rows, s=34, color=[_color(info, k) for k in order], zorder=3)
+    axes.axvline(info.overall, color=theme.LIGHT.faint, linestyle=":", linewidth=1.4, zorder=1)
+    theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
+    axes.text(
+        info.overall,
+        1.01,
+        f"overall {percent(info.overall)}",
+        ha="center",
+        va="bottom",
+        color=theme.LIGHT.muted,
+        transform=axes.get_xaxis_transform(),
+    )
+    axes.set_xlabel("Accuracy, with its 95 % interval")
+    axes.set_xlim(_range(info))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(True, axis="y")
+    return figure
+
+
+def _order(info: PerClassAccuracy) -> NDArray[np.intp]:
+    """Classes by ascending accuracy; those without images, NaN, come last."""
+    return np.argsort(info.accuracy, kind="stable")
+
+
+def _color(info: PerClassAccuracy, k: int) -> str:
+    """Marked as wrong only where the whole interval lies below the overall accuracy."""
+    return theme.LIGHT.wrong if info.high[k] < info.overall else theme.LIGHT.right
+
+
+def _range(info: PerClassAccuracy) -> list[float]:
+    """Axis from a round 10 % below the lowest interval of a class that has images, to a little over 100 %."""
+    lowest = float(info.low[info.total > 0].min())
+    top = 1.01
+    return [max(0.0, np.floor(lowest * 10) / 10) - 0.01, top]
+
+
+def _words(info: PerClassAccuracy, k: int) -> str:
+    name = theme.plotly_text(info.class_names[k])
+    if not info.total[k]:
+        return f"<b>{name}</b><br>no images"
+    return (
+        f"<b>{name}</b><br>{percent(info.accuracy[k])} ({interval(info.low[k], info.high[k])})<br>"
+        f"{info.correct[k]:,} of {info.total[k]:,} right"
+    )

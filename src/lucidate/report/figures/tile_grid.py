@@ -1,0 +1,170 @@
+"""Grids of images: one sprite sheet laid under a layer that answers the mouse."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lucidate.core.records import jsonable
+from lucidate.report import theme
+from lucidate.report.figures.boards import Board
+from lucidate.report.sheets import Sheet
+
+LABEL_WIDTH = 132  # pixels left of a board whose rows are named
+CAPTION_LIMIT = 17  # characters under a tile: what 96 + 12 pixels hold at 11 pixels' type
+PREVIEW_ROWS = 12  # of the still picture, or a large board would be a tower
+OUTLINE = 3  # pixels outside a wrong tile
+
+
+def draw_plotly(board: Board, sheet: Sheet) -> go.Figure:
+    """The sheet as one layout image in sheet pixels; a transparent heatmap, a cell a tile, tells what it shows.
+
+    customdata of a cell: [id, true class index, predicted class index].
+    """
+    height, width = sheet.image.shape[:2]
+    left = LABEL_WIDTH if board.row_labels else 16
+    below = 8 if board.row_labels else sheet.gap_y
+    picture = {
+        "source": sheet.url,
+        "xref": "x",
+        "yref": "y",
+        "x": 0,
+        "y": 0,
+        "sizex": width,
+        "sizey": height,
+        "sizing": "stretch",
+        "layer": "below",
+    }
+    fixed = {"fixedrange": True, "showgrid": False, "showticklabels": False}
+    rows = {"range": [height + below, -8], **fixed}
+    if board.row_labels:
+        centers = [sheet.corner(row * sheet.columns)[1] + sheet.tile / 2 for row in range(sheet.rows)]
+        labels = [theme.plotly_text(name, CAPTION_LIMIT) for name in board.row_labels]
+        rows |= {"tickmode": "array", "tickvals": centers, "ticktext": labels, "showticklabels": True}
+        rows |= {"tickfont": {"size": 13, "color": theme.LIGHT.ink}, "ticklabelstandoff": 8}
+    return theme.plotly_figure(
+        [_answers(board, sheet), *_outlines(board, sheet), *_captions(board, sheet)],
+        height=height + below + 8 + 16,
+        width=width + 16 + left + 16,
+        margin={"l": left, "r": 16, "t": 8, "b": 8, "autoexpand": False},
+        images=[picture],
+        dragmode=False,
+        showlegend=False,
+        xaxis={"range": [-8, width + 8], **fixed},
+        yaxis=rows,
+    )
+
+
+@theme.matplotlib_style
+def draw_matplotlib(board: Board, sheet: Sheet, *, title: str) -> Figure:
+    """The same sheet drawn once, with captions; at most 12 rows."""
+    rows = min(sheet.rows, PREVIEW_ROWS)
+    picture = _on_surface(sheet.image[: rows * (sheet.tile + sheet.gap_y) - sheet.gap_y])
+    height, width = picture.shape[:2]
+    left, top, below = (LABEL_WIDTH if board.row_labels else 24), 64, (24 if board.row_labels else sheet.gap_y + 8)
+    scale = theme.PNG_WIDTH / (left + width + 24)  # inches a sheet pixel
+    figure = Figure(figsize=(theme.PNG_WIDTH, (top + height + below) * scale))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.imshow(picture, extent=(0, width, height, 0), interpolation="lanczos", aspect="auto")
+    axes.set(xlim=(-left, width + 24), ylim=(height + below, -top))
+    drawn = int((board.cells < rows * sheet.columns).sum())
+    some = f" (first {drawn} of {len(board.ids) + board.left_out})" if drawn < len(board.ids) else ""
+    axes.text(24 - left, -top / 2, theme.matplotlib_text(title + some), va="center", fontsize=11.5, fontweight="bold")
+    for row, name in enumerate(board.row_labels[:rows]):
+        middle = sheet.corner(row * sheet.columns)[1] + sheet.tile / 2
+        axes.text(-12, middle, theme.matplotlib_text(name, CAPTION_LIMIT), ha="right", va="center", fontsize=7.5)
+    for tile in range(drawn):
+        x, y = sheet.corner(int(board.cells[tile]))
+        color = theme.LIGHT.wrong if board.wrong[tile] else theme.LIGHT.muted
+        for text, offset, ink in ((board.first[tile], 6, theme.LIGHT.ink), (board.second[tile], 21, color)):
+            if text:
+                short = theme.matplotlib_text(_caption(text))
+                axes.text(x + sheet.tile / 2, y + sheet.tile + offset, short, ha="center", va="top", fontsize=5.6, color=ink)
+    x, y = _frames(board, sheet, drawn)
+    if len(x):
+        axes.plot(x, y, color=theme.LIGHT.wrong, linewidth=1.2)
+    return figure
+
+
+def _answers(board: Board, sheet: Sheet) -> go.Heatmap:
+    """The layer that hovering reads; cells without an image are holes in it."""
+    shape = (sheet.rows, sheet.columns)
+    z = np.full(shape, np.nan)
+    z.flat[board.cells] = 0
+    words = np.full(shape, "", dtype=object)
+    data = np.full(shape, None, dtype=object)
+    for tile, cell in enumerate(board.cells.tolist()):
+        name, *rest = (theme.plotly_text(line) for line in board.words[tile])
+        words.flat[cell] = "<br>".join([f"<b>{name}</b>", *rest])
+        data.flat[cell] = [str(board.ids[tile]), *board.pairs[tile]]
+    return go.Heatmap(
+        x=[sheet.corner(column)[0] + sheet.tile / 2 for column in range(sheet.columns)],
+        y=[sheet.corner(row * sheet.columns)[1] + sheet.tile / 2 for row in range(sheet.rows)],
+        z=jsonable(z),
+        hovertext=words.tolist(),
+        customdata=data.tolist(),
+        hoverinfo="text",
+        hoverongaps=False,
+        opacity=0,
+        showscale=False,
+    )
+
+
+def _outlines(board: Board, sheet: Sheet) -> list[go.Scatter]:
+    x, y = _frames(board, sheet, len(board.ids))
+    line = {"color": theme.LIGHT.wrong, "width": 2}
+    return [go.Scatter(x=jsonable(x), y=jsonable(y), mode="lines", line=line, hoverinfo="skip")] if len(x) else []
+
+
+def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
+    """Lines under the tiles: the true class in ink; what was made of it in the color of right or wrong."""
+    corners = np.array([sheet.corner(cell) for cell in board.cells.tolist()])
+    x, y = corners[:, 0] + sheet.tile / 2, corners[:, 1] + sheet.tile
+
+    def line(texts: tuple[str, ...], chosen: NDArray[np.bool_], offset: int, color: str) -> go.Scatter:
+        return go.Scatter(
+            x=x[chosen].tolist(),
+            y=(y[chosen] + offset).tolist(),
+            text=[theme.plotly_text(_caption(text)) for text, here in zip(texts, chosen, strict=True) if here],
+            mode="text",
+            textposition="middle center",
+            textfont={"size": 11, "color": color},
+            hoverinfo="skip",
+            cliponaxis=False,
+        )
+
+    lines = [
+        (board.first, np.ones(len(board.ids), dtype=np.bool_), 13, theme.LIGHT.ink),
+        (board.second, board.wrong, 28, theme.LIGHT.wrong),
+        (board.second, ~board.wrong, 28, theme.LIGHT.muted),
+    ]
+    return [line(*arguments) for arguments in lines if any(arguments[0]) and arguments[1].any()]
+
+
+def _caption(text: str) -> str:
+    """A caption within its limit; where it ends in a percentage, the name before it is what gets shortened."""
+    name, space, number = text.partition("\N{NO-BREAK SPACE}")
+    return f"{theme.shorten(name, CAPTION_LIMIT - len(space + number))} {number}".rstrip()
+
+
+def _frames(board: Board, sheet: Sheet, tiles: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Outlines of the wrong ones of the first `tiles`, as one path with gaps (NaN) between frames."""
+    corners = [sheet.corner(cell) for cell in board.cells[:tiles][board.wrong[:tiles]].tolist()]
+    a, b = -OUTLINE, sheet.tile + OUTLINE
+    shape_x, shape_y = np.array([a, b, b, a, a, np.nan]), np.array([a, a, b, b, a, np.nan])
+    path = [(left + shape_x, top + shape_y) for left, top in corners]
+    if not path:
+        return np.zeros(0), np.zeros(0)
+    return np.concatenate([x for x, _ in path]), np.concatenate([y for _, y in path])
+
+
+def _on_surface(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGBA on the page's white as RGB, so that interpolation does not drag the gaps' black into the tiles."""
+    ground = np.array([round(255 * part) for part in to_rgb(theme.LIGHT.surface)], dtype=np.uint8)
+    return np.where(image[..., 3:] > 127, image[..., :3], ground)

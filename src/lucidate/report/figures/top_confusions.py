@@ -1,0 +1,88 @@
+"""The most frequent wrong answers, as bars."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lucidate.analyze.top_confusions import TopConfusions
+from lucidate.analyze.wording import count, percent
+from lucidate.report import theme
+
+TITLE = "Most frequent confusions"
+SHOWN = 25  # pairs drawn; the table holds all that were listed
+NAME_LIMIT = 16  # characters of each of the two names on an axis
+
+
+def draw_plotly(info: TopConfusions) -> go.Figure:
+    """One bar a pair "true → predicted", the most frequent on top; customdata is [true, predicted]."""
+    if not info.errors:
+        return theme.empty_plotly(info.headline)
+    rows = _most_frequent(info)
+    names = [theme.plotly_text(name) for name in info.class_names]
+    hover = [
+        f"{info.counts[row]:,} of {info.totals[info.true[row]]:,} images of <b>{names[info.true[row]]}</b><br>"
+        f"were taken for <b>{names[info.predicted[row]]}</b> ({percent(info.shares[row])})"
+        for row in rows
+    ]
+    bars = go.Bar(
+        x=info.counts[rows].tolist(),
+        y=list(range(len(rows))),
+        orientation="h",
+        marker={"color": theme.LIGHT.wrong, "line": {"width": 0}},
+        text=[_amount(info, row) for row in rows],
+        textposition="outside",
+        cliponaxis=False,
+        textfont={"size": 12},
+        customdata=np.stack([info.true[rows], info.predicted[rows]], axis=1).tolist(),
+        hovertext=hover,
+        hoverinfo="text",
+    )
+    longest = int(info.counts[rows].max())
+    return theme.plotly_figure(
+        [bars],
+        height=theme.row_height(len(rows)),
+        xaxis={"title": {"text": "Images"}, "tickformat": ",d", "range": [0, longest * 1.22]},
+        yaxis={
+            "tickmode": "array",
+            "tickvals": list(range(len(rows))),
+            "ticktext": [theme.plotly_text(_pair(info, row)) for row in rows],
+            "range": [len(rows) - 0.5, -0.5],
+            "showgrid": False,
+        },
+    )
+
+
+@theme.matplotlib_style
+def draw_matplotlib(info: TopConfusions) -> Figure:
+    """The same bars, still."""
+    if not info.errors:
+        return theme.empty_matplotlib(TITLE, info.headline)
+    rows = _most_frequent(info)
+    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
+    axes.barh(range(len(rows)), info.counts[rows], height=0.68, color=theme.LIGHT.wrong)
+    axes.set_yticks(range(len(rows)), [theme.matplotlib_text(_pair(info, row)) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+    axes.set_xlabel("Images")
+    longest = int(info.counts[rows].max())
+    axes.set_xlim(0, longest * 1.16)
+    for place, row in enumerate(rows):
+        axes.text(info.counts[row] + longest * 0.01, place, _amount(info, row), va="center", fontsize=8)
+    return figure
+
+
+def _most_frequent(info: TopConfusions) -> NDArray[np.intp]:
+    """Rows of the info by falling count; ties stay in class order."""
+    return np.argsort(-info.counts, kind="stable")[:SHOWN]
+
+
+def _pair(info: TopConfusions, row: int) -> str:
+    true, predicted = (info.class_names[side[row]] for side in (info.true, info.predicted))
+    return f"{theme.shorten(true, NAME_LIMIT)} → {theme.shorten(predicted, NAME_LIMIT)}"
+
+
+def _amount(info: TopConfusions, row: int) -> str:
+    return f"{count(int(info.counts[row]))} ({percent(info.shares[row])})"

@@ -1,0 +1,79 @@
+"""Mean and median probability that a class gets on its own images."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lucidate.analyze.true_probability import TrueClassProbability
+from lucidate.core.records import jsonable
+from lucidate.report import theme
+
+TITLE = "Average confidence in the true class"
+MEAN, MEDIAN = theme.LIGHT.right, theme.LIGHT.sand
+
+
+def draw_plotly(info: TrueClassProbability) -> go.Figure:
+    """Two points a class and the line between them, the lowest mean on top; customdata is the class index."""
+    order = np.argsort(info.mean, kind="stable")
+    rows = list(range(len(order)))
+    names = tuple(info.class_names[k] for k in order)
+    full = [theme.plotly_text(name) for name in names]
+    # One trace for all connecting lines: start, end and a gap for each class.
+    ends = np.stack([info.mean[order], info.median[order], np.full(len(order), np.nan)], axis=1).ravel()
+    between = go.Scatter(
+        x=jsonable(ends),
+        y=np.repeat(rows, 3).tolist(),
+        mode="lines",
+        line={"color": theme.LIGHT.slate, "width": 2},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+    def points(name: str, values: list[float | None], color: str, symbol: str) -> go.Scatter:
+        return go.Scatter(
+            x=values,
+            y=rows,
+            name=name,
+            mode="markers",
+            marker={"size": 11, "color": color, "symbol": symbol},
+            text=full,
+            customdata=order.tolist(),
+            hovertemplate=f"<b>%{{text}}</b><br>{name} probability of the true class %{{x:.1%}}<extra></extra>",
+        )
+
+    mean = points("mean", jsonable(info.mean[order]), MEAN, "circle")
+    median = points("median", jsonable(info.median[order]), MEDIAN, "diamond")
+    return theme.plotly_figure(
+        [between, median, mean],
+        height=theme.row_height(len(order)),
+        legend={"traceorder": "reversed"},
+        xaxis={"title": {"text": "Probability of the true class"}, "tickformat": ".0%", "range": _range(info)},
+        yaxis={**theme.class_rows(names), "showgrid": True},
+    )
+
+
+@theme.matplotlib_style
+def draw_matplotlib(info: TrueClassProbability) -> Figure:
+    """The same points, still."""
+    order = np.argsort(info.mean, kind="stable")
+    rows = np.arange(len(order))
+    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(order)))
+    axes.hlines(rows, info.mean[order], info.median[order], color=theme.LIGHT.slate, linewidth=1.6)
+    axes.scatter(info.mean[order], rows, s=36, color=MEAN, zorder=4, label="mean")
+    axes.scatter(info.median[order], rows, s=34, color=MEDIAN, marker="D", zorder=3, label="median")
+    theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
+    axes.set_xlabel("Probability of the true class")
+    axes.set_xlim(_range(info))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(True, axis="y")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
+    return figure
+
+
+def _range(info: TrueClassProbability) -> list[float]:
+    """Axis from a round 10 % below the lowest point to a little over 100 %."""
+    lowest = float(np.nanmin([info.mean, info.median]))
+    return [max(0.0, np.floor(lowest * 10) / 10) - 0.01, 1.01]

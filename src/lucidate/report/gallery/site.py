@@ -1,0 +1,137 @@
+"""Build the gallery's folder: pages, pictures, sprites, tables, one copy of plotly.js."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import plotly.offline
+from numpy.typing import NDArray
+
+from lucidate.analyze import Findings
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import Predictions, slug
+from lucidate.core.rundir import atomic_path
+from lucidate.report import theme
+from lucidate.report.figures import FIGURES, FigureEntry, Info
+from lucidate.report.gallery import pages, stills
+from lucidate.report.gallery.tables import Table
+from lucidate.report.sheets import Sheet, make_sheet
+
+
+@dataclass(frozen=True)
+class About:
+    """What the first page says of the run, in words meant for people.
+
+    title: the data set; model: the model's name. facts: (label, value) pairs. notes: caveats, shown plainly.
+    """
+
+    title: str
+    model: str
+    facts: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+
+def build_gallery(
+    folder: Path,
+    predictions: Predictions,
+    findings: Findings,
+    pixels: NDArray[np.uint8],
+    *,
+    about: About,
+    reporter: Reporter = Silent(),  # noqa: B008 (stateless)
+) -> Path:
+    """Write the gallery to `folder`, replacing the one that stood there, and return its index.html.
+
+    pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped; row = index of predictions and findings.
+    The same arguments give the same bytes. The folder is complete or not there: it is written aside and swapped in.
+    """
+    dataset = slug(predictions.dataset)
+    asked = [(entry, info) for entry in FIGURES if (info := entry.info(findings)) is not None]
+    with atomic_path(folder) as site:
+        for part in ("docs", "plots", "assets/data", "assets/sprites", "assets/csv"):
+            (site / part).mkdir(parents=True)
+        _write_assets(site)
+        cards: list[pages.Card] = []
+        for done, (entry, info) in enumerate(asked):
+            reporter.advance("gallery", done, len(asked), entry.title)
+            cards.append(_write_figure(site, entry, info, pixels, name=entry.name(dataset)))
+        for place, card in enumerate(cards):
+            tables = [Table(card.title, card.name, asked[place][1].frame())]
+            if asked[place][0].question == "per_class_accuracy":
+                report = findings.classification_report
+                tables.append(Table("Classification report", f"{card.name}_report", report.frame()))
+            for table in tables:
+                (site / "assets/csv" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8", newline="")
+            page = pages.figure_page(cards, place, tables=tables, about_title=about.title)
+            (site / "docs" / f"{card.name}.html").write_text(page, encoding="utf-8", newline="\n")
+        index = pages.index_page(cards, findings, title=about.title, model=about.model, facts=about.facts, notes=about.notes)
+        (site / "index.html").write_text(index, encoding="utf-8", newline="\n")
+    reporter.advance("gallery", len(asked), len(asked))
+    return folder / "index.html"
+
+
+def _write_assets(site: Path) -> None:
+    """What all pages share."""
+    assets = resources.files("lucidate.report.gallery") / "assets"
+    style = theme.css_variables() + (assets / "gallery.css").read_text(encoding="utf-8")
+    (site / "assets/gallery.css").write_text(style, encoding="utf-8", newline="\n")
+    (site / "assets/gallery.js").write_bytes((assets / "gallery.js").read_bytes())
+    (site / "assets/plotly.min.js").write_text(plotly.offline.get_plotlyjs(), encoding="utf-8", newline="\n")
+    (site / ".nojekyll").touch()  # GitHub Pages would otherwise run its own generator over the folder
+
+
+def _write_figure(
+    site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np.uint8], *, name: str
+) -> pages.Card:
+    """Draw one figure both ways; write its sprite, data and picture."""
+    board = entry.board(info) if entry.board else None
+    sheet = None
+    if board:
+        sheet = make_sheet(
+            pixels,
+            board.index,
+            ids=board.ids,
+            cells=board.cells,
+            columns=board.columns,
+            gaps=board.gaps,
+            url=f"../assets/sprites/{name}-001.webp",
+        )
+        (site / "assets/sprites" / f"{name}-001.webp").write_bytes(sheet.encoded())
+    data = page_data(entry.interactive(info, sheet), sheet, title=entry.title)
+    (site / "assets/data" / f"{name}.js").write_text(data, encoding="ascii", newline="\n")
+    picture, size = stills.png(entry.still(info, sheet))
+    (site / "plots" / f"{name}.png").write_bytes(picture)
+    return pages.Card(
+        name=name,
+        title=entry.title,
+        group=entry.group,
+        headline=info.headline,
+        kind=entry.kind,
+        size=size,
+        sheet=sheet,
+        left_out=board.left_out if board else 0,
+    )
+
+
+def page_data(figure: go.Figure, sheet: Sheet | None, *, title: str) -> str:
+    """A page's data as a script, since a page opened from a disk may not fetch files.
+
+    `lucidate.page({title, figure: {data, layout}, dark, sprite})`. dark: light color → dark color. sprite: None, or
+    {sheet, columns, tile, gap: [x, y], ids}: the cell n of `sheet` (relative to docs/) has its upper left corner at
+    ((n % columns) * (tile + gap[0]), floor(n / columns) * (tile + gap[1])) and shows the image ids[n], or none if null.
+    """
+    content: dict[str, Any] = {
+        "title": title,
+        "figure": figure.to_plotly_json(),
+        "dark": theme.dark_of_light(),
+        "sprite": sheet.address() if sheet else None,
+    }
+    text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    safe = text.replace("</", "<\\/")  # as it must be if the script is ever put inline
+    return f"lucidate.page({safe});\n"

@@ -1,0 +1,96 @@
+"""Sprite sheets: many small images in one file, on a regular grid that a script can address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+TILE = 96  # pixels: where a 32-pixel image is large enough to judge, and ten of them fit a page
+TINY = 24 * TILE * TILE  # pixels of a sheet below which lossless costs little
+QUALITY = 82  # of lossy WebP; enlarged images are smooth, so this stays under a kilobyte a tile
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Cells in reading order; cell n stands at column n % columns, row n // columns.
+
+    image: (height, width, 4) uint8 RGBA, gaps transparent. ids: one a cell, None where a cell is empty.
+    The upper left corner of a cell is (column * (tile + gap_x), row * (tile + gap_y)), in pixels.
+    url: of the file, relative to the page that shows it.
+    """
+
+    image: NDArray[np.uint8]
+    ids: tuple[str | None, ...]
+    columns: int
+    gap_x: int
+    gap_y: int
+    url: str
+    tile: int = TILE
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids) // self.columns
+
+    def corner(self, cell: int) -> tuple[int, int]:
+        """Left and top of a cell, pixels."""
+        row, column = divmod(cell, self.columns)
+        return column * (self.tile + self.gap_x), row * (self.tile + self.gap_y)
+
+    def address(self) -> dict[str, Any]:
+        """What a script needs to cut a tile out: {sheet, columns, tile, gap: [x, y], ids}."""
+        gap = [self.gap_x, self.gap_y]
+        return {"sheet": self.url, "columns": self.columns, "tile": self.tile, "gap": gap, "ids": list(self.ids)}
+
+    def encoded(self) -> bytes:
+        """The sheet as a WebP file; without loss where it is tiny."""
+        buffer = BytesIO()
+        tiny = self.image.shape[0] * self.image.shape[1] <= TINY
+        Image.fromarray(self.image).save(buffer, "WEBP", lossless=tiny, quality=QUALITY, method=4)
+        return buffer.getvalue()
+
+
+def make_sheet(
+    pixels: NDArray[np.uint8],
+    index: NDArray[np.int64],
+    *,
+    ids: NDArray[np.str_],
+    cells: NDArray[np.int64],
+    columns: int,
+    gaps: tuple[int, int],
+    url: str,
+) -> Sheet:
+    """Draw T images on a grid.
+
+    pixels: (N, H, W, 3) uint8 store, may be memory-mapped; only rows `index` are read. index, ids, cells: (T,), the
+    store's row, the name and the cell of each image. gaps: pixels between columns and between rows.
+    """
+    rows = int(cells.max()) // columns + 1
+    gap_x, gap_y = gaps
+    width, height = columns * (TILE + gap_x) - gap_x, rows * (TILE + gap_y) - gap_y
+    names: list[str | None] = [None] * (rows * columns)
+    sheet = Sheet(np.zeros((height, width, 4), np.uint8), (), columns, gap_x, gap_y, url)
+    for row, name, cell in zip(index.tolist(), ids.tolist(), cells.tolist(), strict=True):
+        tile = enlarge(np.asarray(pixels[row]))
+        left, top = sheet.corner(cell)
+        left, top = left + (TILE - tile.shape[1]) // 2, top + (TILE - tile.shape[0]) // 2
+        sheet.image[top : top + tile.shape[0], left : left + tile.shape[1], :3] = tile
+        sheet.image[top : top + tile.shape[0], left : left + tile.shape[1], 3] = 255
+        names[cell] = name
+    return Sheet(sheet.image, tuple(names), columns, gap_x, gap_y, url)
+
+
+def enlarge(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 scaled so that its longer side is a tile's: Lanczos, then a gentle unsharp mask.
+
+    For display only: Lanczos of a 3- to 12-fold enlargement is soft, and the mask gives its edges back.
+    """
+    height, width = image.shape[:2]
+    scale = TILE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(picture.filter(ImageFilter.UnsharpMask(radius=1.6, percent=60, threshold=1)))
