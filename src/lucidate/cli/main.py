@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 import lucidate
 from lucidate.cli import analyze, data, demo, gallery, models, predict, run, train
 from lucidate.core.errors import LucidateError
+
+# Typer ships with click, or with its own copy of it, depending on its version; its public names lead to either.
+UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
 
 app = typer.Typer(
     name="lucidate",
@@ -54,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         status = app(args=[word for word in words if word != "--debug"], standalone_mode=False)
-    except (LucidateError, click.ClickException, OSError) as error:
+    except (LucidateError, UsageError, OSError) as error:
         if debug:
             raise
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"error: {' '.join(message.split()) or 'wrong arguments'}", file=sys.stderr)
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

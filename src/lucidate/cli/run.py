@@ -8,6 +8,7 @@ from typing import Any
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Set
+from lucidate.core.progress import Reporter
 
 
 def run(
@@ -32,7 +33,7 @@ def run(
 
 
 def main_road(
-    recipe: str, *, data: str | None, out: Path | None, overrides: list[str], device: str, reporter: console.Reporter
+    recipe: str, *, data: str | None, out: Path | None, overrides: list[str], device: str, reporter: Reporter
 ) -> dict[str, Any]:
     """Every stage in turn; the object that `--json` prints."""
     start = time.perf_counter()

@@ -24,9 +24,11 @@ def train(
     resolved = load_recipe(recipe, overrides=[*overrides, *([f"data.source='''{data}'''"] if data else [])])
     run = RunDir.free(out or fresh_path(Path("runs"), find_recipe(recipe).stem))
     from lucidate.data.dataset import prepare
+    from lucidate.models import check
     from lucidate.train import fit
 
     chosen = pick_device(device)
+    check(resolved.model)
     dataset = prepare(resolved, reporter=reporter)
     set_aside = [{"path": item.path, "reason": item.reason} for item in dataset.pack.set_aside]
     say_set_aside(set_aside, to=reporter)

@@ -38,7 +38,7 @@ class Batches:
     rows: NDArray[np.int64]
     preprocess: Preprocess
     batch_size: int
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
     def __len__(self) -> int:
         """Batches of a pass in order, the last one maybe smaller."""

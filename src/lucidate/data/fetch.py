@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter, Silent
@@ -51,12 +52,13 @@ def download(
     part = destination.with_name(destination.name + ".part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        part.open("ab").close()
+        lock = part.with_name(part.name + ".lock").open("a")
     except OSError as error:
         raise cache_error(destination.parent, error) from None
-    with _alone(part, reporter):
+    with lock, _alone(lock, part, reporter):
         if destination.exists() and file_sha256(destination) == sha256:
             return destination  # another process brought it while this one waited
+        part.open("ab").close()
         _transfer(url, part, size=size, reporter=reporter)
         if (received := file_sha256(part)) != sha256:
             part.unlink()
@@ -120,17 +122,16 @@ def _receive(url: str, part: Path, *, size: int | None, reporter: Reporter) -> b
 
 
 @contextmanager
-def _alone(part: Path, reporter: Reporter) -> Iterator[None]:
+def _alone(lock: IO[str], part: Path, reporter: Reporter) -> Iterator[None]:
     """Hold the download for one process; a second one waits. Where the system has no such lock, none."""
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with part.with_name(part.name + ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            reporter.say(f"waiting for another process that fetches {part.stem}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        reporter.say(f"waiting for another process that fetches {part.stem}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    yield  # closing the file releases the lock

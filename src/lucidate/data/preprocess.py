@@ -45,7 +45,7 @@ class Preprocess:
             mean, std = tuple(map(float, values["mean"])), tuple(map(float, values["std"]))
             if not len(mean) == len(std) == 3 or min(std) <= 0:
                 raise ValueError("mean and std need three values each, std above 0")
-            return cls(int(values["size"]), mean, std, str(values["interpolation"]))  # type: ignore[arg-type]
+            return cls(int(values["size"]), mean, std, str(values["interpolation"]))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"preprocess: expected size, mean, std and interpolation, received {error!r}") from None
 

@@ -2,14 +2,16 @@
 
 from lucidate.models import compact as _compact  # noqa: F401  (registers)
 from lucidate.models.checkpoint import load_model, load_weights, save_weights
-from lucidate.models.registry import build, models, parameter_count, register, value_count
+from lucidate.models.registry import build, check, models, parameter_count, place, register, value_count
 
 __all__ = [
     "build",
+    "check",
     "load_model",
     "load_weights",
     "models",
     "parameter_count",
+    "place",
     "register",
     "save_weights",
     "value_count",

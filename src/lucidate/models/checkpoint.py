@@ -12,7 +12,7 @@ from torch import nn
 from lucidate.core.errors import RunError
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir, atomic_write
-from lucidate.models.registry import build
+from lucidate.models.registry import build, place
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -40,4 +40,4 @@ def load_model(run: RunDir, *, device: torch.device | str = "cpu") -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave no trace of drawing them
         model = build(card.recipe.model, len(card.classes))
     load_weights(model, run.weights)
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return place(model, device).eval()

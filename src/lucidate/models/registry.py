@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
+import torch
 from torch import nn
 
 from lucidate.core.errors import RecipeError
@@ -35,6 +36,12 @@ def build(recipe: ModelRecipe, num_classes: int) -> nn.Module:
     return function(num_classes, **options)
 
 
+def check(recipe: ModelRecipe) -> None:
+    """Raise what `build` would raise for this recipe, without making the weights."""
+    with torch.device("meta"):
+        build(recipe, 2)
+
+
 def _check(name: str, value: object, hint: Any) -> None:
     """Refuse a value whose type is not the hint's: int, float, bool, str, or tuple[one of them, ...]."""
     items = value if isinstance(value, tuple) else (value,)
@@ -47,6 +54,11 @@ def _check(name: str, value: object, hint: Any) -> None:
     if not right or not all(isinstance(item, accepted) and (bool in accepted or item is not True) for item in items):
         what = f"a list of {allowed.__name__}" if is_tuple else getattr(allowed, "__name__", str(allowed))
         raise RecipeError(f"{name}: expected {what}, received {list(items) if isinstance(value, tuple) else value!r}")
+
+
+def place(model: nn.Module, device: torch.device | str) -> nn.Module:
+    """Move a model to a device, its filters in channels_last, the order in which batches come. In place."""
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -18,6 +18,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 P = ParamSpec("P")
 
@@ -41,7 +42,8 @@ class Palette:
     wrong: str
     slate: str
     sand: str
-    # Scales run from "none" (almost the page) to "much"; on dark pages much is light.
+    # Scales run from "none" (almost the page) to "much". Plotly writes white on colors of a brightness below 128 and
+    # grey on others, so their upper ends stay below it.
     right_0: str
     right_1: str
     right_2: str
@@ -65,8 +67,8 @@ LIGHT = Palette(
     slate="#8494a6",
     sand="#d9a441",
     right_0="#e4f1f2",
-    right_1="#8fc5cb",
-    right_2="#2b8d99",
+    right_1="#7dbac1",
+    right_2="#0d7684",
     wrong_0="#fbfaf9",
     wrong_1="#fad8c6",
     wrong_2="#ec8653",
@@ -91,8 +93,8 @@ DARK = Palette(
     right_2="#2f96a3",
     wrong_0="#1d2228",
     wrong_1="#5a2d1b",
-    wrong_2="#c05c2e",
-    wrong_3="#ffb08a",
+    wrong_2="#a84a20",
+    wrong_3="#dd5a24",
 )
 
 SERIES = (LIGHT.right, LIGHT.sand, LIGHT.slate)  # splits of a data set; three is what there are
@@ -147,6 +149,7 @@ def plotly_template() -> go.layout.Template:
         "linecolor": LIGHT.line,
         "zeroline": False,
         "ticks": "",
+        "ticklabelstandoff": 6,
         "automargin": True,
         "title": {"font": {"size": 13, "color": LIGHT.muted}, "standoff": 14},
         "tickfont": {"size": 12, "color": LIGHT.muted},
@@ -166,7 +169,8 @@ def plotly_template() -> go.layout.Template:
             "font": {"family": WEB_FONTS, "size": 13, "color": LIGHT.ink},
         },
         "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "title": {"text": ""}},
-        "bargap": 0.32,
+        "bargap": 0.4,
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": LIGHT.faint, "activecolor": LIGHT.right},
     }
     return go.layout.Template(layout=layout)
 
@@ -251,7 +255,7 @@ def matplotlib_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(matplotlib_settings()):
+        with mpl.rc_context(matplotlib_settings()):  # type: ignore[arg-type]
             return draw(*args, **kwargs)
 
     return styled
@@ -259,8 +263,7 @@ def matplotlib_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def axes(title: str, *, height: float = 4.6) -> tuple[Figure, Axes]:
     """A figure of the house width with one set of axes, its title on the left. height: inches."""
-    figure = Figure(figsize=(PNG_WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.16, h_pad=0.14)  # type: ignore[union-attr]
+    figure = Figure(figsize=(PNG_WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.14))
     FigureCanvasAgg(figure)
     drawn = figure.add_subplot()
     if title:

@@ -14,7 +14,7 @@ from lucidate.core.records import RunCard, jsonable
 from lucidate.core.rundir import RunDir
 from lucidate.data.batches import derived_seed
 from lucidate.data.dataset import Dataset
-from lucidate.models import build, parameter_count, save_weights, value_count
+from lucidate.models import build, parameter_count, place, save_weights, value_count
 from lucidate.predict.infer import BATCH
 from lucidate.train.loop import train_model
 
@@ -44,7 +44,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, INITIAL))
         model = build(recipe.model, len(dataset.pack.class_names))
-    model.to(device, memory_format=torch.channels_last)
+    place(model, device)
     pack, splits = dataset.pack, dataset.splits
     card = RunCard(
         name=run.path.resolve().name,

@@ -54,7 +54,7 @@ def train_model(
                 logits = model(images)
                 loss = classification_loss(logits, labels, recipe=settings)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 seen += len(labels)
                 totals += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()])

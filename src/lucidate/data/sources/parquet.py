@@ -54,12 +54,13 @@ def find_tables(path: Path) -> list[Path]:
 def open_parquet(path: Path, *, spec: str, reporter: Reporter) -> Source:
     """All tables at `path`, in the order train, validation, test and then of their names.
 
-    The split is the file's name up to its first other character ("train-00000-of-00001.parquet"), or its folder's.
+    The split is the file's name up to its first other character ("train-00000-of-00001.parquet"), or that of the folder
+    it lies in.
     The fingerprint covers the files' names and bytes. Raises SourceError.
     """
     files = find_tables(path)
     root = path if path.is_dir() else path.parent
-    tables = sorted((_open(file) for file in files), key=lambda table: (ORDER.index(table.split), table.path))
+    tables = sorted((_open(file, root) for file in files), key=lambda table: (ORDER.index(table.split), table.path))
     splits = [table.split for table in tables]
     if "" in splits and any(splits):
         raise SourceError(
@@ -119,7 +120,7 @@ class _Reader:
         return images
 
 
-def _open(path: Path) -> _Table:
+def _open(path: Path, root: Path) -> _Table:
     """A table's labels and where its images stand. Raises SourceError."""
     try:
         file = pq.ParquetFile(path)
@@ -144,14 +145,14 @@ def _open(path: Path) -> _Table:
         row = int(np.flatnonzero(labels.is_null().to_numpy(zero_copy_only=False))[0])
         raise SourceError(f"{path}: expected a label in every row, received none in row {row}")
     groups = np.cumsum([0, *rows], dtype=np.int64)[:-1]
-    return _Table(path, _split(path), column, labels, _names(schema.metadata, path), groups)
+    return _Table(path, _split(path, root), column, labels, _names(schema.metadata, path), groups)
 
 
-def _split(path: Path) -> str:
-    for name in (path.stem, path.parent.name):
-        if match := SPLIT.match(name):
-            return SPLIT_NAMES[match[1].lower()]
-    return ""
+def _split(path: Path, root: Path) -> str:
+    match = SPLIT.match(path.stem)
+    if not match and path.parent != root:
+        match = SPLIT.fullmatch(path.parent.name)
+    return SPLIT_NAMES[match[1].lower()] if match else ""
 
 
 def _names(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[str, ...] | None:

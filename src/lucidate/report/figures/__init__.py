@@ -113,7 +113,7 @@ FIGURES: tuple[FigureEntry, ...] = (
     _chart("{dataset}_confidence_hist", TRUST, "confidence", confidence),
     _grid(
         "{dataset}_top_1_percent_wrong_predictions",
-        "Surest mistakes: top 1 % of wrong predictions",
+        "Surest mistakes: top 1\N{NO-BREAK SPACE}% of wrong predictions",
         IMAGES,
         "most_confident_wrong",
         boards.confident_board,
@@ -134,7 +134,7 @@ FIGURES: tuple[FigureEntry, ...] = (
     ),
     _grid(
         "{dataset}_top_1_percent_correct_predictions",
-        "Surest hits: top 1 % of right predictions",
+        "Surest hits: top 1\N{NO-BREAK SPACE}% of right predictions",
         IMAGES,
         "most_confident_right",
         boards.confident_board,

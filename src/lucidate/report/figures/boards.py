@@ -17,7 +17,8 @@ from lucidate.analyze.wording import percent
 
 MAX_TILES = 400  # drawn on a page; the table lists all, and a browser stays quick
 COLUMNS = 10
-GAP = 12  # pixels between tiles, half a caption's line
+GAP = 12  # pixels between tiles that carry captions
+TIGHT = 4  # pixels between tiles whose rows are named
 CAPTION = 44  # pixels under a tile that carries two lines
 
 
@@ -46,7 +47,7 @@ class Board:
     @property
     def gaps(self) -> tuple[int, int]:
         """Pixels between columns and between rows."""
-        return GAP, GAP if self.row_labels else CAPTION
+        return (TIGHT, TIGHT) if self.row_labels else (GAP, CAPTION)
 
 
 def examples_board(info: ExamplesPerClass) -> Board | None:
@@ -95,7 +96,7 @@ def _tiles_board(tiles: Tiles) -> Board | None:
         return tuple(describe(tile) for tile in range(total))
 
     def second(tile: int) -> str:
-        sure = f"{100 * tiles.confidence[tile]:.0f} %"
+        sure = ">99 %" if tiles.confidence[tile] > 0.99 else f"{100 * tiles.confidence[tile]:.0f} %"
         if tiles.labels[tile] == tiles.predicted[tile]:
             return percent(tiles.confidence[tile])
         return f"→ {names[tiles.predicted[tile]]}\N{NO-BREAK SPACE}{sure}"

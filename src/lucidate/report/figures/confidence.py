@@ -65,9 +65,10 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
             ),
         ),
         xaxis={
-            "title": {"text": "Confidence: probability of the predicted class (dotted: group means)"},
+            "title": {"text": "Confidence (dotted: means of the groups)"},
             "tickformat": ".0%",
-            "range": [0, 1],
+            "dtick": 0.2,
+            "range": [-0.005, 1.005],
             "showgrid": False,
         },
         yaxis={"title": {"text": "Share of the group"}, "tickformat": ".0%", "rangemode": "tozero"},
@@ -86,7 +87,7 @@ def draw_matplotlib(info: ConfidenceHistogram) -> Figure:
         axes.bar(_centers(info) + (side - 0.5) * width, _share(counts), width, color=color, label=label)
         if np.isfinite(mean):
             axes.axvline(mean, color=color, linestyle=":", linewidth=1.4)
-    axes.set(xlabel="Confidence: probability of the predicted class (dotted: group means)", ylabel="Share of the group")
+    axes.set(xlabel="Confidence (dotted: means of the groups)", ylabel="Share of the group")
     axes.set_xlim(0, 1)
     axes.grid(False, axis="x")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

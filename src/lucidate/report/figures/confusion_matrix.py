@@ -35,7 +35,7 @@ def draw_plotly(info: ConfusionMatrix) -> go.Figure:
     """
     k = len(info.class_names)
     hits = np.eye(k, dtype=bool)
-    pairs = np.stack(np.indices((k, k)), axis=-1).tolist()
+    pairs = np.moveaxis(np.indices((k, k)), 0, -1).tolist()
     hover = _hover(info)
     counts, shares = _texts(info.counts, "{:,}"), _texts(100 * info.normalized, "{:.1f}")
 

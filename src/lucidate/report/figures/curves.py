@@ -70,8 +70,15 @@ def draw_matplotlib(info: TrainingCurve) -> Figure:
     marker = "o" if len(info.train) == 1 else ""
     axes.plot(epochs, info.train, color=TRAIN, linewidth=2, marker=marker, label="training")
     axes.plot(epochs, info.validation, color=VALIDATION, linewidth=2, marker=marker, label="validation")
-    ring = {"facecolor": theme.LIGHT.surface, "edgecolor": VALIDATION, "linewidth": 2, "zorder": 4}
-    axes.scatter([info.best_epoch], [info.best], s=56, **ring)
+    axes.scatter(
+        [info.best_epoch],
+        [info.best],
+        s=56,
+        facecolor=theme.LIGHT.surface,
+        edgecolor=VALIDATION,
+        linewidth=2,
+        zorder=4,
+    )
     axes.annotate(
         f"best: epoch {info.best_epoch}, {_value(info)}",
         (info.best_epoch, info.best),

@@ -73,7 +73,7 @@ def draw_matplotlib(info: PerClassAccuracy) -> Figure:
         transform=axes.get_xaxis_transform(),
     )
     axes.set_xlabel("Accuracy, with its 95 % interval")
-    axes.set_xlim(_range(info))
+    axes.set_xlim(*_range(info))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(True, axis="y")
     return figure

@@ -14,8 +14,9 @@ from lucidate.report import theme
 from lucidate.report.figures.boards import Board
 from lucidate.report.sheets import Sheet
 
-LABEL_WIDTH = 132  # pixels left of a board whose rows are named
-CAPTION_LIMIT = 17  # characters under a tile: what 96 + 12 pixels hold at 11 pixels' type
+LABEL_WIDTH = 108  # pixels left of a board whose rows are named
+CAPTION_LIMIT = 17  # characters under a tile: what 96 + 12 pixels hold in the type below
+ROW_LIMIT = 13  # characters at the left of a row
 PREVIEW_ROWS = 12  # of the still picture, or a large board would be a tower
 OUTLINE = 3  # pixels outside a wrong tile
 
@@ -26,7 +27,7 @@ def draw_plotly(board: Board, sheet: Sheet) -> go.Figure:
     customdata of a cell: [id, true class index, predicted class index].
     """
     height, width = sheet.image.shape[:2]
-    left = LABEL_WIDTH if board.row_labels else 16
+    left = LABEL_WIDTH if board.row_labels else 8
     below = 8 if board.row_labels else sheet.gap_y
     picture = {
         "source": sheet.url,
@@ -43,14 +44,14 @@ def draw_plotly(board: Board, sheet: Sheet) -> go.Figure:
     rows = {"range": [height + below, -8], **fixed}
     if board.row_labels:
         centers = [sheet.corner(row * sheet.columns)[1] + sheet.tile / 2 for row in range(sheet.rows)]
-        labels = [theme.plotly_text(name, CAPTION_LIMIT) for name in board.row_labels]
+        labels = [theme.plotly_text(name, ROW_LIMIT) for name in board.row_labels]
         rows |= {"tickmode": "array", "tickvals": centers, "ticktext": labels, "showticklabels": True}
-        rows |= {"tickfont": {"size": 13, "color": theme.LIGHT.ink}, "ticklabelstandoff": 8}
+        rows |= {"tickfont": {"size": 13, "color": theme.LIGHT.ink}}
     return theme.plotly_figure(
         [_answers(board, sheet), *_outlines(board, sheet), *_captions(board, sheet)],
         height=height + below + 8 + 16,
-        width=width + 16 + left + 16,
-        margin={"l": left, "r": 16, "t": 8, "b": 8, "autoexpand": False},
+        width=width + 16 + left + 8,
+        margin={"l": left, "r": 8, "t": 8, "b": 8, "autoexpand": False},
         images=[picture],
         dragmode=False,
         showlegend=False,
@@ -78,17 +79,19 @@ def draw_matplotlib(board: Board, sheet: Sheet, *, title: str) -> Figure:
     axes.text(24 - left, -top / 2, theme.matplotlib_text(title + some), va="center", fontsize=11.5, fontweight="bold")
     for row, name in enumerate(board.row_labels[:rows]):
         middle = sheet.corner(row * sheet.columns)[1] + sheet.tile / 2
-        axes.text(-12, middle, theme.matplotlib_text(name, CAPTION_LIMIT), ha="right", va="center", fontsize=7.5)
+        axes.text(-12, middle, theme.matplotlib_text(name, ROW_LIMIT), ha="right", va="center", fontsize=7.5)
     for tile in range(drawn):
         x, y = sheet.corner(int(board.cells[tile]))
         color = theme.LIGHT.wrong if board.wrong[tile] else theme.LIGHT.muted
         for text, offset, ink in ((board.first[tile], 6, theme.LIGHT.ink), (board.second[tile], 21, color)):
             if text:
                 short = theme.matplotlib_text(_caption(text))
-                axes.text(x + sheet.tile / 2, y + sheet.tile + offset, short, ha="center", va="top", fontsize=5.6, color=ink)
-    x, y = _frames(board, sheet, drawn)
-    if len(x):
-        axes.plot(x, y, color=theme.LIGHT.wrong, linewidth=1.2)
+                axes.text(
+                    x + sheet.tile / 2, y + sheet.tile + offset, short, ha="center", va="top", fontsize=5.6, color=ink
+                )
+    frames = _frames(board, sheet, drawn)
+    if len(frames[0]):
+        axes.plot(*frames, color=theme.LIGHT.wrong, linewidth=1.2)
     return figure
 
 
@@ -134,7 +137,7 @@ def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
             text=[theme.plotly_text(_caption(text)) for text, here in zip(texts, chosen, strict=True) if here],
             mode="text",
             textposition="middle center",
-            textfont={"size": 11, "color": color},
+            textfont={"size": 10.5, "color": color},
             hoverinfo="skip",
             cliponaxis=False,
         )

@@ -44,7 +44,7 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
     return theme.plotly_figure(
         [bars],
         height=theme.row_height(len(rows)),
-        xaxis={"title": {"text": "Images"}, "tickformat": ",d", "range": [0, longest * 1.22]},
+        xaxis={"title": {"text": "Images"}, "tickformat": ",d", "range": [0, longest * 1.4]},
         yaxis={
             "tickmode": "array",
             "tickvals": list(range(len(rows))),

@@ -66,7 +66,7 @@ def draw_matplotlib(info: TrueClassProbability) -> Figure:
     axes.scatter(info.median[order], rows, s=34, color=MEDIAN, marker="D", zorder=3, label="median")
     theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
     axes.set_xlabel("Probability of the true class")
-    axes.set_xlim(_range(info))
+    axes.set_xlim(*_range(info))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(True, axis="y")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)

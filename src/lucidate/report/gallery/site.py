@@ -20,6 +20,7 @@ from lucidate.core.rundir import atomic_path
 from lucidate.report import theme
 from lucidate.report.figures import FIGURES, FigureEntry, Info
 from lucidate.report.gallery import pages, stills
+from lucidate.report.gallery.index import index_page
 from lucidate.report.gallery.tables import Table
 from lucidate.report.sheets import Sheet, make_sheet
 
@@ -70,7 +71,7 @@ def build_gallery(
                 (site / "assets/csv" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8", newline="")
             page = pages.figure_page(cards, place, tables=tables, about_title=about.title)
             (site / "docs" / f"{card.name}.html").write_text(page, encoding="utf-8", newline="\n")
-        index = pages.index_page(cards, findings, title=about.title, model=about.model, facts=about.facts, notes=about.notes)
+        index = index_page(cards, findings, title=about.title, model=about.model, facts=about.facts, notes=about.notes)
         (site / "index.html").write_text(index, encoding="utf-8", newline="\n")
     reporter.advance("gallery", len(asked), len(asked))
     return folder / "index.html"
@@ -86,9 +87,7 @@ def _write_assets(site: Path) -> None:
     (site / ".nojekyll").touch()  # GitHub Pages would otherwise run its own generator over the folder
 
 
-def _write_figure(
-    site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np.uint8], *, name: str
-) -> pages.Card:
+def _write_figure(site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np.uint8], *, name: str) -> pages.Card:
     """Draw one figure both ways; write its sprite, data and picture."""
     board = entry.board(info) if entry.board else None
     sheet = None

@@ -25,8 +25,9 @@ def png(figure: Figure) -> tuple[bytes, tuple[int, int]]:
     with warnings.catch_warnings():
         # A class name in a script that no installed font has is drawn as boxes; the page beside it has the letters.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels[..., :3])
     buffer = BytesIO()
     small = image.quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     small.save(buffer, "PNG", optimize=True)

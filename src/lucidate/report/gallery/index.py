@@ -1,0 +1,140 @@
+"""The first page: the result, the surest mistakes, a card a figure, the run's passport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby
+from string import Template
+
+from lucidate.analyze import Findings
+from lucidate.analyze.wording import count, interval, percent
+from lucidate.report.gallery.pages import Card, frame
+
+TEASERS = 8  # of the surest mistakes: one row on a wide screen
+
+_BODY = Template("""<header class="hero">
+<div>
+<p class="eyebrow">What the model gets right, and where it errs</p>
+<h1>$title <span class="model">$model</span></h1>
+<p class="lead">$headline</p>
+</div>
+<ul class="metrics">
+$metrics
+</ul>
+</header>
+$teaser
+$groups
+<section class="passport" aria-labelledby="passport">
+<h2 id="passport">About this run</h2>
+<dl>
+$facts
+</dl>
+$notes
+</section>
+""")
+
+
+def index_page(
+    cards: Sequence[Card],
+    findings: Findings,
+    *,
+    title: str,
+    model: str,
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+) -> str:
+    """The landing page. cards: in gallery order; neighbors of one group stand under one heading."""
+    groups = "\n".join(_group(name, list(members)) for name, members in groupby(cards, key=lambda card: card.group))
+    body = _BODY.substitute(
+        title=escape(title),
+        model=escape(model),
+        headline=escape(findings.summary.headline),
+        metrics="\n".join(_metrics(findings, {card.name: card for card in cards})),
+        teaser=_teaser(cards, findings),
+        groups=groups,
+        facts="\n".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in facts),
+        notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+    )
+    home = '<span class="home">lucidate</span>'
+    return frame(body, title=f"{title} · {model} – lucidate", description=findings.summary.headline, root="", home=home)
+
+
+def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
+    """Four figures that answer the first four questions, each leading to its page."""
+    summary, pairs = findings.summary, findings.top_confusions
+    points = 100 * summary.overconfidence
+    trust = "as sure as it is right"
+    if abs(points) >= 0.05:
+        trust = f"{'over' if points > 0 else 'under'}confident: {percent(summary.mean_confidence)} sure on average"
+    confusion, often = "none", "no class is taken for another"
+    if pairs.errors:
+        row = int(pairs.counts.argmax())
+        confusion = " → ".join(pairs.class_names[side[row]] for side in (pairs.true, pairs.predicted))
+        often = f"{count(int(pairs.counts[row]))} of {count(int(pairs.totals[pairs.true[row]]), 'image')}"
+    found = [
+        ("Accuracy", percent(summary.accuracy), interval(summary.low, summary.high), "per_class_accuracy", ""),
+        (
+            "Errors",
+            count(summary.errors),
+            f"of {count(summary.images)} {summary.split} images",
+            "misclassification",
+            "",
+        ),
+        ("Confidence gap", f"{points:+.1f}".replace("-", "−") + " points", trust, "confidence_hist", ""),
+        ("Most frequent confusion", confusion, often, "top_confusions", " metric--words"),
+    ]
+    return [
+        f'<li><a class="metric{style}" href="docs/{_page(cards, page)}.html"><span>{label}</span>'
+        f"<strong>{escape(value)}</strong><span>{escape(note)}</span></a></li>"
+        for label, value, note, page, style in found
+    ]
+
+
+def _page(cards: dict[str, Card], part: str) -> str:
+    return next(name for name in cards if part in name)
+
+
+def _teaser(cards: Sequence[Card], findings: Findings) -> str:
+    """The surest mistakes as tiles of their own page's sprite sheet; nothing where there is no mistake."""
+    tiles = findings.most_confident_wrong.tiles
+    card = next(card for card in cards if "wrong_predictions" in card.name)
+    if card.sheet is None:
+        return ""
+    url = card.sheet.url.removeprefix("../")
+    shown = []
+    for tile in range(min(len(tiles), TEASERS)):
+        left, top = card.sheet.corner(tile)
+        true, said = tiles.class_names[tiles.labels[tile]], tiles.class_names[tiles.predicted[tile]]
+        words = f"{escape(true)}, taken for {escape(said)}"
+        shown.append(
+            f'<li><span class="tile" role="img" aria-label="{words}" '
+            f'style="background-image: url({url}); background-position: -{left}px -{top}px"></span>'
+            f'<span class="true">{escape(true)}</span><span class="said">→ {escape(said)}</span>'
+            f'<span class="sure">{percent(tiles.confidence[tile])} sure</span></li>'
+        )
+    return (
+        '<section class="teaser" aria-labelledby="teaser"><div><h2 id="teaser">Its surest mistakes</h2>'
+        f'<a class="more" href="docs/{card.name}.html">See them all <span aria-hidden="true">→</span></a></div>'
+        f"<ul>{''.join(shown)}</ul></section>"
+    )
+
+
+def _group(name: str, cards: Sequence[Card]) -> str:
+    inner = "\n".join(_card(card) for card in cards)
+    grid = f'<div class="cards cards--{len(cards)}">\n{inner}\n</div>'
+    return f'<section class="group">\n<h2>{escape(name)}</h2>\n{grid}\n</section>'
+
+
+def _card(card: Card) -> str:
+    width, height = card.size[0] // 2, card.size[1] // 2
+    fit = "whole" if width > 1.6 * height and card.sheet is None else "top"  # tall pictures show their upper part
+    # Where a browser reads WebP it shows a grid's sprite: a seventh of the bytes, and no white ground on dark pages.
+    url = card.sheet.url.removeprefix("../") if card.sheet else ""
+    source = f'<source srcset="{url}" type="image/webp">' if url else ""
+    return (
+        f'<a class="card" href="docs/{card.name}.html"><picture class="preview preview--{card.kind} preview--{fit}">'
+        f'{source}<img src="plots/{card.name}.png" width="{width}" height="{height}" loading="lazy" '
+        f'alt="{escape(card.title)}: preview"></picture>'
+        f"<h3>{escape(card.title)}</h3><p>{escape(card.headline)}</p></a>"
+    )

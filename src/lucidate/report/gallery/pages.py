@@ -1,0 +1,169 @@
+"""The frame of every page, and the page of one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from string import Template
+
+from lucidate.report.gallery.tables import MAX_ROWS, Table
+from lucidate.report.sheets import Sheet
+
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='4' fill='%230e7a88'/%3E"
+    "%3Crect x='9' y='9' width='4' height='4' fill='%23ff8a57'/%3E"
+    "%3Cpath d='M3 3h4v4H3zM9 3h4v4H9zM3 9h4v4H3z' fill='%23fff'/%3E%3C/svg%3E"
+)
+
+_FRAME = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<meta name="description" content="$description">
+<link rel="icon" href="$icon">
+<link rel="stylesheet" href="${root}assets/gallery.css">
+<script src="${root}assets/gallery.js"></script>
+$scripts</head>
+<body>
+<a class="skip" href="#main">Skip to content</a>
+<header class="bar">
+$home
+<button class="theme" type="button" id="theme" aria-label="Switch between light and dark">
+<svg viewBox="0 0 20 20" width="20" height="20" aria-hidden="true"><circle cx="10" cy="10" r="7.25" fill="none"
+ stroke="currentColor" stroke-width="1.5"/><path d="M10 2.75a7.25 7.25 0 0 1 0 14.5z" fill="currentColor"/></svg>
+</button>
+</header>
+<main id="main">
+$body
+</main>
+</body>
+</html>
+""")
+
+_FIGURE = Template("""<nav class="pager" aria-label="Figures">
+$before
+<span class="place">$number of $total</span>
+$after
+</nav>
+<header class="head">
+<p class="eyebrow">$group</p>
+<h1>$title</h1>
+<p class="lead">$headline</p>
+</header>
+<section class="figure figure--$kind" aria-label="$title">
+<div class="tools" id="tools"></div>
+<div class="scroller" id="scroller"><div class="plot" id="plot" role="img" aria-label="$headline"></div></div>
+<noscript><p class="hint">The figure needs JavaScript; here is its picture.</p>
+<img src="../plots/$name.png" width="$width" height="$height" alt="$headline"></noscript>
+</section>
+$hint
+<p class="links">$downloads</p>
+$tables
+<nav class="next" aria-label="Previous and next figure">
+$previous_card
+$next_card
+</nav>
+""")
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What the index and the neighbors of a page know of it. size: of its PNG, (width, height) in pixels."""
+
+    name: str
+    title: str
+    group: str
+    headline: str
+    kind: str
+    size: tuple[int, int]
+    sheet: Sheet | None = None
+    left_out: int = 0
+
+
+def frame(body: str, *, title: str, description: str, root: str, home: str, scripts: Sequence[str] = ()) -> str:
+    """A whole document. body and home: HTML; title and description: text. root: relative path of the gallery."""
+    return _FRAME.substitute(
+        title=escape(title),
+        description=escape(description),
+        icon=_ICON,
+        root=root,
+        scripts="".join(f'<script defer src="{root}assets/{script}"></script>\n' for script in scripts),
+        home=home,
+        body=body,
+    )
+
+
+def figure_page(cards: Sequence[Card], place: int, *, tables: Sequence[Table], about_title: str) -> str:
+    """The page of one figure, with its neighbors and its numbers."""
+    card = cards[place]
+    previous = cards[place - 1] if place else None
+    following = cards[place + 1] if place + 1 < len(cards) else None
+    downloads = [_download(f"../assets/csv/{table.name}.csv", f"{table.title} (CSV)") for table in tables]
+    downloads.append(_download(f"../plots/{card.name}.png", "Picture (PNG)"))
+    body = _FIGURE.substitute(
+        before=_step(previous, "prev", "Previous figure", "←"),
+        after=_step(following, "next", "Next figure", "→"),
+        number=place + 1,
+        total=len(cards),
+        group=escape(card.group),
+        title=escape(card.title),
+        headline=escape(card.headline),
+        kind=card.kind,
+        name=card.name,
+        width=card.size[0] // 2,
+        height=card.size[1] // 2,
+        hint=_hint(card),
+        downloads="".join(downloads),
+        tables="".join(_details(table) for table in tables),
+        previous_card=_neighbor(previous, "Previous"),
+        next_card=_neighbor(following, "Next"),
+    )
+    home = f'<a class="home" href="../index.html"><span aria-hidden="true">←</span> {escape(about_title)} gallery</a>'
+    return frame(
+        body,
+        title=f"{card.title} – {about_title}",
+        description=card.headline,
+        root="../",
+        home=home,
+        scripts=["plotly.min.js", f"data/{card.name}.js"],
+    )
+
+
+def _hint(card: Card) -> str:
+    if card.sheet is None:
+        return ""
+    more = f" {card.left_out:,} more are in the table." if card.left_out else ""
+    return (
+        f'<p class="hint">Click a tile to look closer; arrow keys walk on from there.{more} Tiles are enlarged to '
+        f"{card.sheet.tile} pixels and slightly sharpened, for display only: the model saw the originals.</p>"
+    )
+
+
+def _download(url: str, label: str) -> str:
+    return f'<a class="download" href="{url}" download>{escape(label)}</a>'
+
+
+def _details(table: Table) -> str:
+    rows = len(table.frame)
+    shown = f"{rows:,} rows" if rows <= MAX_ROWS else f"first {MAX_ROWS} of {rows:,} rows; the CSV has all"
+    return (
+        f'<details class="numbers"><summary>{escape(table.title)} as a table <span>{shown}</span></summary>'
+        f'<div class="scroller" tabindex="0" role="region" aria-label="{escape(table.title)}">{table.html()}</div>'
+        "</details>"
+    )
+
+
+def _step(card: Card | None, rel: str, label: str, arrow: str) -> str:
+    if card is None:
+        return f'<span class="step" aria-hidden="true">{arrow}</span>'
+    return f'<a class="step" rel="{rel}" href="{card.name}.html" aria-label="{label}: {escape(card.title)}">{arrow}</a>'
+
+
+def _neighbor(card: Card | None, label: str) -> str:
+    if card is None:
+        return f'<a class="neighbor" href="../index.html"><span>{label}</span>Back to the gallery</a>'
+    return f'<a class="neighbor" href="{card.name}.html"><span>{label}</span>{escape(card.title)}</a>'

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fakes import colored_batches, colored_images
+from lucidate.core.errors import RunError
+from lucidate.core.recipe import AugmentRecipe
+from lucidate.data.augment import augment, flip_horizontally, transform_affinely
+from lucidate.data.batches import derived_seed, generator_for
+from lucidate.data.preprocess import Preprocess, fit_preprocess
+
+RECIPE = AugmentRecipe(rotation=0.1, zoom=0.1, shift=0.1)
+
+
+def gradient(batch: int = 4, side: int = 16) -> torch.Tensor:
+    """(B, 3, S, S): column, row and image number as values."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    image = torch.stack([columns, rows, torch.zeros(side, side)]).float()
+    return image.repeat(batch, 1, 1, 1) + torch.arange(batch).float()[:, None, None, None] * 100
+
+
+def test_normalize_is_the_textbook_formula_in_channels_last() -> None:
+    images, _ = colored_images()
+    preprocess = Preprocess(8, (0.1, 0.5, 0.9), (0.2, 0.25, 0.3))
+    ours = preprocess.normalize(torch.from_numpy(images))
+    mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
+    expected = ((torch.from_numpy(images) / 255 - mean) / std).permute(0, 3, 1, 2)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_statistics_are_those_of_the_training_rows() -> None:
+    images, _ = colored_images(300)
+    rows = np.arange(50, 250)
+    preprocess = fit_preprocess(images, rows)
+    np.testing.assert_allclose(preprocess.mean, (images[rows] / 255).mean(axis=(0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(preprocess.std, (images[rows] / 255).std(axis=(0, 1, 2)), atol=1e-6)
+    assert Preprocess.from_dict(preprocess.as_dict()) == preprocess
+    assert min(fit_preprocess(np.zeros_like(images), rows).std) > 0
+    with pytest.raises(RunError, match="expected size, mean, std"):
+        Preprocess.from_dict({"size": 8, "mean": [0, 0, 0], "std": [1, 1, 0], "interpolation": "bicubic"})
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch_alone() -> None:
+    batches = colored_batches(range(90))
+    epochs = [
+        torch.cat([images for images, _ in batches.shuffled(seed, epoch, recipe=RECIPE, flips=True)])
+        for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[0], epochs[2])
+    assert not torch.equal(epochs[0], epochs[3])
+
+
+def test_an_epoch_holds_each_row_once_and_never_a_single_image() -> None:
+    batches = colored_batches(range(33, 82))  # 49 = 3 × 16 + 1
+    assert batches.training_steps == 3
+    sizes = [len(labels) for _, labels in batches.shuffled(0, 0, recipe=AugmentRecipe(), flips=False)]
+    assert sizes == [16, 16, 16]
+    assert sum(len(labels) for _, labels in batches.in_order()) == 49
+    whole = colored_batches(range(48))
+    images = torch.cat([images for images, _ in whole.shuffled(0, 3, recipe=AugmentRecipe(flip=False), flips=True)])
+    ordered = torch.cat([images for images, _ in whole.in_order()])
+    assert torch.equal(images.flatten(1).sum(1).sort().values, ordered.flatten(1).sum(1).sort().values)
+
+
+def test_seeds_of_neighboring_places_differ() -> None:
+    seeds = {derived_seed(seed, epoch, step) for seed in range(5) for epoch in range(5) for step in range(5)}
+    assert len(seeds) == 125
+    assert derived_seed(1, 2) == derived_seed(1, 2)
+
+
+def test_no_range_changes_nothing_and_flips_follow_source_and_recipe() -> None:
+    images = gradient(64)
+    unchanged = transform_affinely(images, generator_for(0))
+    torch.testing.assert_close(unchanged, images, atol=1e-3, rtol=0)
+    for flip, flips, expected in (
+        ("auto", False, False),
+        ("auto", True, True),
+        (False, True, False),
+        (True, False, True),
+    ):
+        result = augment(images, generator_for(0), recipe=AugmentRecipe(flip=flip), flips=flips)
+        assert torch.equal(result, images) is not expected
+
+
+def test_flips_mirror_about_half_of_the_images() -> None:
+    images = gradient(1000)
+    flipped = flip_horizontally(images, generator_for(3))
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    untouched = (flipped == images).flatten(1).all(1)
+    assert (mirrored ^ untouched).all()
+    assert 420 < int(mirrored.sum()) < 580
+
+
+def test_rotation_zoom_and_shift_move_the_center_as_asked() -> None:
+    images = gradient(500)
+    center = images[:, :2, 7:9, 7:9].mean((2, 3)) - images[:, 2:, 0, 0]
+    turned = transform_affinely(images, generator_for(1), rotation=0.08, zoom=0.08)
+    moved = turned[:, :2, 7:9, 7:9].mean((2, 3)) - images[:, 2:, 0, 0]
+    torch.testing.assert_close(moved, center, atol=1e-2, rtol=0)  # rotation and zoom keep the center
+    assert not torch.allclose(turned, images, atol=0.5)
+    shifted = transform_affinely(images, generator_for(1), shift=0.1)
+    offset = shifted[:, :2, 7:9, 7:9].mean((2, 3)) - images[:, 2:, 0, 0] - center
+    assert 1.4 < offset.abs().max() <= 1.61  # a tenth of 16 pixels
+    assert offset.mean().abs() < 0.1
+
+
+def test_rotation_is_by_the_stated_part_of_a_turn() -> None:
+    images = gradient(400)
+    turned = transform_affinely(images, generator_for(2), rotation=0.25)
+    along = (turned[:, 0, 8, 9] - turned[:, 0, 8, 7]) / 2  # cosine of the angle: the column's slope along a row
+    angles = torch.arccos(along.clamp(-1, 1)).rad2deg()
+    assert 85 < angles.max() <= 90.5
+    assert angles.min() < 5
+
+
+def test_augmentation_never_leaves_the_range_of_the_image() -> None:
+    images = torch.rand(64, 3, 12, 12)
+    result = augment(images, generator_for(0), recipe=RECIPE, flips=True)
+    assert result.shape == images.shape
+    assert result.min() >= images.min() - 1e-6
+    assert result.max() <= images.max() + 1e-6

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lucidate.core.errors import RunError, SourceError
+from lucidate.data.splits import NAMES, POOLED, Splits, make_splits
+
+
+def label_counts(splits: Splits, labels: np.ndarray) -> dict[str, list[int]]:
+    return {name: np.bincount(labels[rows], minlength=labels.max() + 1).tolist() for name, rows in splits}
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=120, max_size=300),
+    st.sampled_from(["official", POOLED]),
+    st.integers(0, 100),
+    st.floats(0.05, 0.5),
+    st.booleans(),
+)
+def test_every_image_is_in_exactly_one_split(
+    labels: list[int], scheme: str, seed: int, val_fraction: float, has_test: bool
+) -> None:
+    given_ = np.array(["test" if has_test and row % 5 == 0 else "train" for row in range(len(labels))])
+    splits = make_splits(np.array(labels), given_, scheme=scheme, val_fraction=val_fraction, seed=seed)
+    everything = np.concatenate([rows for _, rows in splits])
+    np.testing.assert_array_equal(np.sort(everything), np.arange(len(labels)))
+    if scheme == "official" and has_test:
+        np.testing.assert_array_equal(splits.test, np.flatnonzero(given_ == "test"))
+
+
+def test_official_takes_validation_from_train_by_class() -> None:
+    labels = np.tile(np.arange(10), 60)
+    given_ = np.array(["train"] * 500 + ["test"] * 100)
+    splits = make_splits(labels, given_, scheme="official", val_fraction=0.1, seed=0)
+    assert label_counts(splits, labels) == {"train": [45] * 10, "validation": [5] * 10, "test": [10] * 10}
+
+
+@pytest.mark.parametrize("scheme", [POOLED, "official"])
+def test_80_10_10_is_exact_per_class_and_stands_in_where_there_is_no_test_split(scheme: str) -> None:
+    labels = np.tile(np.arange(10), 60)
+    splits = make_splits(labels, np.array([""] * 600), scheme=scheme, val_fraction=0.3, seed=0)
+    assert splits.scheme == POOLED
+    assert label_counts(splits, labels) == {"train": [48] * 10, "validation": [6] * 10, "test": [6] * 10}
+
+
+def test_80_10_10_pools_what_the_source_divided() -> None:
+    labels = np.tile(np.arange(10), 60)
+    given_ = np.array(["train"] * 500 + ["test"] * 100)
+    splits = make_splits(labels, given_, scheme=POOLED, val_fraction=0.1, seed=0)
+    assert (splits.test < 500).any()
+
+
+def test_the_seed_decides() -> None:
+    labels, given_ = np.tile(np.arange(3), 50), np.array([""] * 150)
+    first, again, other = (
+        make_splits(labels, given_, scheme=POOLED, val_fraction=0.1, seed=seed) for seed in (1, 1, 2)
+    )
+    assert all((a == b).all() for (_, a), (_, b) in zip(first, again, strict=True))
+    assert (first.test != other.test).any()
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(SourceError, match="leave none for validation"):
+        make_splits(np.array([0, 1]), np.array(["", ""]), scheme=POOLED, val_fraction=0.1, seed=0)
+
+
+def test_splits_are_stored_with_ids(tmp_path: Path) -> None:
+    labels, ids = np.tile(np.arange(3), 50), np.array([f"i{row}" for row in range(150)])
+    splits = make_splits(labels, np.array([""] * 150), scheme=POOLED, val_fraction=0.1, seed=0)
+    splits.save(tmp_path / "splits.parquet", ids)
+    again = Splits.load(tmp_path / "splits.parquet")
+    assert again.scheme == splits.scheme
+    for name in NAMES:
+        np.testing.assert_array_equal(again.rows(name), splits.rows(name))
+    with pytest.raises(RunError, match="expected one of train, validation, test, received 'tset'"):
+        again.rows("tset")
+    with pytest.raises(RunError, match="expected the split of a run"):
+        Splits.load(tmp_path / "nothing.parquet")

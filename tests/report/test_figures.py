@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from lucidate.report import theme
+from lucidate.report.figures import FIGURES, FigureEntry
+from lucidate.report.sheets import Sheet, make_sheet
+
+CASES = {
+    "ten classes": (10, 600, {}),
+    "two classes": (2, 200, {}),
+    "sixty classes": (60, 1200, {}),
+    "no errors": (5, 200, {"perfect": True}),
+    "fewer images than classes": (12, 8, {}),
+    "one image": (2, 1, {}),
+}
+
+
+def sheet_of(entry: FigureEntry, case: Any) -> Sheet | None:
+    board = entry.board(entry.info(case.findings)) if entry.board else None
+    if board is None:
+        return None
+    place = {"ids": board.ids, "cells": board.cells, "columns": board.columns, "gaps": board.gaps}
+    return make_sheet(case.pixels, board.index, url="sheet.webp", **place)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_figure_draws_in_both_libraries(name: str, case: Callable[..., Any]) -> None:
+    classes, images, options = CASES[name]
+    drawn = case(classes, images, **options)
+    before = dict(mpl.rcParams)
+    for entry in FIGURES:
+        info = entry.info(drawn.findings)
+        assert info is not None
+        sheet = sheet_of(entry, drawn)
+        figure = entry.interactive(info, sheet)
+        json.dumps(figure.to_plotly_json(), allow_nan=False)  # no NaN, no NumPy array, no base64
+        assert figure.layout.height > 100
+        still = entry.still(info, sheet)
+        FigureCanvasAgg(still).draw()
+        assert still.get_size_inches()[0] == theme.PNG_WIDTH
+    assert dict(mpl.rcParams) == before
+
+
+def test_no_errors_are_said_and_not_drawn(case: Callable[..., Any]) -> None:
+    findings = case(5, 200, perfect=True).findings
+    for entry in FIGURES:
+        if entry.question in ("top_confusions", "most_confident_wrong", "misclassified"):
+            figure = entry.interactive(entry.info(findings))
+            words = figure.layout.annotations[0].text.replace("<br>", " ")
+            assert words == entry.info(findings).headline
+
+
+def test_confusion_matrix_cells_carry_their_pair_of_classes(case: Callable[..., Any]) -> None:
+    drawn = case(10, 600)
+    entry = next(entry for entry in FIGURES if entry.question == "confusion_matrix")
+    right, wrong = entry.interactive(drawn.findings.confusion_matrix).data
+    counts = drawn.findings.confusion_matrix.counts
+    for true, predicted in ((0, 1), (7, 2)):
+        assert wrong.customdata[true][predicted] == [true, predicted]
+        assert right.z[true][predicted] is None
+        assert wrong.text[true][predicted] == (f"{counts[true, predicted]:,}" if counts[true, predicted] else "")
+    assert wrong.z[3][3] is None
+    assert f"{counts[3, 3]} of {counts[3].sum()} images of" in right.hovertext[3][3]
+
+
+def test_text_from_elsewhere_is_escaped() -> None:
+    assert theme.plotly_text("<b>x</b> & y") == "&lt;b&gt;x&lt;/b&gt; &amp; y"
+    assert theme.matplotlib_text("$y$") == r"\$y\$"
+    assert theme.shorten("line\u2028break\n", None) == "line break "
+    assert theme.shorten("a" * 30, 10) == "a" * 9 + "…"
+
+
+def test_the_palettes_can_be_swapped_color_by_color() -> None:
+    swap = theme.dark_of_light()
+    assert len(swap) == len(vars(theme.LIGHT))  # no color stands for two roles
+    assert "--right: #0e7a88" in theme.css_variables()
+
+
+def test_a_sheet_is_a_regular_grid_that_its_map_addresses() -> None:
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
+    pixels = np.broadcast_to(colors[:, None, None, :], (3, 8, 8, 3))
+    sheet = make_sheet(
+        pixels,
+        np.array([2, 0, 1]),
+        ids=np.array(["blue", "red", "green"]),
+        cells=np.array([0, 1, 5]),
+        columns=4,
+        gaps=(10, 20),
+        url="a.webp",
+    )
+    address = sheet.address()
+    assert address["ids"] == ["blue", "red", None, None, None, "green", None, None]
+    for cell, color in ((0, colors[2]), (1, colors[0]), (5, colors[1])):
+        x = (cell % address["columns"]) * (address["tile"] + address["gap"][0])
+        y = (cell // address["columns"]) * (address["tile"] + address["gap"][1])
+        assert sheet.image[y + 48, x + 48].tolist() == [*color.tolist(), 255]
+        assert sheet.corner(cell) == (x, y)
+    assert not sheet.image[:96, 96:106].any()  # gaps are transparent
+    assert Image.open(BytesIO(sheet.encoded())).size == (4 * 96 + 30, 2 * 96 + 20)
+
+
+def test_images_that_are_not_square_keep_their_shape() -> None:
+    pixels = np.full((1, 20, 10, 3), 200, dtype=np.uint8)
+    one = np.array([0])
+    sheet = make_sheet(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
+    assert (sheet.image[..., 3] > 0).sum() == 96 * 48
+
+
+def test_report_needs_no_torch() -> None:
+    code = "import sys, lucidate.report.gallery; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

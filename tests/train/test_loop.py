@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fakes import Listener, TwoLayers, colored_batches
+from lucidate.core.errors import RunError
+from lucidate.core.recipe import make_recipe
+from lucidate.core.records import History
+from lucidate.train import loop
+from lucidate.train.loop import evaluate, train_model
+from lucidate.train.optim import make_optimizer
+
+TRAIN, VALIDATION = range(60), range(60, 90)
+
+
+def train(seed: int = 0, listener: Listener | None = None, **settings: Any) -> tuple[TwoLayers, History]:
+    torch.manual_seed(7)  # the initial weights
+    model = TwoLayers()
+    defaults = {"epochs": 6, "lr": 0.05, "schedule": "constant", "batch_size": 16}
+    recipe = make_recipe({"seed": seed, "train": {**defaults, **settings}})
+    history = train_model(
+        model,
+        colored_batches(TRAIN),
+        validation=colored_batches(VALIDATION),
+        recipe=recipe,
+        flips=False,
+        reporter=listener or Listener(),
+    )
+    return model, history
+
+
+def without_times(history: History) -> list[tuple[float, ...]]:
+    return [history.accuracy, history.loss, history.val_accuracy, history.val_loss, history.learning_rate]
+
+
+def test_it_learns_and_tells_of_it() -> None:
+    listener = Listener()
+    model, history = train(listener=listener)
+    assert history.epochs == 6
+    assert history.loss[-1] < history.loss[0] / 2
+    assert evaluate(model, colored_batches(VALIDATION))[0] >= 0.9
+    assert ("epoch 6/6", 60, 60) in listener.advanced
+    assert "images/s" in listener.said[0]
+    assert sum(line.startswith("epoch") for line in listener.said) == 6
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
+    (first, history), (again, history_again), (other, _) = train(), train(), train(seed=1)
+    assert without_times(history) == without_times(history_again)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert not torch.equal(first.layers[0].weight, other.layers[0].weight)
+
+
+def test_the_callers_generator_and_settings_are_given_back() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    model = TwoLayers()
+    torch.manual_seed(3)
+    train_model(
+        model,
+        colored_batches(TRAIN),
+        validation=colored_batches(VALIDATION),
+        recipe=make_recipe({"train": {"epochs": 1}}),
+        flips=False,
+        reporter=Listener(),
+    )
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("restore_best", [True, False])
+def test_the_best_weights_are_restored_and_training_stops_early(
+    monkeypatch: pytest.MonkeyPatch, restore_best: bool
+) -> None:
+    seen: list[torch.Tensor] = []
+    accuracies = iter([0.2, 0.6, 0.5, 0.6, 0.4, 0.9])
+
+    def scripted(model: TwoLayers, _: object) -> tuple[float, float]:
+        seen.append(model.layers[0].weight.detach().clone())
+        return next(accuracies), 1.0
+
+    monkeypatch.setattr(loop, "evaluate", scripted)
+    listener = Listener()
+    model, history = train(listener=listener, epochs=40, early_stop=3, restore_best=restore_best)
+    assert history.val_accuracy == (0.2, 0.6, 0.5, 0.6, 0.4)  # three epochs after the first .6, the .9 never seen
+    assert "stopped early" in listener.said[-1]
+    assert torch.equal(model.layers[0].weight, seen[1 if restore_best else 4])
+    assert not torch.equal(seen[1], seen[4])
+
+
+def test_a_loss_that_is_no_number_ends_with_advice() -> None:
+    with pytest.raises(RunError, match=r"epoch \d+; try a lower train\.lr \(it is 1e\+30\)"):
+        train(lr=1e30, optimizer="sgd")
+
+
+def test_the_history_says_what_a_fresh_measurement_says() -> None:
+    model, history = train(restore_best=False)
+    accuracy, loss = evaluate(model, colored_batches(VALIDATION))
+    assert (history.val_accuracy[-1], history.val_loss[-1]) == (accuracy, loss)
+    assert not model.training or model.train(False) is model  # evaluate gives the mode back
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_weight_decay_spares_biases(name: str, kind: type) -> None:
+    model = TwoLayers()
+    optimizer = make_optimizer(model, make_recipe({"train": {"optimizer": name, "weight_decay": 0.1}}).train)
+    assert isinstance(optimizer, kind)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(p) for p in model.parameters() if p.ndim > 1}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
