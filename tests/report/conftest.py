@@ -50,7 +50,9 @@ def make_case(
     coarse = generator.integers(0, 256, (images, 4, 4, 3), dtype=np.uint8)
     pixels = coarse.repeat(side // 4, axis=1).repeat(side // 4, axis=2)
     ids = np.array([f"test/{row:05d}" for row in range(images)])
-    names = names or tuple(f"a class with the rather long name number {k}" if k % 3 else f"c{k}" for k in range(classes))
+    names = names or tuple(
+        f"a class with the rather long name number {k}" if k % 3 else f"c{k}" for k in range(classes)
+    )
     rows = np.arange(images)
     predictions = Predictions(ids, rows, labels, logits.astype(np.float32), names, "shapes", "test", "compact")
     half = images // 2

@@ -45,7 +45,7 @@ def predict_logits(
 def predict_run(
     run: RunDir, split: str, *, device: torch.device | str = "cpu", reporter: Reporter | None = None
 ) -> Predictions:
-    """Predict one split of a run's own images with its weights, and keep the table in the run.
+    """Predict one split of a run's own images with its weights; keep the table and its accuracy in the run.
 
     This is where the test split is opened: `split="test"`, once per run, after every choice has been made.
     """
@@ -66,4 +66,6 @@ def predict_run(
         model=card.recipe.model.name,
     )
     predictions.save(run.predictions(split))
+    result = "val_accuracy" if split == "validation" else f"{split}_accuracy"
+    card.with_results(**{result: predictions.accuracy}).save(run.card)
     return predictions
