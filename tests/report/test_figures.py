@@ -79,7 +79,7 @@ def test_text_from_elsewhere_is_escaped() -> None:
     assert theme.plotly_text("<b>x</b> & y") == "&lt;b&gt;x&lt;/b&gt; &amp; y"
     assert theme.matplotlib_text("$y$") == r"\$y\$"
     assert theme.shorten("line\u2028break\n", None) == "line break "
-    assert theme.shorten("a" * 30, 10) == "a" * 9 + "…"
+    assert theme.shorten("a long name, number 12", 12) == "a long…r 12"
 
 
 def test_the_palettes_can_be_swapped_color_by_color() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 from PIL import Image
+
+from lucidate.core.errors import PredictionsError
+from lucidate.report.gallery import stills
 
 NAMES = [
     "class_distribution",
@@ -175,13 +179,24 @@ def test_the_same_input_gives_the_same_bytes(hostile_gallery: Path, hostile_case
         assert path.read_bytes() == second[name].read_bytes(), name
 
 
-def test_a_failure_leaves_the_old_gallery(hostile_case: Any, tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_gallery(hostile_case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(stills, "png", fail)
     folder = tmp_path / "gallery"
     folder.mkdir()
     (folder / "index.html").write_text("old")
-    with pytest.raises(IndexError):
-        type(hostile_case)(hostile_case.predictions, hostile_case.findings, hostile_case.pixels[:1]).build(folder)
+    with pytest.raises(OSError, match="disk full"):
+        hostile_case.build(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["gallery", "index.html"]
+
+
+def test_pixels_that_are_not_the_images_are_refused(hostile_case: Any, tmp_path: Path) -> None:
+    for pixels in (hostile_case.pixels[:1], hostile_case.pixels / 255, hostile_case.pixels[..., :1]):
+        with pytest.raises(PredictionsError, match=r"^pixels: expected uint8 images of shape \(N, H, W, 3\)"):
+            replace(hostile_case, pixels=pixels).build(tmp_path / "gallery")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_history_and_without_errors(case: Any, tmp_path: Path) -> None:

@@ -126,9 +126,12 @@ def css_variables() -> str:
 
 
 def shorten(text: str, limit: int | None = LABEL_LIMIT) -> str:
-    """At most `limit` characters on one line, the lost ones marked by an ellipsis."""
+    """At most `limit` characters on one line. Lost ones are cut from the middle: names often differ at their ends."""
     line = "".join(character if character.isprintable() else " " for character in text)
-    return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+    if limit is None or len(line) <= limit:
+        return line
+    tail = limit // 3
+    return f"{line[: limit - 1 - tail].rstrip()}…{line[len(line) - tail :].lstrip()}"
 
 
 def plotly_text(text: str, limit: int | None = None) -> str:

@@ -96,7 +96,7 @@ def _tiles_board(tiles: Tiles) -> Board | None:
         return tuple(describe(tile) for tile in range(total))
 
     def second(tile: int) -> str:
-        sure = ">99 %" if tiles.confidence[tile] > 0.99 else f"{100 * tiles.confidence[tile]:.0f} %"
+        sure = f"{int(100 * tiles.confidence[tile])} %"  # cut, not rounded: a wrong answer is never 100 % sure
         if tiles.labels[tile] == tiles.predicted[tile]:
             return percent(tiles.confidence[tile])
         return f"→ {names[tiles.predicted[tile]]}\N{NO-BREAK SPACE}{sure}"

@@ -10,6 +10,7 @@ from string import Template
 from lucidate.analyze import Findings
 from lucidate.analyze.wording import count, interval, percent
 from lucidate.report.gallery.pages import Card, frame
+from lucidate.report.theme import shorten
 
 TEASERS = 8  # of the surest mistakes: one row on a wide screen
 
@@ -63,14 +64,14 @@ def index_page(
 def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
     """Four figures that answer the first four questions, each leading to its page."""
     summary, pairs = findings.summary, findings.top_confusions
-    points = 100 * summary.overconfidence
-    trust = "as sure as it is right"
-    if abs(points) >= 0.05:
+    points, trust = round(100 * summary.overconfidence, 1), "as sure as it is right"
+    gap = (f"{points:+.1f}" if points else "0.0").replace("-", "−")
+    if points:
         trust = f"{'over' if points > 0 else 'under'}confident: {percent(summary.mean_confidence)} sure on average"
     confusion, often = "none", "no class is taken for another"
     if pairs.errors:
         row = int(pairs.counts.argmax())
-        confusion = " → ".join(pairs.class_names[side[row]] for side in (pairs.true, pairs.predicted))
+        confusion = " → ".join(shorten(pairs.class_names[side[row]]) for side in (pairs.true, pairs.predicted))
         often = f"{count(int(pairs.counts[row]))} of {count(int(pairs.totals[pairs.true[row]]), 'image')}"
     found = [
         ("Accuracy", percent(summary.accuracy), interval(summary.low, summary.high), "per_class_accuracy", ""),
@@ -78,10 +79,10 @@ def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
             "Errors",
             count(summary.errors),
             f"of {count(summary.images)} {summary.split} images",
-            "misclassification",
+            "misclassification_grid",
             "",
         ),
-        ("Confidence gap", f"{points:+.1f}".replace("-", "−") + " points", trust, "confidence_hist", ""),
+        ("Confidence gap", f"{gap} points", trust, "confidence_hist", ""),
         ("Most frequent confusion", confusion, often, "top_confusions", " metric--words"),
     ]
     return [
@@ -92,13 +93,13 @@ def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
 
 
 def _page(cards: dict[str, Card], part: str) -> str:
-    return next(name for name in cards if part in name)
+    return next(name for name in cards if name.endswith(part))
 
 
 def _teaser(cards: Sequence[Card], findings: Findings) -> str:
     """The surest mistakes as tiles of their own page's sprite sheet; nothing where there is no mistake."""
     tiles = findings.most_confident_wrong.tiles
-    card = next(card for card in cards if "wrong_predictions" in card.name)
+    card = next(card for card in cards if card.name.endswith("_wrong_predictions"))
     if card.sheet is None:
         return ""
     url = card.sheet.url.removeprefix("../")

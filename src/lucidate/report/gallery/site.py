@@ -14,6 +14,7 @@ import plotly.offline
 from numpy.typing import NDArray
 
 from lucidate.analyze import Findings
+from lucidate.core.errors import PredictionsError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, slug
 from lucidate.core.rundir import atomic_path
@@ -51,7 +52,13 @@ def build_gallery(
 
     pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped; row = index of predictions and findings.
     The same arguments give the same bytes. The folder is complete or not there: it is written aside and swapped in.
+    Raises PredictionsError where pixels are not the images that the predictions speak of.
     """
+    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or len(pixels) <= predictions.index.max():
+        raise PredictionsError(
+            f"pixels: expected uint8 images of shape (N, H, W, 3), N above {predictions.index.max()}, "
+            f"received {pixels.dtype} of shape {pixels.shape}"
+        )
     dataset = slug(predictions.dataset)
     asked = [(entry, info) for entry in FIGURES if (info := entry.info(findings)) is not None]
     with atomic_path(folder) as site:

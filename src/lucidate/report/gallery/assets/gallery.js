@@ -29,9 +29,15 @@
   }
 
   // Before the first paint, so that no page flashes white.
-  var saved = recall();
-  if (saved === "light" || saved === "dark") root.dataset.theme = saved;
+  function restore() {
+    var saved = recall();
+    if (saved === "light" || saved === "dark") root.dataset.theme = saved;
+  }
+  restore();
   systemDark.addEventListener("change", draw);
+  window.addEventListener("pageshow", function (event) {
+    if (event.persisted) { restore(); draw(); } // back from a page where the theme was changed
+  });
 
   // ---- the figure -----------------------------------------------------------------------------------------------
 
@@ -126,6 +132,7 @@
   function offerLoupe(data, plot) {
     var sprite = data.sprite;
     var words = data.figure.data[0].hovertext.flat();
+    var answers = data.figure.data[0].customdata.flat();
     var cells = sprite.ids.map(function (id, cell) { return id === null ? -1 : cell; })
       .filter(function (cell) { return cell >= 0; });
     var at = 0;
@@ -153,6 +160,8 @@
       var column = cells[at] % sprite.columns, row = Math.floor(cells[at] / sprite.columns);
       picture.style.backgroundPosition =
         -column * (sprite.tile + sprite.gap[0]) + "px " + -row * (sprite.tile + sprite.gap[1]) + "px";
+      var told = answers[cells[at]]; // [id, true class, predicted class]
+      text.className = told[1] === told[2] ? "" : "wrong";
       text.replaceChildren.apply(text, lines(words[cells[at]]).map(function (line) {
         var paragraph = document.createElement("p");
         paragraph.textContent = line;
@@ -168,6 +177,7 @@
       button.textContent = key[0];
       button.setAttribute("aria-label", key[1]);
       button.addEventListener("click", key[2]);
+      button.autofocus = key[0] === "→";
     });
     dialog.addEventListener("keydown", function (event) {
       if (event.key === "ArrowLeft") show(at - 1);

@@ -1,0 +1,210 @@
+"""The gallery in a real browser, opened from the disk with networking off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+
+
+class Tab:
+    """A page that remembers what went wrong and what was asked for."""
+
+    def __init__(self, context: Any, root: Path) -> None:
+        self.page = context.new_page()
+        self.root = root
+        self.faults: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.faults.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
+        self.page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, name: str) -> Any:
+        self.page.goto((self.root / name).as_uri())
+        if name != "index.html":
+            self.page.wait_for_selector("#plot svg.main-svg")
+        return self.page
+
+    def check(self) -> None:
+        """No fault so far, and nothing asked for outside the folder."""
+        assert self.faults == []
+        for request in self.requests:
+            if not request.startswith("data:"):
+                assert urlsplit(request).scheme == "file"
+                assert Path(unquote(urlsplit(request).path)).is_relative_to(self.root)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = os.environ.get("LUCIDATE_CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no chromium on PATH and LUCIDATE_CHROMIUM is not set")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def tab(browser: Any, gallery: Path) -> Iterator[Tab]:
+    context = browser.new_context(offline=True, viewport=WIDE, color_scheme="light")
+    yield Tab(context, gallery)
+    context.close()
+
+
+def overflow(page: Any) -> int:
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def test_every_page_draws_its_figure_and_fits_a_phone(tab: Tab) -> None:
+    for path in sorted((tab.root / "docs").glob("*.html")):
+        tab.page.set_viewport_size(WIDE)
+        page = tab.open(f"docs/{path.name}")
+        box = page.locator(".js-plotly-plot svg.main-svg").first.bounding_box()
+        assert box["width"] > 300, path.name
+        assert box["height"] > 200
+        assert page.title()
+        sources = "[...document.querySelectorAll('#plot svg image')].map(image => image.href.baseVal)"
+        images = [source for source in page.evaluate(sources) if source.endswith(".webp")]
+        assert len(images) == (1 if "grid" in path.stem or "top_1" in path.stem or "examples" in path.stem else 0)
+        for image in images:
+            width = page.evaluate(
+                "url => new Promise(done => { const i = new Image(); i.onload = i.onerror = () => done(i.naturalWidth);"
+                " i.src = url; })",
+                image,
+            )
+            assert width > 900
+        assert page.locator(".modebar-btn--logo").count() == 0
+        assert page.locator('[data-title="Share chart..."]').count() == 0  # an upload to a server
+        assert overflow(page) <= 0
+        page.set_viewport_size(PHONE)
+        page.wait_for_function("window.innerWidth === 360")
+        assert overflow(page) <= 0, path.name
+    tab.check()
+
+
+def test_the_first_page_fits_a_phone_and_loads_its_pictures(tab: Tab) -> None:
+    page = tab.open("index.html")
+    assert page.locator("a.card").count() == 13
+    page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert overflow(page) <= 0
+    page.set_viewport_size(PHONE)
+    page.wait_for_function("window.innerWidth === 360")
+    assert overflow(page) <= 0
+    page.locator("a.card").first.click()
+    page.wait_for_selector("#plot svg.main-svg")
+    tab.check()
+
+
+def test_hovering_a_tile_tells_what_it_is(tab: Tab, large_case: Any) -> None:
+    tiles = large_case.findings.misclassified.tiles
+    page = tab.open("docs/shapes_misclassification_grid.html")
+    layer = page.locator("#plot .nsewdrag").bounding_box()
+    page.mouse.move(layer["x"] + 56, layer["y"] + 56)
+    text = page.wait_for_selector(".hoverlayer .hovertext").text_content()
+    assert tiles.ids[0] in text
+    assert tiles.class_names[tiles.labels[0]] in text
+    assert f"taken for {tiles.class_names[tiles.predicted[0]]}" in text
+    tab.check()
+
+
+def test_a_tile_opens_and_arrows_walk_on(tab: Tab, large_case: Any) -> None:
+    tiles = large_case.findings.misclassified.tiles
+    page = tab.open("docs/shapes_misclassification_grid.html")
+    layer = page.locator("#plot .nsewdrag").bounding_box()
+    page.mouse.move(layer["x"] + 56, layer["y"] + 56)
+    page.wait_for_selector(".hoverlayer .hovertext")
+    page.mouse.down()
+    page.mouse.up()
+    page.wait_for_selector("dialog[open]")
+    assert tiles.ids[0] in page.locator("dialog").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert tiles.ids[1] in page.locator("dialog").inner_text()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    assert page.url.endswith("shapes_misclassification_grid.html")
+    tab.check()
+
+
+def test_the_theme_changes_page_and_figure_and_stays(tab: Tab) -> None:
+    page = tab.open("docs/shapes_confusion_matrix.html")
+
+    def look() -> tuple[str, str]:
+        return (
+            page.evaluate("getComputedStyle(document.body).backgroundColor"),
+            page.evaluate("document.getElementById('plot')._fullLayout.font.color"),
+        )
+
+    light = look()
+    page.click("#theme")
+    page.wait_for_function("document.getElementById('plot')._fullLayout.font.color !== '#1c2127'")
+    dark = look()
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+    page.reload()
+    page.wait_for_selector("#plot svg.main-svg")
+    assert look() == dark
+    tab.check()
+
+
+def test_buttons_switch_counts_and_shares(tab: Tab, large_case: Any) -> None:
+    counts = large_case.findings.confusion_matrix.counts
+    page = tab.open("docs/shapes_confusion_matrix.html")
+    assert f"{counts[0, 0]:,}" in page.locator("#plot .heatmap-label").first.text_content()
+    page.get_by_role("button", name="% of true class").click()
+    page.wait_for_function(
+        "text => document.querySelector('#plot .heatmap-label').textContent.includes(text)",
+        arg=f"{100 * counts[0, 0] / counts[0].sum():.1f}",
+    )
+    page.click("#theme")  # a new theme keeps the view
+    page.wait_for_timeout(200)
+    assert page.locator(".views button[aria-pressed=true]").text_content() == "% of true class"
+    assert "." in page.locator("#plot .heatmap-label").first.text_content()
+    tab.check()
+
+
+def test_arrow_keys_turn_the_pages(tab: Tab) -> None:
+    page = tab.open("docs/class_distribution.html")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**/examples_per_class.html")
+    page.wait_for_selector("#plot svg.main-svg")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url("**/class_distribution.html")
+    page.wait_for_selector("#plot svg.main-svg")
+    tab.check()
+
+
+def test_hostile_names_are_shown_and_never_run(browser: Any, hostile_gallery: Path) -> None:
+    context = browser.new_context(offline=True, viewport=WIDE)
+    tab = Tab(context, hostile_gallery)
+    tab.open("index.html")
+    for name in ("shapes_confusion_matrix", "examples_per_class", "shapes_misclassification_grid"):
+        page = tab.open(f"docs/{name}.html")
+        assert "<b>x</b>" in page.locator("#plot").text_content()
+    page.get_by_role("button", name="Look closer").click()
+    assert '<b>x</b> & "$y$" <script>alert(1)</script>' in page.locator("dialog").inner_text()
+    tab.check()
+    context.close()
