@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lucidate.cli import console
 from lucidate.cli.options import Json, Out
 from lucidate.cli.run import main_road
+from lucidate.core.rundir import fresh_path
 
 
 def demo(out: Out = None, json: Json = False) -> None:
@@ -12,10 +15,11 @@ def demo(out: Out = None, json: Json = False) -> None:
 
     Example: lucidate demo
     """
+    out = out or fresh_path(Path("runs"), "demo")
     with console.reporter() as reporter:
         result = main_road("digits", data=None, out=out, overrides=[], device="cpu", reporter=reporter)
     text = (
         f"Test accuracy {100 * result['test_accuracy']:.1f} % after {result['seconds']:.0f} s, all stages together.\n"
-        f"Open the gallery in a browser:\n  {result['gallery']}"
+        f"Open the gallery in a browser:\n  {Path(result['gallery']).resolve()}"
     )
     console.emit(result, text, as_json=json)

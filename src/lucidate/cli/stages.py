@@ -21,7 +21,7 @@ def train(
     recipe: str, *, data: str | None, out: Path | None, overrides: list[str], device: str, reporter: Reporter
 ) -> tuple[RunDir, RunCard]:
     """Resolve, prepare and train. Everything that can be refused is refused before a folder is made."""
-    resolved = load_recipe(recipe, overrides=[*overrides, *([f"data.source='''{data}'''"] if data else [])])
+    resolved = load_recipe(recipe, source=data, overrides=overrides)
     run = RunDir.free(out or fresh_path(Path("runs"), find_recipe(recipe).stem))
     from lucidate.data.dataset import prepare
     from lucidate.models import check

@@ -88,10 +88,11 @@ class Recipe(Section):
     augment: AugmentRecipe = AugmentRecipe()
 
 
-def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: str | Path, *, source: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a TOML recipe, or one of the recipes that come with lucidate by its bare name.
 
-    overrides: "a.b=c", c read as a TOML value where it is one, else as a string.
+    source: takes the place of data.source. overrides: "a.b=c", c read as a TOML value where it is one, else as a
+    string.
     Raises RecipeError with the key, what was expected and what came.
     """
     path = find_recipe(recipe)
@@ -101,6 +102,8 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: expected a TOML file, received one that does not parse: {error}") from None
     for override in overrides:
         apply_override(values, override)
+    if source is not None:
+        values["data"] = {**values.get("data", {}), "source": source}
     return make_recipe(values, name=str(path))
 
 

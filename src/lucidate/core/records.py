@@ -89,17 +89,17 @@ class Predictions:
         """Share of right predictions, 0 to 1."""
         return float(self.correct.mean())
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a Parquet table: id, index, label, logits (float32 list of K); the rest in its metadata."""
         about = {key: getattr(self, key) for key in ("class_names", "dataset", "split", "model")}
         logits = pa.FixedSizeListArray.from_arrays(pa.array(self.logits.ravel()), self.num_classes)
         columns = {"id": pa.array(self.ids.tolist()), "index": self.index, "label": self.labels, "logits": logits}
         table = pa.table(columns, metadata={METADATA_KEY: json.dumps(about).encode()})
-        with atomic_path(path) as temporary:
+        with atomic_path(Path(path)) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
     @classmethod
-    def load(cls, path: Path) -> Predictions:
+    def load(cls, path: str | Path) -> Predictions:
         """Read what `save` wrote. Raises PredictionsError for any other file."""
         try:
             table = pq.read_table(path)
