@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from cli.conftest import Road
 from PIL import Image
 
 from lucidate.cli.main import main
@@ -33,14 +35,17 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return run
 
 
-def test_one_command_from_images_to_a_gallery(tmp_path: Path, call: Call) -> None:
-    out = tmp_path / "run"
-    result = call("run", "digits", "--set", "train.epochs=12", "--out", str(out))
+def test_one_command_from_images_to_a_gallery(road: Road) -> None:
+    result, run = road.result, road.run
     assert result.keys() >= {"run", "val_accuracy", "test_accuracy", "gallery", "seconds"}
     assert result["test_accuracy"] >= 0.95
-    assert Path(result["gallery"]).is_file()
+    assert result["gallery"] == str(Path("runs/demo/gallery/index.html"))
+    assert (run.gallery / "index.html").is_file()
+    assert len(list((run.gallery / "docs").glob("*.html"))) == len(list((run.gallery / "plots").glob("*.png"))) == 13
+    assert "epoch 12/12: loss" in road.log
+    assert "images/s" in road.log
 
-    run, card = RunDir(out), RunCard.load(out / "run.json")
+    card = RunCard.load(run.card)
     assert card.status == "finished"
     assert card.recipe.train.epochs == 12
     assert card.results["test_accuracy"] == result["test_accuracy"]
@@ -52,31 +57,60 @@ def test_one_command_from_images_to_a_gallery(tmp_path: Path, call: Call) -> Non
     assert card.model["values"] == 323_946
     assert card.data["pack"]
     assert card.versions["torch"]
-    history = json.loads(run.history.read_text())
+
+
+def test_the_history_has_keras_keys(road: Road) -> None:
+    history = json.loads(road.run.history.read_text())
     keys = {"accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "epoch_seconds"}
     assert history.keys() == keys
     assert {len(values) for values in history.values()} == {12}
-    assert max(history["val_accuracy"]) == result["val_accuracy"]
+    assert max(history["val_accuracy"]) == road.result["val_accuracy"]
 
-    test = Predictions.load(run.predictions("test"))
-    splits = pq.read_table(run.splits).to_pandas().set_index("id")
+
+def test_predictions_and_findings_agree_with_the_result(road: Road) -> None:
+    test = Predictions.load(road.run.predictions("test"))
+    splits = pq.read_table(road.run.splits).to_pandas().set_index("id")
     assert (splits.loc[test.ids, "split"] == "test").all()
-    assert test.accuracy == result["test_accuracy"]
-    confusion = json.loads((run.analysis / "confusion_matrix.json").read_text())
-    assert np.array(confusion["counts"]).sum() == 179
-    assert not [path for path in out.rglob("*") if path.suffix in (".pkl", ".pt", ".pickle")]
+    assert test.accuracy == road.result["test_accuracy"]
+    confusion = np.array(json.loads((road.run.analysis / "confusion_matrix.json").read_text())["counts"])
+    assert confusion.sum() == 179
+    assert np.trace(confusion) == round(179 * test.accuracy)
+    assert not [path for path in road.run.path.rglob("*") if path.suffix in (".pkl", ".pt", ".pth", ".pickle")]
 
-    # Any stage can be done again from the files alone.
-    assert call("predict", str(out), "--split", "test")["accuracy"] == result["test_accuracy"]
-    assert call("analyze", str(out))["accuracy"] == result["test_accuracy"]
-    assert call("gallery", str(out))["gallery"] == result["gallery"]
 
-    # The same predictions as anybody's table give the same figures.
+def test_any_stage_can_be_done_again_from_the_files_alone(road: Road, call: Call) -> None:
+    accuracy, before = road.result["test_accuracy"], road.run.predictions("test").read_bytes()
+    assert call("predict", str(road.run.path), "--split", "test")["accuracy"] == accuracy
+    assert road.run.predictions("test").read_bytes() == before
+    assert call("analyze", str(road.run.path))["accuracy"] == accuracy
+    assert Path(call("gallery", str(road.run.path))["gallery"]) == road.run.gallery / "index.html"
+
+
+def test_the_same_predictions_as_anybodys_table_give_the_same_figures(
+    road: Road, call: Call, tmp_path: Path
+) -> None:
+    test = Predictions.load(road.run.predictions("test"))
     np.savez(tmp_path / "p.npz", id=test.ids, labels=test.labels, probabilities=test.probabilities)
     arguments = ["--predictions", str(tmp_path / "p.npz"), "--images", "digits", "--out", str(tmp_path / "site")]
-    assert call("gallery", *arguments)["accuracy"] == result["test_accuracy"]
-    assert (tmp_path / "site" / "docs" / "digits_confusion_matrix.html").is_file()
+    assert call("gallery", *arguments)["accuracy"] == road.result["test_accuracy"]
+    matrix = "assets/csv/digits_confusion_matrix.csv"
+    assert (tmp_path / "site" / matrix).read_bytes() == (road.run.gallery / matrix).read_bytes()
     assert not (tmp_path / "site" / "docs" / "digits_acc.html").exists()  # no history was given
+    with_curves = [*arguments[:-1], str(tmp_path / "full"), "--history", str(road.run.history)]
+    call("gallery", *with_curves)
+    assert (tmp_path / "full" / "docs" / "digits_acc.html").is_file()
+
+
+def test_the_readme_shows_python_that_runs(
+    road: Road, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert blocks
+    monkeypatch.chdir(road.folder)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert f"{100 * road.result['test_accuracy']:.1f} % of 179 test images are right" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, call: Call) -> None:

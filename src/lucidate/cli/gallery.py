@@ -16,7 +16,7 @@ from lucidate.core.rundir import RunDir, fresh_path
 if TYPE_CHECKING:
     from lucidate.analyze.of_run import Analysis
 
-OptionalRun = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder.")]
+OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.")]
 PredictionsFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Anybody's predictions: Parquet or npz with labels and logits or probabilities."),
@@ -24,10 +24,10 @@ PredictionsFile = Annotated[
 Images = Annotated[str | None, typer.Option(metavar="SRC", help="The images that --predictions speaks of.")]
 HistoryFile = Annotated[Path | None, typer.Option(metavar="FILE", help="history.json as Keras writes it, for curves.")]
 SplitOrNone = Annotated[
-    str | None, typer.Option(metavar="SPLIT", help="Which images. [default: test, or all where there is no test split]")
+    str | None, typer.Option(metavar="SPLIT", help="Which images. (default: test, or all where there is no test split)")
 ]
 Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side at which --images are packed.")]
-Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the gallery goes. [default: RUN/gallery]")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the gallery goes. (default: RUN/gallery)")]
 
 
 def gallery(

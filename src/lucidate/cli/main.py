@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -52,6 +53,10 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 done, 2 a mistake by the user, 130 interrupted."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Torch's threads spin while they wait; on shared cores two runs then slow each other down fourfold. Read
+        # when torch is loaded, so it must be set before. Figures: bench/LOG.md.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:

@@ -7,7 +7,7 @@ from lucidate.cli.options import Json
 
 
 def models(json: Json = False) -> None:
-    """List what a recipe's [model] can name, with its options and their defaults.
+    """List the models that a recipe can name, with their options and defaults.
 
     Example: lucidate models
     """

@@ -13,7 +13,7 @@ Data = Annotated[
     str | None,
     typer.Option(metavar="SRC", help="digits, cifar10, or a path to images; overrides the recipe's data.source."),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the run goes. [default: runs/<recipe>]")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the run goes. (default: runs/RECIPE)")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]
