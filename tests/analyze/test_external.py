@@ -15,7 +15,7 @@ from fakes import random_predictions
 from lucidate.analyze.external import read_external
 from lucidate.analyze.of_run import analyze_external
 from lucidate.core.errors import PredictionsError
-from lucidate.core.records import History, softmax
+from lucidate.core.records import History, Predictions, softmax
 from lucidate.data.pack import Pack, open_pack
 
 
@@ -107,7 +107,7 @@ def with_nan(values: dict[str, Any]) -> dict[str, Any]:
         (lambda v: v | {"labels": v["labels"] + 5}, "labels: expected 0 to 9, received"),
         (lambda v: v | {"labels": v["labels"] - 1}, "labels: expected 0 to 9, received -1"),
         (lambda v: v | {"logits": v["logits"][:, :7]}, "expected 10 classes, received 7 columns"),
-        (lambda v: v | {"labels": v["labels"].astype(float)}, "labels: expected numbers|labels: expected integers"),
+        (lambda v: v | {"labels": v["labels"].astype(float)}, "labels: expected whole numbers, received float64"),
         (lambda v: v | {"probabilities": v["logits"]}, "expected either logits or probabilities, received both"),
         (without("logits"), "received neither"),
         (without("labels"), "expected a column of labels"),
@@ -117,8 +117,11 @@ def with_nan(values: dict[str, Any]) -> dict[str, Any]:
         ),
         (lambda v: {name: value[:-1] for name, value in v.items()}, "expected 1797 rows"),
         (lambda v: {name: value[::-1] for name, value in v.items()}, "add a column id or index"),
+        (lambda v: v | {"labels": (v["labels"] + 1) % 10, "index": np.arange(1797)}, "labels: expected those of the"),
+        (lambda v: v | {"index": np.arange(1797) + 0.5}, "index: expected whole numbers, received float64"),
+        (lambda v: v | {"logits": v["logits"].astype(float) * 1e300}, "received infinity"),
         (lambda v: v | {"index": np.arange(1797) + 1}, "index: expected 0 to 1796"),
-        (lambda v: v | {"index": np.zeros(1797, dtype=int)}, "unique ids"),
+        (lambda v: v | {"index": np.zeros(1797, dtype=int), "labels": np.zeros(1797, dtype=int)}, "unique ids"),
         (lambda v: v | {"id": np.array([f"no-{row}" for row in range(1797)])}, "1797 unknown"),
     ],
 )
@@ -153,12 +156,19 @@ def test_findings_come_with_curves_where_a_history_is_given(tmp_path: Path, pack
     assert full.findings.summary == bare.findings.summary
 
 
-def test_our_own_tables_are_read_as_anybodys(tmp_path: Path, pack: Pack) -> None:
-    fake = random_predictions(300)
+def test_our_own_tables_are_read_as_anybodys_and_keep_what_they_say_of_themselves(tmp_path: Path, pack: Pack) -> None:
     rows = np.arange(300)
-    path = tmp_path / "ours.parquet"
-    object.__setattr__(fake, "ids", pack.ids[rows])
-    object.__setattr__(fake, "class_names", pack.class_names)
-    fake.save(path)
-    again = read_external(path, pack)
-    np.testing.assert_array_equal(again.logits, fake.logits)
+    ours = Predictions(
+        ids=pack.ids[rows],
+        index=rows,
+        labels=pack.labels[rows],
+        logits=random_predictions(300).logits,
+        class_names=pack.class_names,
+        dataset="digits",
+        split="validation",
+        model="compact",
+    )
+    ours.save(tmp_path / "ours.parquet")
+    again = read_external(tmp_path / "ours.parquet", pack)
+    np.testing.assert_array_equal(again.logits, ours.logits)
+    assert (again.split, again.model) == ("validation", "compact")

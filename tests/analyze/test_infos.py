@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from fakes import random_predictions
 from lucidate.analyze import Images, analyze
 from lucidate.analyze.class_distribution import class_distribution
+from lucidate.analyze.classification_report import classification_report
 from lucidate.analyze.confidence import confidence_histogram
 from lucidate.analyze.confusion import confusion_matrix
 from lucidate.analyze.curves import accuracy_curve, loss_curve
@@ -21,6 +23,7 @@ from lucidate.analyze.misclassified import misclassified
 from lucidate.analyze.most_confident import most_confident
 from lucidate.analyze.top_confusions import top_confusions
 from lucidate.analyze.true_probability import true_class_probability
+from lucidate.analyze.wording import percent
 from lucidate.core.records import History, Predictions
 
 
@@ -148,17 +151,20 @@ def test_curves_find_the_best_epoch_and_the_gap() -> None:
     history = History((0.5, 0.9, 0.95), (1.0, 0.5, 0.2), (0.6, 0.8, 0.7), (0.9, 0.6, 0.8), (1e-3,) * 3, (1.0,) * 3)
     accuracy, loss = accuracy_curve(history), loss_curve(history)
     assert (accuracy.best_epoch, accuracy.best) == (2, 0.8)
-    assert accuracy.gap == pytest.approx(0.25)
-    assert "overfitting" in accuracy.headline
+    assert accuracy.gap == pytest.approx(0.1)
+    assert (
+        accuracy.headline
+        == "Validation accuracy is best at epoch 2 of 3: 80.0 %; training is 10.0 points better there."
+    )
     assert (loss.best_epoch, loss.best) == (2, 0.6)
-    assert loss.gap == pytest.approx(0.6)
+    assert loss.gap == pytest.approx(0.1)
 
 
 def test_no_error_at_all_is_said_and_nothing_breaks(tmp_path: Path) -> None:
     findings = analyze(random_predictions(skill=float("inf")))
     assert findings.summary.accuracy == 1
     assert len(findings.misclassified.tiles) == len(findings.most_confident_wrong.tiles) == 0
-    assert "Nothing is confused" in findings.confusion_matrix.headline
+    assert "Nothing is confused: all 500 images are right." in findings.confusion_matrix.headline
     findings.save(tmp_path)
 
 
@@ -167,6 +173,37 @@ def test_all_wrong_is_said_and_nothing_breaks(tmp_path: Path) -> None:
     assert findings.summary.accuracy == 0
     assert findings.hard_but_correct.headline == "There is no right prediction."
     findings.save(tmp_path)
+
+
+def test_ties_are_not_presented_as_findings() -> None:
+    info = confusion_matrix(table([(0, [0.1, 0.8, 0.1]), (1, [0.8, 0.1, 0.1]), (2, [0.1, 0.1, 0.8])]))
+    assert info.headline.startswith("No pair of classes stands out: cat → dog is one of 2")
+    perfect = classification_report(random_predictions(skill=float("inf")))
+    assert perfect.headline == "Macro F1 is 100.0 %, the same for each."
+
+
+@pytest.mark.parametrize("errors", [0, 1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_sentences_hold_for_any_small_number(count: int, errors: int) -> None:
+    rows = [(0, [0.2, 0.7, 0.1] if row < errors else [0.8, 0.1, 0.1]) for row in range(count)]
+    findings = analyze(table(rows))
+    for field in fields(findings):
+        info = getattr(findings, field.name)
+        if info is not None:
+            assert "nan" not in info.headline
+            assert not re.search(r"\b1 (images|errors|predictions|answers)\b|\ball [12] |\b0 of 0\b", info.headline), (
+                info.headline
+            )
+
+
+def test_a_share_is_never_rounded_to_all_or_none() -> None:
+    assert [percent(share) for share in (0, 0.0001, 0.5, 0.9996, 1)] == [
+        "0.0 %",
+        "0.1 %",
+        "50.0 %",
+        "99.9 %",
+        "100.0 %",
+    ]
 
 
 def test_every_info_is_frozen_has_numbers_and_words_and_is_kept_as_json(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cli.conftest import Road
 from PIL import Image
 
+from cli.conftest import Road
 from lucidate.cli.main import main
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir
@@ -40,22 +40,22 @@ def test_one_command_from_images_to_a_gallery(road: Road) -> None:
     assert result.keys() >= {"run", "val_accuracy", "test_accuracy", "gallery", "seconds"}
     assert result["test_accuracy"] >= 0.95
     assert result["gallery"] == str(Path("runs/demo/gallery/index.html"))
-    assert (run.gallery / "index.html").is_file()
-    assert len(list((run.gallery / "docs").glob("*.html"))) == len(list((run.gallery / "plots").glob("*.png"))) == 13
+    assert (run.gallery() / "index.html").is_file()
+    assert (
+        len(list((run.gallery() / "docs").glob("*.html"))) == len(list((run.gallery() / "plots").glob("*.png"))) == 13
+    )
     assert "epoch 12/12: loss" in road.log
     assert "images/s" in road.log
 
     card = RunCard.load(run.card)
     assert card.status == "finished"
     assert card.recipe.train.epochs == 12
-    assert card.results["test_accuracy"] == result["test_accuracy"]
-    assert card.split == {
-        "scheme": "80-10-10",
-        "requested": "80-10-10",
-        "sizes": {"train": 1439, "validation": 179, "test": 179},
-    }
-    assert card.model["values"] == 323_946
-    assert card.data["pack"]
+    assert card.results.test_accuracy == result["test_accuracy"]
+    assert (card.split.scheme, card.split.requested) == ("80-10-10", "80-10-10")
+    assert card.split.sizes == {"train": 1439, "validation": 179, "test": 179}
+    assert card.model.values == 323_946
+    assert card.data.pack
+    assert card.results.test_openings == 1
     assert card.versions["torch"]
 
 
@@ -72,7 +72,7 @@ def test_predictions_and_findings_agree_with_the_result(road: Road) -> None:
     splits = pq.read_table(road.run.splits).to_pandas().set_index("id")
     assert (splits.loc[test.ids, "split"] == "test").all()
     assert test.accuracy == road.result["test_accuracy"]
-    confusion = np.array(json.loads((road.run.analysis / "confusion_matrix.json").read_text())["counts"])
+    confusion = np.array(json.loads((road.run.analysis() / "confusion_matrix.json").read_text())["counts"])
     assert confusion.sum() == 179
     assert np.trace(confusion) == round(179 * test.accuracy)
     assert not [path for path in road.run.path.rglob("*") if path.suffix in (".pkl", ".pt", ".pth", ".pickle")]
@@ -83,18 +83,16 @@ def test_any_stage_can_be_done_again_from_the_files_alone(road: Road, call: Call
     assert call("predict", str(road.run.path), "--split", "test")["accuracy"] == accuracy
     assert road.run.predictions("test").read_bytes() == before
     assert call("analyze", str(road.run.path))["accuracy"] == accuracy
-    assert Path(call("gallery", str(road.run.path))["gallery"]) == road.run.gallery / "index.html"
+    assert Path(call("gallery", str(road.run.path))["gallery"]) == road.run.gallery() / "index.html"
 
 
-def test_the_same_predictions_as_anybodys_table_give_the_same_figures(
-    road: Road, call: Call, tmp_path: Path
-) -> None:
+def test_the_same_predictions_as_anybodys_table_give_the_same_figures(road: Road, call: Call, tmp_path: Path) -> None:
     test = Predictions.load(road.run.predictions("test"))
     np.savez(tmp_path / "p.npz", id=test.ids, labels=test.labels, probabilities=test.probabilities)
     arguments = ["--predictions", str(tmp_path / "p.npz"), "--images", "digits", "--out", str(tmp_path / "site")]
     assert call("gallery", *arguments)["accuracy"] == road.result["test_accuracy"]
     matrix = "assets/csv/digits_confusion_matrix.csv"
-    assert (tmp_path / "site" / matrix).read_bytes() == (road.run.gallery / matrix).read_bytes()
+    assert (tmp_path / "site" / matrix).read_bytes() == (road.run.gallery() / matrix).read_bytes()
     assert not (tmp_path / "site" / "docs" / "digits_acc.html").exists()  # no history was given
     with_curves = [*arguments[:-1], str(tmp_path / "full"), "--history", str(road.run.history)]
     call("gallery", *with_curves)
@@ -148,10 +146,36 @@ def test_a_folder_of_photos_with_a_few_bad_files(
     overrides = ["--set", "train.epochs=2", "--set", "data.image_size=16", "--set", "model.widths=[8,8,8]"]
     result = call("run", "compact", "--data", str(tmp_path / "photos"), *overrides, "--out", str(tmp_path / "run"))
     card = RunCard.load(tmp_path / "run" / "run.json")
-    assert (card.split["requested"], card.split["scheme"]) == ("official", "80-10-10")
-    assert len(card.data["set_aside"]) == 2
+    assert (card.split.requested, card.split.scheme) == ("official", "80-10-10")
+    assert len(card.data.set_aside) == 2
     assert Path(result["gallery"]).is_file()
     capsys.readouterr()
+
+
+def test_a_run_is_usable_from_another_folder_and_a_gallery_replaces_only_itself(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "here" / "photos" / label).mkdir(parents=True)
+        for number in range(20):
+            pixels = np.full((8, 8, 3), number + 100 * (label == "a"), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "here" / "photos" / label / f"{number}.png")
+    monkeypatch.chdir(tmp_path / "here")
+    call("run", "compact", "--data", "photos", "--set", "train.epochs=1", "--out", "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    call("predict", "../here/run", "--split", "train")
+    call("gallery", "../here/run")
+    call("gallery", "../here/run", "--split", "train")
+    assert (tmp_path / "here" / "run" / "gallery-train" / "index.html").is_file()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").touch()
+    for verb in ("gallery", "analyze"):
+        with pytest.raises(SystemExit) as end:
+            main([verb, "../here/run", "--out", "../thesis"])
+        assert end.value.code == 2
+        assert "holds other files" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["thesis.tex"]
 
 
 def test_what_can_be_named_is_listed(call: Call) -> None:

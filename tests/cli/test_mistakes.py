@@ -52,6 +52,9 @@ def image_folder(root: Path, *, classes: int, count: int = 12) -> Path:
         (["run", "digits", "--set", "train.lr"], ["--set", "KEY=VALUE"]),
         (["run", "digits", "--set", "model.name=compcat"], ["model", "compact", "'compcat'"]),
         (["run", "digits", "--set", "model.width=3"], ["unknown option 'width'", "did you mean 'widths'"]),
+        (["run", "digits", "--set", "model.widths=[8,8,8,8,8]", "--set", "model.dropout=[0,0,0,0,0]"], ["8 pixels"]),
+        (["run", "digits", "--out", "/dev/null/run"], ["--out", "/dev/null is not a folder"]),
+        (["data", "info", "digits", "--image-size", "100000"], ["image_size", "512", "100000"]),
         (["run", "digits", "--device", "tpu"], ["--device", "auto, cpu or cuda", "'tpu'"]),
         (["run"], ["Missing argument", "RECIPE"]),
         (["run", "digits", "--outt", "x"], ["No such option", "--outt"]),
@@ -102,6 +105,14 @@ def test_predictions(here: Path, capsys: pytest.CaptureFixture[str], fault: str)
         text = mistake(capsys, verb, "--predictions", "p.npz", "--images", "digits", "--out", "out")
         assert words[fault] in text
     assert [path.name for path in here.iterdir()] == ["p.npz"]
+
+
+def test_a_training_that_diverges_leaves_nothing_in_the_way(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "digits", "--set", "train.optimizer=sgd", "--set", "train.lr=1e30", "--out", "run"])
+    assert end.value.code == 2
+    assert "try a lower train.lr" in capsys.readouterr().err.splitlines()[-1]
+    assert list(here.iterdir()) == []
 
 
 def test_debug_shows_the_traceback(here: Path) -> None:  # noqa: ARG001

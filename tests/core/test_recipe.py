@@ -17,9 +17,9 @@ from lucidate.core.recipe import Recipe, apply_override, load_recipe, make_recip
         ("train.lr=nan", "train.lr", "expected a finite number, received nan"),
         ("train.epochs=2.5", "train.epochs", "expected a valid integer, received 2.5"),
         ("train.epochs=true", "train.epochs", "received True"),
-        ("augment.flip=maybe", "augment.flip", "received 'maybe'"),
+        ("augment.flip=maybe", "augment.flip", "expected 'auto', true or false, received 'maybe'"),
         ("data.split=random", "data.split", "expected 'official' or '80-10-10', received 'random'"),
-        ("train=3", "train", "received 3"),
+        ("train=3", "train", "expected a section such as [train], received 3"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected_and_what_came(override: str, key: str, message: str) -> None:

@@ -47,6 +47,8 @@ def test_the_same_predictions_are_the_same_bytes(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda p: {"logits": np.where(p.labels[:, None] == 3, np.nan, p.logits)}, "received NaN"),
+        (lambda p: {"logits": np.where(p.labels[:, None] == 3, np.inf, p.logits)}, "received infinity"),
+        (lambda p: {"logits": np.where(p.labels[:, None] == 3, -np.inf, p.logits)}, "received infinity"),
         (lambda p: {"labels": p.labels + 1}, "expected 0 to 9, received 10"),
         (lambda p: {"labels": p.labels - 1}, "received -1"),
         (lambda p: {"logits": p.logits[:, :9]}, "expected 10 classes, received 9"),
@@ -101,10 +103,27 @@ def test_a_file_that_is_no_history(tmp_path: Path, content: str) -> None:
         History.load(tmp_path / "h.json")
 
 
+def test_one_class_may_have_no_probability_at_all() -> None:
+    predictions = random_predictions(3)
+    logits = predictions.logits.copy()
+    logits[0, 4] = -np.inf
+    assert replace(predictions, logits=logits).probabilities[0, 4] == 0
+
+
+def test_a_history_keeps_a_loss_that_json_cannot_write(tmp_path: Path) -> None:
+    History().with_epoch(**{**EPOCH, "val_loss": float("nan")}).save(tmp_path / "h.json")
+    assert json.loads((tmp_path / "h.json").read_text())["val_loss"] == [None]
+    assert np.isnan(History.load(tmp_path / "h.json").val_loss[0])
+
+
 @given(st.text())
 def test_a_slug_is_a_safe_file_name(text: str) -> None:
     assert set(slug(text)) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-")
-    assert slug(text)
+    assert 0 < len(slug(text)) <= 60
+
+
+def test_long_names_stay_apart() -> None:
+    assert slug("a" * 200 + "1") != slug("a" * 200 + "2")
 
 
 def test_jsonable_writes_what_json_lacks_as_null() -> None:

@@ -35,20 +35,65 @@ def test_a_folder_is_swapped_whole(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["two"]
 
 
+def test_a_swap_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").touch()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), atomic_path(target) as temporary:
+        temporary.mkdir()
+        monkeypatch.setattr(Path, "replace", full)
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_a_run_is_only_made_in_a_new_or_empty_folder(tmp_path: Path) -> None:
-    assert RunDir.create(tmp_path / "new").path.is_dir()
-    assert RunDir.create(tmp_path / "new").path.is_dir()  # still empty
-    RunDir(tmp_path / "new").card.write_text("{}")
-    with pytest.raises(RunError, match="already holds a run"):
-        RunDir.create(tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        with RunDir(tmp_path / name).claim():
+            RunDir(tmp_path / name).card.write_text("{}")
+            RunDir(tmp_path / name).weights.touch()
+        with pytest.raises(RunError, match="already holds a run;"):
+            RunDir.free(tmp_path / name)
+    RunDir(tmp_path / "new").weights.unlink()
+    with (
+        pytest.raises(RunError, match="already holds a run whose training did not end"),
+        RunDir(tmp_path / "new").claim(),
+    ):
+        pass
+    assert RunDir(tmp_path / "new").card.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(RunError, match="holds other files"):
-        RunDir.create(tmp_path / "other")
-    with pytest.raises(RunError, match="received the file"):
-        RunDir.create(tmp_path / "other" / "thesis.tex")
-    RunDir.free(tmp_path / "unborn")
+        RunDir.free(tmp_path / "other")
+    with pytest.raises(RunError, match=r"thesis\.tex is not a folder"):
+        RunDir.free(tmp_path / "other" / "thesis.tex")
+    with pytest.raises(RunError, match=r"thesis\.tex is not a folder"):
+        RunDir.free(tmp_path / "other" / "thesis.tex" / "run")
+    RunDir.free(tmp_path / "unborn" / "run")
     assert not (tmp_path / "unborn").exists()
+
+
+def test_a_training_that_fails_leaves_the_folder_free(tmp_path: Path) -> None:
+    (tmp_path / "existed").mkdir()
+    for name in ("fresh", "existed"):
+        run = RunDir(tmp_path / name)
+        with pytest.raises(KeyError), run.claim():
+            run.card.write_text("{}")
+            run.splits.touch()
+            raise KeyError
+        assert run.path.exists() == (name == "existed")
+        RunDir.free(run.path)
+    run = RunDir(tmp_path / "trained")
+    with pytest.raises(KeyError), run.claim():
+        run.card.write_text("{}")
+        run.weights.touch()
+        raise KeyError
+    assert run.card.exists()
+    assert run.weights.exists()
 
 
 def test_a_run_without_weights_is_unfinished(tmp_path: Path) -> None:

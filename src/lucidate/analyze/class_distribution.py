@@ -32,10 +32,15 @@ class ClassDistribution:
         totals = self.counts.sum(axis=0)
         largest, smallest = int(totals.argmax()), int(totals.argmin())
         whole = count(int(totals.sum()), "image")
+        if totals[largest] == totals[smallest]:
+            return (
+                f"Perfectly balanced: {whole}, {count(int(totals[largest]))} in each of {len(totals)} classes, "
+                "so accuracy is a fair summary."
+            )
         if self.imbalance < 1.05:
             return (
-                f"The {len(self.class_names)} classes are balanced: {whole}, {count(int(totals.min()))} to "
-                f"{count(int(totals.max()))} in each, so accuracy is a fair summary."
+                f"Nearly balanced: {whole}, {count(int(totals[smallest]))} to {count(int(totals[largest]))} in each of "
+                f"{len(totals)} classes, so accuracy is a fair summary."
             )
         return (
             f"Of {whole}, {self.class_names[largest]} has the most ({count(int(totals[largest]))}, "

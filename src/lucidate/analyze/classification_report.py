@@ -26,11 +26,17 @@ class ClassificationReport:
 
     @property
     def headline(self) -> str:
-        worst = int(self.f1.argmin())
+        present = np.flatnonzero(self.support)
+        scores = self.f1[present]
+        mean = f"Macro F1 is {percent(float(self.f1.mean()))}"
+        if len(present) < len(self.f1):
+            mean += f" over all classes and {percent(float(scores.mean()))} over the {len(present)} that have images"
+        if scores.min() == scores.max():
+            return f"{mean}, the same for each."
+        worst = int(present[scores.argmin()])
         return (
-            f"Macro F1 is {percent(float(self.f1.mean()))}; {self.class_names[worst]} has the lowest, "
-            f"{percent(self.f1[worst])} (precision {percent(self.precision[worst])}, "
-            f"recall {percent(self.recall[worst])})."
+            f"{mean}; {self.class_names[worst]} has the lowest, {percent(self.f1[worst])} "
+            f"(precision {percent(self.precision[worst])}, recall {percent(self.recall[worst])})."
         )
 
     def frame(self) -> pd.DataFrame:

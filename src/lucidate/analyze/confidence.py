@@ -34,13 +34,17 @@ class ConfidenceHistogram:
     def headline(self) -> str:
         rights, wrongs = int(self.right.sum()), int(self.wrong.sum())
         if not wrongs:
-            return f"There is no wrong prediction; the {count(rights)} right ones are {percent(self.mean_right)} sure."
+            return f"There is no wrong prediction; the right ones are {percent(self.mean_right)} sure on average."
         sure = self.sure_right + self.sure_wrong
+        means = f"Wrong predictions are {percent(self.mean_wrong)} sure on average"
+        if rights:
+            means += f", right ones {percent(self.mean_right)}"
+        if not sure:
+            return f"{means}; no prediction reaches {100 * SURE:.0f} % confidence."
+        verb = "is" if self.sure_wrong == 1 else "are"
         return (
-            f"Wrong predictions are {percent(self.mean_wrong)} sure on average, right ones "
-            f"{percent(self.mean_right) if rights else 'absent'}; at {SURE:.0%} confidence or more, "
-            f"{count(self.sure_wrong)} of {count(sure, 'prediction')} "
-            f"{'is' if self.sure_wrong == 1 else 'are'} wrong."
+            f"{means}; of {count(sure, 'prediction')} at {100 * SURE:.0f} % confidence or more, "
+            f"{count(self.sure_wrong) if self.sure_wrong else 'none'} {verb} wrong."
         )
 
     def frame(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lucidate.analyze.wording import count, percent
+from lucidate.analyze.wording import among, count, percent
 from lucidate.core.records import Predictions
 
 
@@ -29,14 +29,15 @@ class ConfusionMatrix:
     def headline(self) -> str:
         errors = self.counts - np.diag(np.diag(self.counts))
         if not errors.any():
-            return f"Nothing is confused: all {count(int(self.counts.sum()), 'image')} are right."
+            number = int(self.counts.sum())
+            return f"Nothing is confused: {among(number, 'image')} {'is' if number == 1 else 'are'} right."
         true, predicted = np.unravel_index(int(errors.argmax()), errors.shape)
-        total = int(self.counts[true].sum())
-        return (
-            f"{self.class_names[true]} → {self.class_names[predicted]} is the most frequent confusion: "
-            f"{count(int(errors[true, predicted]))} of {count(total)} images of {self.class_names[true]} "
-            f"({percent(errors[true, predicted] / total)})."
-        )
+        total, ties = int(self.counts[true].sum()), int((errors == errors.max()).sum())
+        pair = f"{self.class_names[true]} → {self.class_names[predicted]}"
+        often = f"{count(int(errors.max()))} of {count(total, 'image')} of {self.class_names[true]}"
+        if ties > 1:
+            return f"No pair of classes stands out: {pair} is one of {ties} that are confused most, {often}."
+        return f"{pair} is the most frequent confusion: {often} ({percent(errors.max() / total)})."
 
     def frame(self) -> pd.DataFrame:
         """One row a pair of classes: count, and share of the true class."""

@@ -36,8 +36,8 @@ class TrainingCurve:
 
     @property
     def gap(self) -> float:
-        """How much better training is than validation at the last epoch; well above 0 is overfitting."""
-        gap = self.train[-1] - self.validation[-1]
+        """How much better training is than validation at the best epoch; what grows with epochs is overfitting."""
+        gap = self.train[self.best_epoch - 1] - self.validation[self.best_epoch - 1]
         return gap if self.measure == "accuracy" else -gap
 
     @property
@@ -45,15 +45,9 @@ class TrainingCurve:
         accuracy = self.measure == "accuracy"
         best = percent(self.best) if accuracy else f"{self.best:.3f} nats"
         gap = f"{abs(100 * self.gap):.1f} points" if accuracy else f"{abs(self.gap):.3f} nats"
-        if self.gap > (0.03 if accuracy else 0.1):
-            relation = f"training ends {gap} better than validation, a sign of overfitting"
-        elif self.gap < 0:
-            relation = f"validation ends {gap} better than training, which sees augmented images and dropout"
-        else:
-            relation = f"training and validation end within {gap} of each other"
-        return (
-            f"Validation {self.measure} is best at epoch {self.best_epoch} of {len(self.train)} ({best}); {relation}."
-        )
+        relation = f"training is {gap} {'better' if self.gap > 0 else 'worse'}" if self.gap else "training is equal"
+        epoch = f"epoch {self.best_epoch} of {len(self.train)}"
+        return f"Validation {self.measure} is best at {epoch}: {best}; {relation} there."
 
     def frame(self) -> pd.DataFrame:
         """One row an epoch."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lucidate.analyze.wording import count
+from lucidate.analyze.wording import images
 
 MAX_CLASSES = 30  # more rows than this are no longer looked at
 
@@ -30,11 +30,15 @@ class ExamplesPerClass:
 
     @property
     def headline(self) -> str:
-        shown = len(np.unique(self.labels))
-        classes = f"each of the {shown}" if shown == len(self.class_names) else f"the first {shown}"
+        sizes = np.unique(self.labels, return_counts=True)[1]
+        shown = len(sizes)
+        number = f"{sizes[0]}" if sizes.min() == sizes.max() else f"Up to {sizes.max()}"
+        classes = f"each of the {shown} classes"
+        if len(self.class_names) > MAX_CLASSES:
+            classes = f"each of the first {shown} of {len(self.class_names)} classes"
         return (
-            f"{self.per_class} images of {classes} classes, drawn at random from "
-            f"{count(self.pool, f'{self.split} image')}: could you name them all?"
+            f"{number} {'image' if sizes.max() == 1 else 'images'} of {classes}, drawn at random from "
+            f"{images(self.pool, self.split)}: could you name them all?"
         )
 
     def frame(self) -> pd.DataFrame:

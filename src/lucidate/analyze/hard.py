@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lucidate.analyze.tiles import Tiles, pick, ranked
-from lucidate.analyze.wording import count, percent
+from lucidate.analyze.wording import among, count, percent
 from lucidate.core.records import Predictions
 
 
@@ -25,9 +25,11 @@ class HardButCorrect:
         if not self.pool:
             return "There is no right prediction."
         lowest = percent(float(self.tiles.true_probability.min()))
+        if not self.below_half:
+            return f"{among(self.pool, 'right answer')} gave the true class at least {lowest}.".capitalize()
         return (
             f"{count(self.below_half)} of {count(self.pool, 'right answer')} had less than 50 % for the true class; "
-            f"the lowest had {lowest}. These are the next errors if the images change a little."
+            f"the lowest had {lowest}. A small change to such an image can turn the answer."
         )
 
     def frame(self) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from lucidate.analyze.tiles import Tiles, pick
 from lucidate.analyze.wording import count, percent
 from lucidate.core.records import Predictions
 
+NEAR = 0.25  # probability of the true class at which an error was not far from right
+
 
 @dataclass(frozen=True, eq=False)
 class Misclassified:
@@ -24,13 +26,15 @@ class Misclassified:
     def headline(self) -> str:
         if not self.pool:
             return f"None of {count(self.images, 'image')} is misclassified."
-        sample = "all of them" if len(self.tiles) == self.pool else f"a random {len(self.tiles)} of them"
-        second = float((self.tiles.true_probability > 0.25).mean())
-        return (
-            f"{count(self.pool)} of {count(self.images, 'image')} are misclassified "
-            f"({percent(self.pool / self.images)}); here {'is' if self.pool == 1 else 'are'} {sample}. "
-            f"In {percent(second)} of those shown the true class still got over 25 %."
-        )
+        verb, shown = "is" if self.pool == 1 else "are", len(self.tiles)
+        errors = f"{count(self.pool)} of {count(self.images, 'image')} {verb} misclassified"
+        sample = "" if shown == self.pool else f"; here is a random sample of {shown}"
+        near = int((self.tiles.true_probability > NEAR).sum())
+        second = f"For {count(near)} of those shown" if shown > 1 and near else ""
+        if near == shown:
+            second = "For it" if shown == 1 else "For each"
+        tail = f" {second} the true class still got more than {100 * NEAR:.0f} %." if second else ""
+        return f"{errors} ({percent(self.pool / self.images)}){sample}.{tail}"
 
     def frame(self) -> pd.DataFrame:
         """One row an image."""

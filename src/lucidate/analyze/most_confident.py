@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lucidate.analyze.tiles import Tiles, pick, ranked
-from lucidate.analyze.wording import count, percent
+from lucidate.analyze.wording import among, count, listed, percent
 from lucidate.core.records import Predictions
 
 MINIMUM = 12  # 1 % of a small set is an image or two: too few to see anything in
@@ -34,24 +34,29 @@ class MostConfident:
 
     @property
     def headline(self) -> str:
-        kind = "right" if self.correct else "wrong"
+        kind, shown = "right" if self.correct else "wrong", len(self.tiles)
         if not self.pool:
             return f"There is no {kind} prediction."
-        least = percent(float(self.tiles.confidence.min()))
-        share = f"{self.fraction:.0%} of {count(self.pool, f'{kind} prediction')}"
-        what = (
-            f"{share} would be {ceil(self.fraction * self.pool)}, so the {len(self.tiles)} surest are shown"
-            if self.widened
-            else f"The surest {share}: {count(len(self.tiles), 'image')}"
-        )
-        if self.correct:
-            labels, counts = np.unique(self.tiles.labels, return_counts=True)
-            top = int(counts.argmax())
-            return (
-                f"{what}, all at {least} or more; {self.tiles.class_names[labels[top]]} is the most common "
-                f"({counts[top]} of {len(self.tiles)})."
+        least = f"at {percent(float(self.tiles.confidence.min()))} or more"
+        if shown == self.pool:
+            what = f"{among(self.pool, f'{kind} prediction')}, surest first, {least}".capitalize()
+        elif self.widened:
+            asked = ceil(self.fraction * self.pool)
+            what = (
+                f"The {shown} surest of {count(self.pool, f'{kind} prediction')}, {least} "
+                f"({100 * self.fraction:g} % would be {asked})"
             )
-        return f"{what}, all at {least} or more: look for wrong labels and for images that show two classes."
+        else:
+            share = f"{100 * self.fraction:g} % of {count(self.pool, f'{kind} prediction')}"
+            what = f"The surest {share}: {count(shown, 'image')}, {least}"
+        if not self.correct:
+            return f"{what}. Look for wrong labels and for images that show two classes."
+        labels, counts = np.unique(self.tiles.labels, return_counts=True)
+        most = [self.tiles.class_names[label] for label in labels[counts == counts.max()]]
+        if len(most) > 2:
+            return f"{what}; no class stands out."
+        verb, each = ("is", "") if len(most) == 1 else ("are", " each")
+        return f"{what}; {listed(most)} {verb} the most common ({counts.max()} of {shown}{each})."
 
     def frame(self) -> pd.DataFrame:
         """One row an image."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lucidate.analyze.external import read_external
 from lucidate.analyze.findings import Findings, Images, analyze
@@ -27,25 +29,23 @@ class Analysis:
     pack: Pack
 
 
-def analyze_run(run: RunDir, *, split: str = "test", reporter: Reporter | None = None) -> Analysis:
-    """Analyze one split of a run and write `analysis/`. Raises RunError where it has not been predicted yet."""
-    reporter = reporter or Silent()
+def analyze_run(
+    run: RunDir, *, split: str = "test", pack: Pack | None = None, reporter: Reporter | None = None
+) -> Analysis:
+    """Analyze one split of a run. pack: its images, where they are open already.
+
+    Raises RunError where the split has not been predicted yet.
+    """
     card = RunCard.load(run.card)
     if not run.predictions(split).exists():
         raise RunError(
             f"run: expected predictions of the {split} split in {run.path}, received none; "
             f"make them with: lucidate predict {run.path} --split {split}"
         )
-    pack = reopen_pack(card, reporter=reporter)
+    pack = pack or reopen_pack(card, reporter=reporter)
     predictions = Predictions.load(run.predictions(split))
-    rows = dict(Splits.load(run.splits))
-    images = Images(
-        ids={name: pack.ids[index] for name, index in rows.items()},
-        index=rows,
-        labels={name: pack.labels[index] for name, index in rows.items()},
-    )
+    images = _images(pack, dict(Splits.load(run.splits)))
     findings = analyze(predictions, history=History.load(run.history), images=images, seed=card.seed)
-    findings.save(run.analysis)
     return Analysis(predictions, findings, pack)
 
 
@@ -62,11 +62,15 @@ def analyze_external(
     pack = open_pack(source, image_size=image_size, reporter=reporter or Silent())
     table = read_external(predictions, pack, split=split)
     given = {name: np.flatnonzero(pack.given == name) for name in ("train", "test", "") if name in pack.given}
-    rows = {name or "all": index for name, index in given.items()}
-    images = Images(
+    images = _images(pack, {name or "all": index for name, index in given.items()})
+    findings = analyze(table, history=History.load(history) if history else None, images=images)
+    return Analysis(table, findings, pack)
+
+
+def _images(pack: Pack, rows: Mapping[str, NDArray[np.int64]]) -> Images:
+    """The store's images by split; rows: of each split."""
+    return Images(
         ids={name: pack.ids[index] for name, index in rows.items()},
         index=rows,
         labels={name: pack.labels[index] for name, index in rows.items()},
     )
-    findings = analyze(table, history=History.load(history) if history else None, images=images)
-    return Analysis(table, findings, pack)

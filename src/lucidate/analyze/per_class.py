@@ -33,11 +33,9 @@ class PerClassAccuracy:
         worst, best = int(np.nanargmin(self.accuracy)), int(np.nanargmax(self.accuracy))
         if self.accuracy[worst] == self.accuracy[best]:
             return f"Every class has the same accuracy, {percent(self.accuracy[worst])}."
-        apart = (
-            "their intervals do not overlap"
-            if self.high[worst] < self.low[best]
-            else ("their intervals overlap, so more images could change the order")
-        )
+        apart = "their intervals are apart"
+        if self.high[worst] >= self.low[best]:
+            apart = "their intervals overlap: more images could change the order"
         return (
             f"{self.class_names[worst]} is the hardest class: {percent(self.accuracy[worst])} "
             f"({interval(self.low[worst], self.high[worst])}) against {percent(self.accuracy[best])} for "

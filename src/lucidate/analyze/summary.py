@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lucidate.analyze.intervals import wilson_interval
-from lucidate.analyze.wording import count, interval, percent
+from lucidate.analyze.wording import images, interval, percent
 from lucidate.core.records import Predictions
 
 
@@ -31,7 +31,7 @@ class Summary:
     @property
     def headline(self) -> str:
         return (
-            f"{percent(self.accuracy)} of {count(self.images, f'{self.split} image')} are right "
+            f"{percent(self.accuracy)} of {images(self.images, self.split)} are right "
             f"({interval(self.low, self.high)}); mean confidence is {percent(self.mean_confidence)}."
         )
 

@@ -19,7 +19,7 @@ class TopConfusions:
 
     true, predicted: (R,) int64 class indices. counts: (R,) int64. totals: (K,) int64 images of the class.
     errors: all wrong predictions, listed or not. pair: the two classes most often mixed up, either way;
-    pair_count: how often.
+    pair_count: how often; pair_ties: how many pairs are mixed up that often.
     """
 
     class_names: tuple[str, ...]
@@ -30,6 +30,7 @@ class TopConfusions:
     errors: int
     pair: tuple[int, int]
     pair_count: int
+    pair_ties: int
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -41,10 +42,11 @@ class TopConfusions:
         if not self.errors:
             return "No class is taken for another."
         a, b = self.pair
-        return (
-            f"{self.class_names[a]} and {self.class_names[b]} are mixed up most, both ways together: "
-            f"{count(self.pair_count)} of {count(self.errors, 'error')} ({percent(self.pair_count / self.errors)})."
-        )
+        both = f"{self.class_names[a]} and {self.class_names[b]}"
+        often = f"{count(self.pair_count)} of {count(self.errors, 'error')} ({percent(self.pair_count / self.errors)})"
+        if self.pair_ties > 1:
+            return f"No two classes stand out: {both} are one of {self.pair_ties} pairs mixed up most, {often}."
+        return f"{both} are mixed up most, both ways together: {often}."
 
     def frame(self) -> pd.DataFrame:
         """One row a listed pair."""
@@ -79,4 +81,5 @@ def top_confusions(predictions: Predictions, *, per_class: int = 3) -> TopConfus
         errors=int(wrong.sum()),
         pair=(int(a), int(b)),
         pair_count=int(both[a, b]),
+        pair_ties=int((both == both[a, b]).sum()),
     )

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from lucidate.analyze.wording import percent
 from lucidate.core.records import Predictions
 
+SKEW = 0.1  # a median this far above the mean is worth a sentence
+
 
 @dataclass(frozen=True, eq=False)
 class TrueClassProbability:
@@ -24,11 +26,19 @@ class TrueClassProbability:
     @property
     def headline(self) -> str:
         lowest, highest = int(np.nanargmin(self.mean)), int(np.nanargmax(self.mean))
-        return (
-            f"On average {self.class_names[lowest]} gets {percent(self.mean[lowest])} of the probability on its own "
-            f"images (median {percent(self.median[lowest])}), {self.class_names[highest]} "
-            f"{percent(self.mean[highest])}; a mean far below its median comes from few images that fail badly."
+        names = self.class_names
+        if percent(self.mean[lowest]) == percent(self.mean[highest]):
+            return f"Every class gets {percent(self.mean[lowest])} of the probability on its own images, on average."
+        sentence = (
+            f"On its own images {names[lowest]} gets {percent(self.mean[lowest])} of the probability on average, the "
+            f"least; {names[highest]} gets {percent(self.mean[highest])}, the most"
         )
+        if self.median[lowest] - self.mean[lowest] > SKEW:
+            sentence += (
+                f". The median for {names[lowest]} is {percent(self.median[lowest])}: "
+                "most of its images do well and some fail badly"
+            )
+        return f"{sentence}."
 
     def frame(self) -> pd.DataFrame:
         """One row a class."""

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 
 def percent(share: float) -> str:
-    """A share of 1 as a percentage with one decimal: 0.612 → "61.2 %"."""
-    return f"{100 * share:.1f} %"
+    """A share of 1 as a percentage with one decimal: 0.612 → "61.2 %".
+
+    Only all is "100.0 %" and only none is "0.0 %": beside an error, 0.9996 must not read as if there were none.
+    """
+    rounded = round(100 * share, 1)
+    if 0 < share < 1:
+        rounded = min(max(rounded, 0.1), 99.9)
+    return f"{rounded:.1f} %"
 
 
 def interval(low: float, high: float) -> str:
@@ -17,3 +23,18 @@ def count(number: int, noun: str = "") -> str:
     """A number with separators, and its noun in the plural where it needs one: "1,000 images"."""
     plural = "" if number == 1 or not noun else "s"
     return f"{number:,} {noun}{plural}".strip()
+
+
+def images(number: int, split: str) -> str:
+    """So many images of a split: "179 test images"; of "all", plainly "1,797 images"."""
+    return count(number, "image" if split == "all" else f"{split} image")
+
+
+def among(number: int, group: str) -> str:
+    """The size of a group of images or predictions in a sentence: "the only …", "both …", "all 5 …"."""
+    return {1: f"the only {group}", 2: f"both {group}s"}.get(number, f"all {number:,} {group}s")
+
+
+def listed(names: list[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

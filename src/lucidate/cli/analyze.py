@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lucidate.cli import console
-from lucidate.cli.gallery import HistoryFile, Images, OptionalRun, PredictionsFile, Size, SplitOrNone, load_analysis
-from lucidate.cli.options import Json
+from lucidate.cli import console, stages
+from lucidate.cli.options import HistoryFile, Images, Json, OptionalRun, OptionalSplit, PredictionsFile, Size
+from lucidate.core.rundir import RunDir
 
-Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where findings of --predictions go.")]
+Folder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where findings go. (default: RUN/analysis; else only printed)")
+]
 
 
 def analyze(
@@ -20,7 +23,7 @@ def analyze(
     predictions: PredictionsFile = None,
     images: Images = None,
     history: HistoryFile = None,
-    split: SplitOrNone = None,
+    split: OptionalSplit = None,
     image_size: Size = None,
     out: Folder = None,
     json: Json = False,
@@ -29,14 +32,26 @@ def analyze(
 
     Example: lucidate analyze runs/compact
     """
-    with console.reporter() as reporter:
-        analysis = load_analysis(run, predictions, images, history, split, image_size, reporter)
-    findings = analysis.findings
-    if out:
-        findings.save(out)
+    if out is not None:
+        RunDir.free(out)
+    if run is not None:
+        RunDir.open(run)
+    with console.reporter() as reporter, RunDir(run).lock() if run else nullcontext():
+        analysis = stages.find_analysis(
+            run,
+            predictions=predictions,
+            images=images,
+            history=history,
+            split=split,
+            image_size=image_size,
+            reporter=reporter,
+        )
+        findings = analysis.findings
+        folder = out or (RunDir(run).analysis(analysis.predictions.split) if run else None)
+        if folder:
+            findings.save(folder)
     answers = {field.name: getattr(findings, field.name) for field in fields(findings)}
     headlines = {name: info.headline for name, info in answers.items() if info is not None}
-    folder = out or (run / "analysis" if run else None)
     result = {
         "analysis": str(folder) if folder else None,
         "accuracy": findings.summary.accuracy,

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lucidate.core.progress import Reporter
+from lucidate.core.records import jsonable
 
 QUIET_SECONDS = 10.0  # between two plain lines about the same task
 
@@ -83,7 +84,7 @@ def reporter() -> Lines | Bars:
 
 def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
     """The outcome of a command, last on standard output: words, or one JSON object."""
-    print(json.dumps(result) if as_json else text, flush=True)
+    print(json.dumps(jsonable(result), allow_nan=False) if as_json else text, flush=True)
 
 
 def say_set_aside(set_aside: list[dict[str, str]], *, to: Reporter, shown: int = 10) -> None:

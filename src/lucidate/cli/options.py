@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+# Help texts are read as markup: text in square brackets would vanish.
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.")]
 Data = Annotated[
     str | None,
     typer.Option(metavar="SRC", help="digits, cifar10, or a path to images; overrides the recipe's data.source."),
@@ -20,3 +22,16 @@ Set = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, last.")]
 Split = Annotated[str, typer.Option(metavar="SPLIT", help="train, validation or test.")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")]
+
+# Of `analyze` and `gallery`, which take a run or anybody's predictions.
+PredictionsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Anybody's predictions: Parquet or npz with labels and logits or probabilities."),
+]
+Images = Annotated[str | None, typer.Option(metavar="SRC", help="The images that --predictions speaks of.")]
+HistoryFile = Annotated[Path | None, typer.Option(metavar="FILE", help="history.json as Keras writes it, for curves.")]
+OptionalSplit = Annotated[
+    str | None,
+    typer.Option(metavar="SPLIT", help="Which images. (default: test, or all where there is no test split)"),
+]
+Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side at which images are packed, 8 to 512.")]

@@ -9,6 +9,7 @@ from typing import Any
 from lucidate.cli import console, stages
 from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Set
 from lucidate.core.progress import Reporter
+from lucidate.core.records import RunCard
 
 
 def run(
@@ -27,7 +28,7 @@ def run(
         result = main_road(recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter)
     text = (
         f"validation accuracy {result['val_accuracy']:.4f}, test accuracy {result['test_accuracy']:.4f}, "
-        f"{result['seconds']:.0f} s\nrun      {result['run']}\ngallery  {result['gallery']}"
+        f"{result['seconds']:.0f} s\nrun      {result['run']}\ngallery  {Path(result['gallery']).resolve()}"
     )
     console.emit(result, text, as_json=json)
 
@@ -37,18 +38,23 @@ def main_road(
 ) -> dict[str, Any]:
     """Every stage in turn; the object that `--json` prints."""
     start = time.perf_counter()
-    folder, card = stages.train(recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter)
-    from lucidate.predict import predict_run
-    from lucidate.report.gallery.of_run import gallery_of_run
+    ready = stages.make_ready(recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter)
+    folder, pack = ready.run, ready.dataset.pack
+    with folder.claim():
+        stages.train(ready, reporter=reporter)
+        from lucidate.predict import predict_run
+        from lucidate.report.gallery.of_run import gallery_of_run
 
-    for split in ("validation", "test"):
-        predict_run(folder, split, device=stages.pick_device(device), reporter=reporter)
-    card = stages.finish(folder, seconds=time.perf_counter() - start)
-    index = gallery_of_run(folder, reporter=reporter)
+        for split in ("validation", "test"):
+            predict_run(folder, split, pack=pack, device=ready.device, reporter=reporter)
+        seconds = round(time.perf_counter() - start, 2)
+        card = RunCard.load(folder.card).with_results(seconds=seconds).model_copy(update={"status": "finished"})
+        card.save(folder.card)
+        index = gallery_of_run(folder, pack=pack, reporter=reporter)
     return {
         "run": str(folder.path),
-        "val_accuracy": card.results["val_accuracy"],
-        "test_accuracy": card.results["test_accuracy"],
+        "val_accuracy": card.results.val_accuracy,
+        "test_accuracy": card.results.test_accuracy,
         "gallery": str(index),
         "seconds": round(time.perf_counter() - start, 2),
     }

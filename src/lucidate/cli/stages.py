@@ -1,48 +1,87 @@
-"""What `run`, `train` and `demo` have in common: a recipe resolved, a folder chosen, a model trained."""
+"""What several verbs have in common: a recipe made ready and trained, an analysis found."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lucidate.cli.console import say_set_aside
 from lucidate.core.errors import LucidateError
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import find_recipe, load_recipe
+from lucidate.core.recipe import Recipe, find_recipe, load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir, fresh_path
 
 if TYPE_CHECKING:
     import torch
 
+    from lucidate.analyze.of_run import Analysis
+    from lucidate.data.dataset import Dataset
 
-def train(
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that can be refused has been looked at, and no folder has been made yet."""
+
+    recipe: Recipe
+    run: RunDir
+    dataset: Dataset
+    device: torch.device
+
+
+def make_ready(
     recipe: str, *, data: str | None, out: Path | None, overrides: list[str], device: str, reporter: Reporter
-) -> tuple[RunDir, RunCard]:
-    """Resolve, prepare and train. Everything that can be refused is refused before a folder is made."""
+) -> Ready:
+    """Resolve the recipe, choose the folder, pack and divide the images, and see that the model suits them."""
     resolved = load_recipe(recipe, source=data, overrides=overrides)
     run = RunDir.free(out or fresh_path(Path("runs"), find_recipe(recipe).stem))
     from lucidate.data.dataset import prepare
     from lucidate.models import check
-    from lucidate.train import fit
 
     chosen = pick_device(device)
-    check(resolved.model)
+    check(resolved.model)  # before the images are packed, which may take minutes
     dataset = prepare(resolved, reporter=reporter)
-    set_aside = [{"path": item.path, "reason": item.reason} for item in dataset.pack.set_aside]
-    say_set_aside(set_aside, to=reporter)
-    sizes = ", ".join(f"{count:,} {name}" for name, count in dataset.splits.sizes.items())
-    reporter.say(f"{dataset.pack.dataset}: {len(dataset.pack.class_names)} classes, {sizes}; training in {run.path}")
+    check(resolved.model, image_size=dataset.pack.image_size)
+    say_set_aside([{"path": item.path, "reason": item.reason} for item in dataset.pack.set_aside], to=reporter)
+    return Ready(resolved, run, dataset, chosen)
+
+
+def train(ready: Ready, *, reporter: Reporter) -> RunCard:
+    """Train into the folder, which must have been claimed."""
+    from lucidate.train import fit
+
+    pack, splits = ready.dataset.pack, ready.dataset.splits
+    sizes = ", ".join(f"{count:,} {name}" for name, count in splits.sizes.items())
+    reporter.say(f"{pack.dataset}: {len(pack.class_names)} classes, {sizes}; training in {ready.run.path}")
     command = " ".join(["lucidate", *sys.argv[1:]])
-    return run, fit(resolved, dataset, run=run, device=chosen, command=command, reporter=reporter)
+    return fit(ready.recipe, ready.dataset, run=ready.run, device=ready.device, command=command, reporter=reporter)
 
 
-def finish(run: RunDir, *, seconds: float) -> RunCard:
-    """Mark a run whose results all stand as finished, and return its passport."""
-    card = RunCard.load(run.card).with_results(seconds=round(seconds, 2)).model_copy(update={"status": "finished"})
-    card.save(run.card)
-    return card
+def find_analysis(
+    run: Path | None,
+    *,
+    predictions: Path | None,
+    images: str | None,
+    history: Path | None,
+    split: str | None,
+    image_size: int | None,
+    reporter: Reporter,
+) -> Analysis:
+    """The analysis that the arguments of `analyze` and `gallery` name: of a run, or of anybody's predictions."""
+    from lucidate.analyze.of_run import analyze_external, analyze_run
+
+    if (run is None) == (predictions is None):
+        came = "neither" if run is None else "both"
+        raise LucidateError(f"expected a RUN, or --predictions FILE with --images SRC; received {came}")
+    if run is not None:
+        if images or history or image_size:
+            raise LucidateError("--images, --history, --image-size: expected only with --predictions, received a RUN")
+        return analyze_run(RunDir.open(run), split=split or "test", reporter=reporter)
+    if images is None or predictions is None:
+        raise LucidateError("--images: expected the images that the predictions speak of, received none")
+    return analyze_external(predictions, images, history=history, split=split, image_size=image_size, reporter=reporter)
 
 
 def pick_device(name: str) -> torch.device:

@@ -19,9 +19,9 @@ def train(
     Example: lucidate train compact --data cifar10 --out runs/compact
     """
     with console.reporter() as reporter:
-        run, card = stages.train(recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter)
-    result = {"run": str(run.path), **card.results}
-    text = (
-        f"validation accuracy {card.results['val_accuracy']:.4f} after {card.results['epochs']:.0f} epochs\n{run.path}"
-    )
+        ready = stages.make_ready(recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter)
+        with ready.run.claim():
+            results = stages.train(ready, reporter=reporter).results
+    result = {"run": str(ready.run.path), **results.model_dump()}
+    text = f"validation accuracy {results.val_accuracy:.4f} after {results.epochs} epochs\n{ready.run.path}"
     console.emit(result, text, as_json=json)

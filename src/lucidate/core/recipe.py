@@ -104,7 +104,7 @@ def load_recipe(recipe: str | Path, *, source: str | None = None, overrides: Seq
         apply_override(values, override)
     if source is not None:
         values["data"] = {**values.get("data", {}), "source": source}
-    return make_recipe(values, name=str(path))
+    return make_recipe(values, name=f"{path} with --set" if overrides else str(path))
 
 
 def make_recipe(values: Mapping[str, Any], *, name: str = "recipe") -> Recipe:
@@ -170,6 +170,10 @@ def _describe(error: ValidationError) -> str:
         known = ", ".join(section.model_fields)
         return f"unknown key {key!r}; expected {choices(location[-1], known.split(', '))}"
     expected = first["msg"].removeprefix("Input should be ")
+    if first["type"] == "model_type":
+        expected = f"a section such as [{key}]"
+    elif key == "augment.flip":
+        expected = "'auto', true or false"
     return f"{key}: expected {expected}, received {first['input']!r}"
 
 

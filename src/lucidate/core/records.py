@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from lucidate.core.recipe import Recipe
 from lucidate.core.rundir import atomic_path, atomic_write
 
 METADATA_KEY = b"lucidate"
+LONGEST_SLUG = 60  # characters; file systems allow 255 bytes, and figures add their own names
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +136,10 @@ def check_scores(labels: NDArray[Any], scores: NDArray[Any], class_names: tuple[
     if np.isnan(scores).any():
         row = int(np.flatnonzero(np.isnan(scores).any(axis=1))[0])
         raise PredictionsError(f"{what}: expected numbers, received NaN (first in row {row})")
+    # One class at minus infinity is a probability of 0; plus infinity, or nothing else in a row, is no probability.
+    broken = np.flatnonzero(np.isposinf(scores).any(axis=1) | ~np.isfinite(scores).any(axis=1))
+    if broken.size:
+        raise PredictionsError(f"{what}: expected finite numbers, received infinity (first in row {broken[0]})")
     outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if outside.size:
         row = int(outside[0])
@@ -174,14 +180,14 @@ class History:
         return len(self.loss)
 
     def save(self, path: Path) -> None:
-        atomic_write(path, json.dumps(asdict(self), indent=1).encode())
+        atomic_write(path, json.dumps(jsonable(self), indent=1, allow_nan=False).encode())
 
     @classmethod
     def load(cls, path: Path) -> History:
         """Read a history.json: ours, or the `history.history` that Keras gives. Raises RunError."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            lists = {field.name: tuple(map(float, values.get(field.name, ()))) for field in fields(cls)}
+            lists = {field.name: tuple(map(_number, values.get(field.name, ()))) for field in fields(cls)}
         except FileNotFoundError:
             raise RunError(f"{path}: expected a training history, received no file") from None
         except (ValueError, TypeError, AttributeError) as error:
@@ -193,22 +199,75 @@ class History:
         return cls(**lists)
 
 
-class RunCard(BaseModel):
-    """A run's passport, `run.json`: what would be needed to make it again, and what came out."""
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)  # JSON has no NaN: `jsonable` writes null
+
+
+class Section(BaseModel):
+    """A frozen part of a passport."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: str = "training"  # "finished" once every result stands
+
+class DataCard(Section):
+    """The images: source as the user wrote it, where it lay (None where it is embedded), hash of the packed store."""
+
+    source: str
+    path: str | None
+    dataset: str
+    pack: str
+    images: int
+    image_size: int
+    flips: bool
+    set_aside: tuple[dict[str, str], ...]
+
+
+class SplitCard(Section):
+    """The scheme that was used, the one that was asked for, and how many images each split has."""
+
+    scheme: str
+    requested: str
+    sizes: dict[str, int]
+
+
+class ModelCard(Section):
+    """parameters: trainable ones. values: with BatchNorm's statistics."""
+
+    name: str
+    options: dict[str, Any]
+    parameters: int
+    values: int
+
+
+class Results(Section):
+    """What came out; None until it is known. Accuracies are shares from 0 to 1.
+
+    train_seconds: the epochs alone. seconds: from the command to the last prediction. test_openings: how often the
+    test split has been predicted; more than once, and choices may have been made on it.
+    """
+
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+    epochs: int | None = None
+    train_seconds: float | None = None
+    seconds: float | None = None
+    test_openings: int = 0
+
+
+class RunCard(Section):
+    """A run's passport, `run.json`: what would be needed to make it again, and what came out."""
+
+    status: Literal["training", "trained", "finished"] = "training"
     name: str
     created: str
     seed: int
     recipe: Recipe
-    data: dict[str, Any]  # source, dataset, pack (hash), images, image_size, flips, set_aside
+    data: DataCard
     classes: tuple[str, ...]
-    split: dict[str, Any]  # scheme, requested, sizes
+    split: SplitCard
     preprocess: dict[str, Any]
-    model: dict[str, Any]  # name, options, parameters (trainable), values (with BatchNorm's statistics)
-    results: dict[str, float] = {}
+    model: ModelCard
+    results: Results = Results()
     versions: dict[str, str]
     hardware: dict[str, Any]
     threads: int
@@ -216,8 +275,8 @@ class RunCard(BaseModel):
     command: str
 
     def with_results(self, **results: float) -> RunCard:
-        """A new card with more results."""
-        return self.model_copy(update={"results": {**self.results, **results}})
+        """A new card with more results, by the names of `Results`."""
+        return self.model_copy(update={"results": Results(**{**self.results.model_dump(), **results})})
 
     def save(self, path: Path) -> None:
         atomic_write(path, self.model_dump_json(indent=1).encode())
@@ -231,13 +290,17 @@ class RunCard(BaseModel):
                 f"run: expected a folder that holds a run, received {path.parent} without run.json"
             ) from None
         except ValueError as error:
-            first = str(error).splitlines()[0]
-            raise RunError(f"{path}: expected a run's passport, received one that does not parse: {first}") from None
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(f"{path}: expected a run's passport, received one that does not parse: {reason}") from None
 
 
 def slug(text: str) -> str:
-    """A name as it may stand in a file name: lower case, digits, "_" and "-"."""
-    return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-") or "images"
+    """A name as it may stand in a file name: lower case, digits, "_" and "-", at most 60 of them."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-") or "images"
+    if len(name) <= LONGEST_SLUG:
+        return name
+    # The end of a long name often tells it from its neighbors; a digest of all of it does so always.
+    return f"{name[: LONGEST_SLUG - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def jsonable(value: Any) -> Any:

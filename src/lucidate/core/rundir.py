@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,37 +39,54 @@ class RunDir:
     def splits(self) -> Path:
         return self.path / "splits.parquet"
 
-    @property
-    def analysis(self) -> Path:
-        return self.path / "analysis"
+    def analysis(self, split: str = "test") -> Path:
+        """Findings about a split; those about the test split, which most readers want, have the plain name."""
+        return self.path / "analysis" if split == "test" else self.path / "analysis" / split
 
-    @property
-    def gallery(self) -> Path:
-        return self.path / "gallery"
+    def gallery(self, split: str = "test") -> Path:
+        """The gallery of a split, named likewise."""
+        return self.path / ("gallery" if split == "test" else f"gallery-{split}")
 
     def predictions(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.parquet"
 
     @classmethod
-    def create(cls, path: Path) -> RunDir:
-        """A new, empty run folder. Raises RunError when something already stands there."""
-        run = cls.free(path)
-        path.mkdir(parents=True, exist_ok=True)
-        return run
-
-    @classmethod
     def free(cls, path: Path) -> RunDir:
-        """The folder if a run may be made in it; creates nothing. Raises RunError otherwise."""
-        if path.exists() and not path.is_dir():
-            raise RunError(f"--out: expected a new or empty folder, received the file {path}")
+        """The folder if something new may be made in it; makes nothing. Raises RunError otherwise."""
         if (path / "run.json").exists():
+            state = "a run" if (path / "weights.safetensors").exists() else "a run whose training did not end"
             raise RunError(
-                f"--out: expected a new or empty folder, received {path}, which already holds a run; "
+                f"--out: expected a new or empty folder, received {path}, which already holds {state}; "
                 "choose another, or delete it first"
             )
         if path.is_dir() and any(path.iterdir()):
             raise RunError(f"--out: expected a new or empty folder, received {path}, which holds other files")
+        standing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        if not standing.is_dir() or not os.access(standing, os.W_OK):
+            what = "not a folder" if not standing.is_dir() else "not writable"
+            raise RunError(f"--out: expected a folder that can be made, received {path}, but {standing} is {what}")
         return cls(path)
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Make the folder and hold its lock; if training ends without weights, remove what was made here.
+
+        Raises RunError when the folder is not free.
+        """
+        self.free(self.path)
+        existed = self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.lock():
+                yield
+        except BaseException:
+            if not self.weights.exists():
+                for made in (self.card, self.splits, self.path / ".lock"):
+                    made.unlink(missing_ok=True)
+                if not existed:
+                    with suppress(OSError):  # somebody put a file there meanwhile: it stays
+                        self.path.rmdir()
+            raise
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -120,16 +137,23 @@ def fresh_path(parent: Path, name: str) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to, a file or a folder; renamed to `path` if nothing is raised.
 
-    A file replaces what stood there; a folder is swapped with it, and the old one is removed last.
+    A file replaces what stood there in one step. A folder takes two: should the second fail, the old one is put back;
+    a process killed between them leaves the old one in the temporary folder beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     target = temporary / path.name
     try:
         yield target
-        if target.is_dir() and path.exists():
-            path.rename(temporary / "replaced")
-        target.replace(path)
+        if not (target.is_dir() and path.exists()):
+            target.replace(path)
+            return
+        path.rename(temporary / "replaced")
+        try:
+            target.replace(path)
+        except BaseException:
+            (temporary / "replaced").rename(path)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

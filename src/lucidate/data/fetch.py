@@ -8,9 +8,8 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter, Silent
@@ -20,6 +19,10 @@ TIMEOUT = 8.0  # seconds without an answer
 RESUMES = 5  # after a transfer that broke off midway; a server that cannot be reached is tried once
 PIECE = 1 << 18  # bytes
 BROKEN = (OSError, http.client.HTTPException)  # what a connection ends in; URLError and TimeoutError are OSErrors
+
+
+class Unreachable(SourceError):
+    """A file that does not come, for want of a network or of a server that has it."""
 
 
 def cache_dir() -> Path:
@@ -44,29 +47,34 @@ def download(
     """Bring `url` to `destination`, with what an earlier try left in `<destination>.part` as its beginning.
 
     sha256: hex digest of the whole file. size: its bytes, where known.
-    Raises ChecksumError for other content, which is deleted; SourceError when it cannot be fetched.
+    Content with another checksum that stands at `destination` is replaced once the right one is here.
+    Where nothing comes, nothing is left: no empty part, lock or folder.
+    Raises ChecksumError for other content, which is deleted; Unreachable when it cannot be fetched; SourceError for a
+    destination that cannot be written to.
     """
     reporter = reporter or Silent()
     if not re.match(r"https?://", url):
         raise SourceError(f"url: expected http:// or https://, received {url!r}")
     part = destination.with_name(destination.name + ".part")
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        lock = part.with_name(part.name + ".lock").open("a")
+        with _folder(destination.parent), _alone(part, reporter):
+            if destination.exists() and file_sha256(destination) == sha256:
+                return destination  # another process brought it while this one waited
+            try:
+                _transfer(url, part, size=size, reporter=reporter)
+                received = file_sha256(part) if _size(part) else "an empty file"
+                if received != sha256:
+                    part.unlink(missing_ok=True)
+                    raise ChecksumError(
+                        f"{url}: expected a file with the SHA-256 checksum {sha256}, received {received}; "
+                        "the bad copy was deleted, so try again or take another mirror"
+                    )
+                part.replace(destination)
+            finally:
+                if not _size(part):
+                    part.unlink(missing_ok=True)
     except OSError as error:
         raise cache_error(destination.parent, error) from None
-    with lock, _alone(lock, part, reporter):
-        if destination.exists() and file_sha256(destination) == sha256:
-            return destination  # another process brought it while this one waited
-        part.open("ab").close()
-        _transfer(url, part, size=size, reporter=reporter)
-        if (received := file_sha256(part)) != sha256:
-            part.unlink()
-            raise ChecksumError(
-                f"{url}: expected a file with the SHA-256 checksum {sha256}, received {received}; "
-                "the bad copy was deleted, so try again or take another mirror"
-            )
-        part.replace(destination)
     return destination
 
 
@@ -74,7 +82,7 @@ def _transfer(url: str, part: Path, *, size: int | None, reporter: Reporter) -> 
     """Fill `part` up to its end, resuming after a broken connection as long as each try brings something."""
     problem: Exception | None = None
     for _ in range(1 + RESUMES):
-        before = part.stat().st_size
+        before = _size(part)
         if size is not None and before >= size:
             return
         try:
@@ -83,20 +91,21 @@ def _transfer(url: str, part: Path, *, size: int | None, reporter: Reporter) -> 
             problem = None
         except urllib.error.HTTPError as error:
             if error.code == 416 and before:  # the part is longer than the file: not of this file
-                part.write_bytes(b"")
+                part.unlink()
                 continue
-            raise SourceError(f"{url}: expected a file, received the answer {error.code} {error.reason}") from None
+            raise Unreachable(f"{url}: expected a file, received the answer {error.code} {error.reason}") from None
         except BROKEN as error:
             problem = error
-        if part.stat().st_size <= before:
+        if _size(part) <= before:
             break
-    reason = getattr(problem, "reason", None) or problem or "a connection that keeps breaking off"
-    raise SourceError(f"{url}: expected a connection, received: {reason}; what came is kept and will be resumed")
+    reason = _reason(problem) if problem else "a connection that keeps breaking off"
+    kept = "; what came is kept and will be resumed" if _size(part) else ""
+    raise Unreachable(f"{url}: expected a connection, received: {reason}{kept}")
 
 
 def _receive(url: str, part: Path, *, size: int | None, reporter: Reporter) -> bool:
     """One connection's worth, appended to `part`. True when the file is complete."""
-    have = part.stat().st_size
+    have = _size(part)
     headers = {"User-Agent": "lucidate", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -107,31 +116,78 @@ def _receive(url: str, part: Path, *, size: int | None, reporter: Reporter) -> b
         done = have if resumed else 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length and length.isdigit() else size
-        with part.open("ab" if resumed else "wb") as file:
-            while piece := response.read(PIECE):
-                try:
-                    file.write(piece)
-                except OSError as error:  # the disk's fault, not the connection's
-                    raise cache_error(part.parent, error) from None
-                done += len(piece)
-                if total is not None:
-                    reporter.advance(f"fetching {part.stem}", min(done, total), total)
-                if size is not None and done > size:
-                    return True  # longer than promised: the checksum will say so
+        if not resumed:
+            with _disk(part):
+                part.unlink(missing_ok=True)
+        while piece := response.read(PIECE):
+            with _disk(part), part.open("ab") as file:
+                file.write(piece)
+            done += len(piece)
+            if total is not None:
+                reporter.advance(f"fetching {part.stem}", min(done, total), total)
+            if size is not None and done > size:
+                return True  # longer than promised: the checksum will say so
     return total is None or done >= total
 
 
+def _size(part: Path) -> int:
+    """Bytes that have come so far."""
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _reason(problem: Exception) -> str:
+    """What a connection ended in, in words: without Python's "[Errno 111]"."""
+    reason = getattr(problem, "reason", None) or problem
+    return str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
+
+
 @contextmanager
-def _alone(lock: IO[str], part: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the download for one process; a second one waits. Where the system has no such lock, none."""
+def _disk(part: Path) -> Iterator[None]:
+    """An OSError in here is the disk's fault, not the connection's."""
+    try:
+        yield
+    except OSError as error:
+        raise cache_error(part.parent, error) from None
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """`folder`, made if need be; of what had to be made, what stays empty is removed again."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty: something came, or another process is at work there
+            for each in new:
+                each.rmdir()
+
+
+@contextmanager
+def _alone(part: Path, reporter: Reporter) -> Iterator[None]:
+    """Hold the download for one process; a second one waits. Where the system has no such lock, none.
+
+    The holder removes the lock's file before it lets go, so whoever waited for it must look whether the file that it
+    now holds still stands, and otherwise begin anew.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        reporter.say(f"waiting for another process that fetches {part.stem}")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    yield  # closing the file releases the lock
+    path = part.with_name(part.name + ".lock")
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)  # the holder may have removed it, empty, too
+        with suppress(FileNotFoundError), path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                reporter.say(f"waiting for another process that fetches {part.stem}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks
+                pass
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                break

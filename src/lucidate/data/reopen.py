@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lucidate.core.errors import ChecksumError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
@@ -9,12 +11,16 @@ from lucidate.data.pack import Pack, open_pack
 
 
 def reopen_pack(card: RunCard, *, reporter: Reporter | None = None) -> Pack:
-    """The packed store that a run was made from. Raises ChecksumError when its source has changed since."""
-    source = card.data["source"]
-    pack = open_pack(source, image_size=card.data["image_size"], reporter=reporter or Silent())
-    if pack.hash != card.data["pack"]:
+    """The packed store that a run was made from: where it lay then, else where its source leads from here.
+
+    Raises ChecksumError when the images have changed since, SourceError when they are gone.
+    """
+    data = card.data
+    source = data.path if data.path and Path(data.path).exists() else data.source
+    pack = open_pack(source, image_size=data.image_size, reporter=reporter or Silent())
+    if pack.hash != data.pack:
         raise ChecksumError(
-            f"data: expected {source} as the run was made from (checksum {card.data['pack'][:12]}), "
+            f"data: expected {source} as the run was made from (checksum {data.pack[:12]}), "
             f"received other images ({pack.hash[:12]}); restore them, or train a new run"
         )
     return pack

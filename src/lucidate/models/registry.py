@@ -36,10 +36,21 @@ def build(recipe: ModelRecipe, num_classes: int) -> nn.Module:
     return function(num_classes, **options)
 
 
-def check(recipe: ModelRecipe) -> None:
-    """Raise what `build` would raise for this recipe, without making the weights."""
-    with torch.device("meta"):
-        build(recipe, 2)
+def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
+    """Raise what building this model and showing it images of `image_size` pixels would raise; makes no weights.
+
+    Raises RecipeError, UnknownNameError.
+    """
+    with torch.device("meta"):  # shapes without values
+        model = build(recipe, 2).eval()
+        try:
+            model(torch.empty(2, 3, image_size, image_size))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise RecipeError(
+                f"model: expected options that suit images of {image_size} pixels, received {recipe.name} with "
+                f"{recipe.options or 'its defaults'}: {reason}; set data.image_size or other options"
+            ) from None
 
 
 def _check(name: str, value: object, hint: Any) -> None:

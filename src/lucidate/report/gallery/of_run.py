@@ -5,42 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 
 from lucidate.analyze.of_run import Analysis, analyze_run
+from lucidate.analyze.wording import count, images, percent
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir
+from lucidate.data.pack import Pack
 from lucidate.report.gallery.site import About, build_gallery
 
 
-def gallery_of_run(run: RunDir, *, split: str = "test", reporter: Reporter | None = None) -> Path:
-    """Analyze a run and write its `gallery/`; returns the landing page."""
+def gallery_of_run(run: RunDir, *, pack: Pack | None = None, reporter: Reporter | None = None) -> Path:
+    """Analyze a run's test split, write its `analysis/` and `gallery/`, and return the landing page.
+
+    pack: the run's images, where they are open already.
+    """
     reporter = reporter or Silent()
-    analysis = analyze_run(run, split=split, reporter=reporter)
+    analysis = analyze_run(run, pack=pack, reporter=reporter)
+    analysis.findings.save(run.analysis())
     about = describe_run(run, analysis)
     return build_gallery(
-        run.gallery, analysis.predictions, analysis.findings, analysis.pack.images, about=about, reporter=reporter
+        run.gallery(), analysis.predictions, analysis.findings, analysis.pack.images, about=about, reporter=reporter
     )
 
 
 def describe_run(run: RunDir, analysis: Analysis) -> About:
     """What a run's passport says, for people."""
     card = RunCard.load(run.card)
-    sizes = ", ".join(f"{count:,} {name}" for name, count in card.split["sizes"].items())
+    sizes = ", ".join(f"{count:,} {name}" for name, count in card.split.sizes.items())
     hardware, results = card.hardware, card.results
-    where = hardware["accelerator"] or f"{hardware['processor']}, {card.threads} threads"
+    where = hardware.get("accelerator") or f"{hardware.get('processor')}, {card.threads} threads"
     facts = [
-        ("Data", f"{card.data['source']}, {card.data['images']:,} images of {card.data['image_size']} pixels"),
-        ("Split", f"{card.split['scheme']}: {sizes}"),
-        ("Model", f"{card.model['name']}, {card.model['parameters']:,} parameters"),
-        ("Training", f"{results['epochs']:.0f} epochs in {_duration(results['train_seconds'])}"),
-        ("Validation accuracy", f"{100 * results['val_accuracy']:.2f} %"),
+        ("Data", f"{card.data.source}, {card.data.images:,} images of {card.data.image_size} pixels"),
+        ("Split", f"{card.split.scheme}: {sizes}"),
+        ("Model", f"{card.model.name}, {card.model.parameters:,} parameters"),
+        ("Training", f"{results.epochs} epochs in {_duration(results.train_seconds)}"),
+        ("Validation accuracy", percent(results.val_accuracy or 0.0)),
         ("Seed", str(card.seed)),
         ("Hardware", where),
-        ("Versions", ", ".join(f"{name} {card.versions[name]}" for name in ("lucidate", "torch", "python"))),
+        ("Versions", ", ".join(f"{name} {card.versions.get(name, '?')}" for name in ("lucidate", "torch", "python"))),
         ("Commit", card.commit[:12] if card.commit else "not from a checkout"),
         ("Command", card.command or "called from Python"),
         ("Made", card.created),
     ]
-    return About(analysis.pack.dataset, card.model["name"], tuple(facts), _notes(analysis))
+    return About(analysis.pack.dataset, card.model.name, tuple(facts), _notes(analysis))
 
 
 def describe_external(analysis: Analysis) -> About:
@@ -48,7 +54,7 @@ def describe_external(analysis: Analysis) -> About:
     pack, predictions = analysis.pack, analysis.predictions
     facts = (
         ("Data", f"{pack.source}, {len(pack):,} images of {pack.image_size} pixels"),
-        ("Predictions", f"{len(predictions):,} of the {predictions.split} images, made elsewhere"),
+        ("Predictions", f"{images(len(predictions), predictions.split)}, predicted elsewhere"),
     )
     return About(pack.dataset, predictions.model, facts, _notes(analysis))
 
@@ -58,11 +64,11 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
     if analysis.findings.accuracy_curve is None:
         notes.append("No training history came with these predictions; --history FILE adds the curves.")
     if aside := len(analysis.pack.set_aside):
-        notes.append(
-            f"{aside} file{'s' if aside > 1 else ''} could not be read and {'are' if aside > 1 else 'is'} left out."
-        )
+        notes.append(f"{count(aside, 'file')} of the source {'was' if aside == 1 else 'were'} set aside.")
     return tuple(notes)
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown time"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
