@@ -46,7 +46,7 @@ def test_statistics_are_those_of_the_training_rows() -> None:
 def test_an_epoch_is_a_function_of_seed_and_epoch_alone() -> None:
     batches = colored_batches(range(90))
     epochs = [
-        torch.cat([images for images, _ in batches.shuffled(seed, epoch, recipe=RECIPE, flips=True)])
+        torch.cat([images for _, (images, _) in batches.shuffled(seed, epoch, recipe=RECIPE, flips=True)])
         for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert torch.equal(epochs[0], epochs[1])
@@ -57,11 +57,13 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_alone() -> None:
 def test_an_epoch_holds_each_row_once_and_never_a_single_image() -> None:
     batches = colored_batches(range(33, 82))  # 49 = 3 × 16 + 1
     assert batches.training_steps == 3
-    sizes = [len(labels) for _, labels in batches.shuffled(0, 0, recipe=AugmentRecipe(), flips=False)]
+    sizes = [len(labels) for _, (_, labels) in batches.shuffled(0, 0, recipe=AugmentRecipe(), flips=False)]
     assert sizes == [16, 16, 16]
     assert sum(len(labels) for _, labels in batches.in_order()) == 49
     whole = colored_batches(range(48))
-    images = torch.cat([images for images, _ in whole.shuffled(0, 3, recipe=AugmentRecipe(flip=False), flips=True)])
+    images = torch.cat(
+        [images for _, (images, _) in whole.shuffled(0, 3, recipe=AugmentRecipe(flip=False), flips=True)]
+    )
     ordered = torch.cat([images for images, _ in whole.in_order()])
     assert torch.equal(images.flatten(1).sum(1).sort().values, ordered.flatten(1).sum(1).sort().values)
 

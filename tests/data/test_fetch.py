@@ -13,7 +13,7 @@ import pytest
 
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Silent
-from lucidate.data.fetch import cache_dir, download
+from lucidate.data.fetch import Unreachable, cache_dir, download
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -79,7 +79,7 @@ def test_download_reports_progress_and_leaves_only_the_file(server, tmp_path):
     assert path.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert seen == sorted(seen)
-    assert not (tmp_path / "new" / "file.bin.part").exists()
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["file.bin"]
 
 
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
@@ -122,7 +122,7 @@ def test_a_file_longer_than_promised_is_refused(server, tmp_path):
 
 def test_a_connection_that_keeps_breaking_ends_in_one_line_and_keeps_the_part(server, tmp_path):
     server.cuts += [1000] * 6
-    with pytest.raises(SourceError, match="keeps breaking off") as caught:
+    with pytest.raises(Unreachable, match="keeps breaking off; what came is kept and will be resumed") as caught:
         download(server.url, tmp_path / "file.bin", sha256=SHA, size=len(CONTENT))
     assert "\n" not in str(caught.value)
     assert len(server.ranges) == 6
@@ -152,7 +152,56 @@ def test_two_at_once_fetch_it_once(server, tmp_path):
         thread.join()
     assert [path.read_bytes() == CONTENT for path in results] == [True] * 3
     assert len(server.ranges) == 1
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == ["f.bin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["f.bin"]
+
+
+def test_where_nothing_comes_nothing_is_left_and_nothing_is_promised(server, closed_url, tmp_path):
+    for url, cuts in ((closed_url, []), (server.url + "x", []), (server.url, [0] * 6)):
+        server.cuts[:] = cuts
+        with pytest.raises(Unreachable) as caught:
+            download(url, tmp_path / "new" / "cache" / "file.bin", sha256=SHA, size=len(CONTENT))
+        assert "resumed" not in str(caught.value)
+        assert "Errno" not in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file.bin.part").write_bytes(b"")
+    with pytest.raises(Unreachable, match=r"received: Connection refused$"):
+        download(closed_url, tmp_path / "file.bin", sha256=SHA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_those_who_wait_for_a_try_that_fails_try_themselves(server, tmp_path):
+    server.cuts += [0]
+    results: list[object] = []
+
+    def work() -> None:
+        try:
+            results.append(download(server.url, tmp_path / "new" / "f.bin", sha256=SHA, size=len(CONTENT)))
+        except Unreachable as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(type(result).__name__ for result in results) == ["PosixPath"] * 3 + ["Unreachable"]
+    assert len(server.ranges) == 2
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["f.bin"]
+
+
+def test_a_wrong_file_in_the_place_is_replaced_only_by_the_right_one(server, closed_url, tmp_path):
+    (tmp_path / "file.bin").write_bytes(b"wrong")
+    with pytest.raises(Unreachable):
+        download(closed_url, tmp_path / "file.bin", sha256=SHA)
+    assert (tmp_path / "file.bin").read_bytes() == b"wrong"
+    assert download(server.url, tmp_path / "file.bin", sha256=SHA).read_bytes() == CONTENT
+
+
+def test_a_part_that_cannot_be_written_is_the_disks_fault(server, tmp_path):
+    (tmp_path / "file.bin.part").mkdir()
+    with pytest.raises(SourceError, match=r"expected a folder that can be written to.*LUCIDATE_CACHE") as caught:
+        download(server.url, tmp_path / "file.bin", sha256=SHA)
+    assert "Errno" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_written_names_the_variable(server, tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +126,8 @@ def test_odd_files_are_set_aside_and_the_rest_is_packed(tmp_path, cache):
         ([(48, 40)], 64),
         ([(48, 48), (32, 32)], 64),
         ([(500, 20)], 64),
+        ([(8, 8)], 8),
+        ([(7, 7)], 32),
     ],
 )
 def test_size_rule(tmp_path, cache, sizes, side):
@@ -238,3 +242,49 @@ def test_a_cache_that_cannot_be_written(folder, tmp_path, monkeypatch):
         assert "\n" not in str(caught.value)
     monkeypatch.setenv("LUCIDATE_CACHE", str(tmp_path / "from-the-environment"))
     assert (tmp_path / "from-the-environment") in open_pack(folder).path.parents
+
+
+@pytest.mark.parametrize("size", [-1, 0, 7, 513, 100_000])
+def test_sizes_that_no_recipe_allows(cache, size):
+    with pytest.raises(SourceError) as caught:
+        open_pack("digits", image_size=size, cache=cache)
+    assert str(caught.value) == f"image_size: expected a side from 8 to 512 pixels, received {size}"
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("noted", ["4", "100000", "", "x"])
+def test_a_note_that_it_cannot_have_written_is_written_anew(folder, cache, noted):
+    first = open_pack(folder, cache=cache)
+    (note,) = cache.rglob("*.side")
+    note.write_text(noted)
+    assert open_pack(folder, cache=cache).path == first.path
+    assert note.read_text() == "32"
+
+
+def test_what_killed_builds_left_is_swept_and_nothing_else(folder, cache):
+    packs = cache / "packs"
+    old, at_work, note, other = (
+        packs / name
+        for name in (
+            ".digits-0123456789abcdef.r3t1v55y",
+            ".pets-0123456789abcdef.abcdefgh",
+            ".pets-0123456789abcdef.side.abcd_123",
+            ".mine",
+        )
+    )
+    ago = time.time() - 2 * 24 * 3600
+    for place in (old, at_work, note, other):
+        (place / "below").mkdir(parents=True)
+        (place / "below" / "images.npy").write_bytes(b"x")
+        for each in (place / "below" / "images.npy", place / "below", place):
+            os.utime(each, (ago, ago))
+    os.utime(at_work / "below" / "images.npy")
+    open_pack(folder, cache=cache)
+    assert [place.exists() for place in (old, at_work, note, other)] == [False, True, False, True]
+
+
+def test_a_long_name_is_packed(tmp_path, cache):
+    long = write_folder(tmp_path / ("pets-" * 43), *make_images(20))
+    pack = open_pack(long, cache=cache)
+    assert len(pack.path.name) < 100
+    assert len(pack.dataset) <= 60

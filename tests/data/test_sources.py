@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from writers import (
     CLASSES,
+    Listener,
     make_images,
     pixels,
     png,
@@ -15,7 +18,9 @@ from writers import (
 )
 
 from lucidate.core.errors import ChecksumError, SourceError
-from lucidate.data.sources import cifar_files, fetch_source, open_source, sources, verify_source
+from lucidate.data.sources import cifar10, cifar_files, fetch_source, open_source, sources, verify_source
+from lucidate.data.sources import source as source_module
+from lucidate.data.sources.source import NamedSource, told
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -123,6 +128,70 @@ def test_cifar10_pins_the_archive_that_it_finds(elsewhere, monkeypatch, forms):
         open_source("cifar10")
     monkeypatch.setattr("lucidate.data.sources.cifar10.PYTHON_PIN", cifar_files.sha256(archive))
     assert len(open_source("cifar10")) == 140
+
+
+def test_fetch_compares_the_checksum_of_a_local_archive(elsewhere, monkeypatch, forms):
+    """Without it, `run` says to fetch again what `fetch` calls fine."""
+    (elsewhere / "data").mkdir()
+    archive = forms["archive"].rename(elsewhere / "data" / "cifar-10-python.tar.gz")
+    with pytest.raises(
+        ChecksumError, match=r"delete data/cifar-10-python\.tar\.gz and run `lucidate data fetch"
+    ) as caught:
+        fetch_source("cifar10")
+    assert "\n" not in str(caught.value)
+    assert archive.exists(), "it is not ours to delete"
+    monkeypatch.setattr(cifar10, "PYTHON_PIN", cifar_files.sha256(archive))
+    assert fetch_source("cifar10").resolve() == archive
+    assert verify_source("cifar10")["official"] is True
+
+
+def test_fetch_replaces_a_bad_archive_in_the_cache(elsewhere, monkeypatch, forms):
+    cached = elsewhere / "cache" / "cifar-10-python.tar.gz"
+    cached.parent.mkdir()
+    cached.write_bytes(b"bad")
+    with pytest.raises(SourceError, match="connect and run"):
+        fetch_source("cifar10")
+
+    def bring(_, destination, **__):
+        return shutil.copy(forms["archive"], destination)
+
+    monkeypatch.setattr(cifar10, "PYTHON_PIN", cifar_files.sha256(forms["archive"]))
+    monkeypatch.setattr(cifar10, "download", bring)
+    listener = Listener()
+    assert fetch_source("cifar10", reporter=listener) == cached
+    assert "is damaged" in listener.said[0]
+    assert len(open_source("cifar10")) == 140
+
+
+def test_a_named_source_needs_no_more_than_what_opens_it(monkeypatch):
+    """Nothing outside a source's own file knows its name."""
+    monkeypatch.setitem(sources._functions, "mine", lambda: NamedSource(open=sources["digits"]().open))
+    assert list(sources) == ["cifar10", "digits", "mine"]
+    assert len(open_source("mine")) == 1797
+    assert fetch_source("mine") is None
+    assert verify_source("mine") == verify_source("digits")
+
+
+def test_what_cannot_be_read_is_told_in_words():
+    for act in (open_source, fetch_source, verify_source):
+        with pytest.raises(SourceError, match=r"File name too long.*check the path") as caught:
+            act("x" * 300)
+        assert "Errno" not in str(caught.value)
+        with pytest.raises(SourceError, match="does not exist"):
+            act("~nobody-of-this-name/pets")
+
+
+def test_word_is_given_only_of_what_takes_more_than_a_moment(monkeypatch):
+    class Counter(Listener):
+        def advance(self, *progress) -> None:
+            self.said.append(progress)
+
+    listener = Counter()
+    assert list(told("abc", "reading", listener)) == ["a", "b", "c"]
+    assert listener.said == []
+    monkeypatch.setattr(source_module, "MOMENT", 0.0)
+    assert list(told("abc", "reading", listener)) == ["a", "b", "c"]
+    assert listener.said == [("reading", done, 3) for done in range(4)]
 
 
 def test_fetch_source(tmp_path):

@@ -9,9 +9,9 @@ import typer
 from lucidate.cli import console
 from lucidate.cli.options import Json
 
-app = typer.Typer(help="Look at, fetch and verify images.", no_args_is_help=True)
+app = typer.Typer(help="Look at, fetch and verify images.\n\nExample: lucidate data info photos/", no_args_is_help=True)
 Source = Annotated[str, typer.Argument(metavar="SRC", help="digits, cifar10, or a path to images.")]
-Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side at which images are packed.")]
+Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side at which images are packed, 8 to 512.")]
 
 
 @app.command()
@@ -53,7 +53,7 @@ def info(source: Source, image_size: Size = None, json: Json = False) -> None:
 
 @app.command()
 def fetch(source: Source, json: Json = False) -> None:
-    """Make sure that a source is on this machine; cifar10 is downloaded and its checksum compared.
+    """Make sure that a source is on this machine; cifar10 is downloaded if need be, and its archive's checksum compared.
 
     Example: lucidate data fetch cifar10
     """

@@ -19,7 +19,7 @@ UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assign
 app = typer.Typer(
     name="lucidate",
     help="Train image classifiers, and see where and why they err.\n\n"
-    "Start with `lucidate demo`; then `lucidate run compact --data FOLDER_OF_IMAGES`.",
+    "Example: lucidate demo, then: lucidate run compact --data FOLDER_OF_IMAGES",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "status", 2))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    if status == 130:  # Typer has met the interrupt before us, and says nothing
+        print("interrupted", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)

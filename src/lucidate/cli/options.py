@@ -19,6 +19,9 @@ Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the run goe
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")
 ]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the training in --out from its last checkpoint, to the same bits.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, last.")]
 Split = Annotated[str, typer.Option(metavar="SPLIT", help="train, validation or test.")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")]

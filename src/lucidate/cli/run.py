@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Set
+from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Resume, Set
 from lucidate.core.progress import Reporter
 from lucidate.core.records import RunCard
 
@@ -18,6 +18,7 @@ def run(
     out: Out = None,
     set_: Set = None,
     device: Device = "auto",
+    resume: Resume = False,
     json: Json = False,
 ) -> None:
     """Train, predict, analyze, and write the gallery.
@@ -25,7 +26,9 @@ def run(
     Example: lucidate run compact --data cifar10 --set train.epochs=5 --out runs/first
     """
     with console.reporter() as reporter:
-        result = main_road(recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter)
+        result = main_road(
+            recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter, resume=resume
+        )
     text = (
         f"validation accuracy {result['val_accuracy']:.4f}, test accuracy {result['test_accuracy']:.4f}, "
         f"{result['seconds']:.0f} s\nrun      {result['run']}\ngallery  {Path(result['gallery']).resolve()}"
@@ -34,18 +37,29 @@ def run(
 
 
 def main_road(
-    recipe: str, *, data: str | None, out: Path | None, overrides: list[str], device: str, reporter: Reporter
+    recipe: str,
+    *,
+    data: str | None,
+    out: Path | None,
+    overrides: list[str],
+    device: str,
+    reporter: Reporter,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Every stage in turn; the object that `--json` prints."""
     start = time.perf_counter()
-    ready = stages.make_ready(recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter)
+    ready = stages.make_ready(
+        recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter, resume=resume
+    )
     folder, pack = ready.run, ready.dataset.pack
-    with folder.claim():
+    with folder.claim(resume=resume):
         stages.train(ready, reporter=reporter)
         from lucidate.predict import predict_run
         from lucidate.report.gallery.of_run import gallery_of_run
 
         for split in ("validation", "test"):
+            if resume and folder.predictions(split).exists():
+                continue  # the test split is opened once
             predict_run(folder, split, pack=pack, device=ready.device, reporter=reporter)
         seconds = round(time.perf_counter() - start, 2)
         card = RunCard.load(folder.card).with_results(seconds=seconds).model_copy(update={"status": "finished"})

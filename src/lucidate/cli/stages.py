@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lucidate.cli.console import say_set_aside
-from lucidate.core.errors import LucidateError
+from lucidate.cli.interrupt import stopping
+from lucidate.core.errors import Interrupted, LucidateError
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, find_recipe, load_recipe
 from lucidate.core.records import RunCard
@@ -32,11 +33,22 @@ class Ready:
 
 
 def make_ready(
-    recipe: str, *, data: str | None, out: Path | None, overrides: list[str], device: str, reporter: Reporter
+    recipe: str,
+    *,
+    data: str | None,
+    out: Path | None,
+    overrides: list[str],
+    device: str,
+    reporter: Reporter,
+    resume: bool = False,
 ) -> Ready:
     """Resolve the recipe, choose the folder, pack and divide the images, and see that the model suits them."""
     resolved = load_recipe(recipe, source=data, overrides=overrides)
-    run = RunDir.free(out or fresh_path(Path("runs"), find_recipe(recipe).stem))
+    if resume and out is None:
+        raise LucidateError("--resume: expected --out with the folder of the run to go on with, received none")
+    run = RunDir(out or fresh_path(Path("runs"), find_recipe(recipe).stem))
+    if not (resume and run.card.exists()):
+        RunDir.free(run.path)
     from lucidate.data.dataset import prepare
     from lucidate.models import check
 
@@ -56,7 +68,21 @@ def train(ready: Ready, *, reporter: Reporter) -> RunCard:
     sizes = ", ".join(f"{count:,} {name}" for name, count in splits.sizes.items())
     reporter.say(f"{pack.dataset}: {len(pack.class_names)} classes, {sizes}; training in {ready.run.path}")
     command = " ".join(["lucidate", *sys.argv[1:]])
-    return fit(ready.recipe, ready.dataset, run=ready.run, device=ready.device, command=command, reporter=reporter)
+    with stopping() as stop:
+        try:
+            return fit(
+                ready.recipe,
+                ready.dataset,
+                run=ready.run,
+                device=ready.device,
+                command=command,
+                reporter=reporter,
+                stop=stop,
+            )
+        except Interrupted as error:
+            options = "" if "--out" in sys.argv else f" --out {ready.run.path}"
+            options += "" if "--resume" in sys.argv else " --resume"
+            raise Interrupted(f"{error}; it is saved, go on with: {command}{options}") from None
 
 
 def find_analysis(

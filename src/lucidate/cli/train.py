@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Set
+from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Resume, Set
 
 
 def train(
@@ -12,6 +12,7 @@ def train(
     out: Out = None,
     set_: Set = None,
     device: Device = "auto",
+    resume: Resume = False,
     json: Json = False,
 ) -> None:
     """Train a model into a run folder. The test split stays sealed.
@@ -19,8 +20,10 @@ def train(
     Example: lucidate train compact --data cifar10 --out runs/compact
     """
     with console.reporter() as reporter:
-        ready = stages.make_ready(recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter)
-        with ready.run.claim():
+        ready = stages.make_ready(
+            recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter, resume=resume
+        )
+        with ready.run.claim(resume=resume):
             results = stages.train(ready, reporter=reporter).results
     result = {"run": str(ready.run.path), **results.model_dump()}
     text = f"validation accuracy {results.val_accuracy:.4f} after {results.epochs} epochs\n{ready.run.path}"

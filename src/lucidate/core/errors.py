@@ -7,14 +7,17 @@
     │   └── UnsafeFileError     a file that tries to do more than hold data
     ├── PredictionsError        a table of predictions that cannot be analyzed
     ├── RunError                a run folder that is missing, taken, unfinished or locked
-    └── UnknownNameError        a name that no registry holds
+    ├── UnknownNameError        a name that no registry holds
+    └── Interrupted             work that was asked to stop, saved so that it can go on; exit status 130
 
 Messages are one sentence: the argument, what was expected, what came, what to do.
 """
 
 
 class LucidateError(Exception):
-    """Base of every error that is the caller's to mend."""
+    """Base of every error that is the caller's to mend. status: of the process that it ends."""
+
+    status = 2
 
 
 class RecipeError(LucidateError):
@@ -43,3 +46,9 @@ class RunError(LucidateError):
 
 class UnknownNameError(LucidateError):
     """A name stands in no registry."""
+
+
+class Interrupted(LucidateError):
+    """Work stopped because it was asked to, after saving what it had."""
+
+    status = 130

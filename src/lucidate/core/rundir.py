@@ -36,6 +36,10 @@ class RunDir:
         return self.path / "history.json"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def splits(self) -> Path:
         return self.path / "splits.parquet"
 
@@ -57,7 +61,7 @@ class RunDir:
             state = "a run" if (path / "weights.safetensors").exists() else "a run whose training did not end"
             raise RunError(
                 f"--out: expected a new or empty folder, received {path}, which already holds {state}; "
-                "choose another, or delete it first"
+                "choose another, delete it first, or go on with it by --resume"
             )
         if path.is_dir() and any(path.iterdir()):
             raise RunError(f"--out: expected a new or empty folder, received {path}, which holds other files")
@@ -68,19 +72,20 @@ class RunDir:
         return cls(path)
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Make the folder and hold its lock; if training ends without weights, remove what was made here.
+    def claim(self, *, resume: bool = False) -> Iterator[None]:
+        """Make the folder and hold its lock; if training ends with neither weights nor checkpoint, clean up.
 
-        Raises RunError when the folder is not free.
+        resume: also accept a folder that holds a run. Raises RunError when the folder is not free.
         """
-        self.free(self.path)
+        if not (resume and self.card.exists()):
+            self.free(self.path)
         existed = self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with self.lock():
                 yield
         except BaseException:
-            if not self.weights.exists():
+            if not self.weights.exists() and not self.checkpoints.exists():
                 for made in (self.card, self.splits, self.path / ".lock"):
                     made.unlink(missing_ok=True)
                 if not existed:
@@ -95,7 +100,8 @@ class RunDir:
             raise RunError(f"run: expected a folder that holds a run (run.json), received {path}")
         if not (path / "weights.safetensors").exists():
             raise RunError(
-                f"run: expected a finished run, received {path}, whose training did not end; delete it and train again"
+                f"run: expected a finished run, received {path}, whose training did not end; "
+                "go on with the command that started it and --resume"
             )
         return cls(path)
 
@@ -164,6 +170,15 @@ def atomic_write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:

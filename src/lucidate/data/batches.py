@@ -54,12 +54,17 @@ class Batches:
         for step in range(len(self)):
             yield self._load(self.rows[step * self.batch_size : (step + 1) * self.batch_size])
 
-    def shuffled(self, seed: int, epoch: int, *, recipe: AugmentRecipe, flips: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """One training epoch: the rows in a new order, augmented; the same for the same (seed, epoch)."""
+    def shuffled(
+        self, seed: int, epoch: int, *, recipe: AugmentRecipe, flips: bool, first: int = 0
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """One training epoch from step `first` on: (step, (images, labels)), the rows in a new order, augmented.
+
+        The same for the same (seed, epoch, step), wherever it starts.
+        """
         order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(self.rows)
-        for step in range(self.training_steps):
+        for step in range(first, self.training_steps):
             images, labels = self._load(order[step * self.batch_size : (step + 1) * self.batch_size])
-            yield augment(images, generator_for(seed, epoch, step), recipe=recipe, flips=flips), labels
+            yield step, (augment(images, generator_for(seed, epoch, step), recipe=recipe, flips=flips), labels)
 
     def _load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True)

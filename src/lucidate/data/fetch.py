@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter, Silent
@@ -168,26 +169,43 @@ def _folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(part: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the download for one process; a second one waits. Where the system has no such lock, none.
-
-    The holder removes the lock's file before it lets go, so whoever waited for it must look whether the file that it
-    now holds still stands, and otherwise begin anew.
-    """
+    """Hold the download for one process; a second one waits. Where the system has no such lock, none."""
     try:
-        import fcntl
+        import fcntl  # noqa: F401
     except ImportError:  # Windows
         yield
         return
     path = part.with_name(part.name + ".lock")
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)  # the holder may have removed it, empty, too
-        with suppress(FileNotFoundError), path.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                reporter.say(f"waiting for another process that fetches {part.stem}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError:  # a file system without locks
-                pass
-            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                break
+    lock: IO[str] | None = None
+    while lock is None:
+        lock = _locked(path, reporter)
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is still held, see `_locked`
+
+
+def _locked(path: Path, reporter: Reporter) -> IO[str] | None:
+    """The lock's file, held; None when its holder removed it meanwhile, so that what is held here is worth nothing."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)  # the holder may have removed it, empty, too
+    try:
+        lock = path.open("a")
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        reporter.say(f"waiting for another process that fetches {path.name.removesuffix('.part.lock')}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        return lock
+    try:
+        if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock
+    except FileNotFoundError:
+        pass
+    lock.close()
+    return None

@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -30,12 +33,17 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.rundir import atomic_path, atomic_write
 from lucidate.data.decode import DecodeError, decode, image_size, resize
 from lucidate.data.fetch import cache_dir, cache_error
-from lucidate.data.sources import open_source
-from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image
+from lucidate.data.sources import find_source, open_source
+from lucidate.data.sources.seen import recall, remember, signature
+from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image, told
 
 PACK_VERSION = 1  # raise it when the same content would give other pixels
+SMALLEST_SIDE, LARGEST_SIDE = 8, 512  # pixels; what a recipe allows: the networks halve three times
 LARGEST_OWN = 96  # pixels; up to here images that agree in size keep it
 COMMON_SIDE = 64  # pixels; what all others are resized to unless a size is asked for
+COMMON_SMALL = 32  # pixels; what images that agree in fewer than 8 are resized to
+STALE = 24 * 3600.0  # seconds without a change, after which a temporary folder belongs to a build that was killed
+LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}(\.side)?\.[a-z0-9_]{8}")  # as `atomic_path` names what is made below
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,45 +84,75 @@ def open_pack(
 ) -> Pack:
     """The packed images of a source, packed now if they are not yet.
 
-    image_size: side in pixels; None keeps the images' own where all are square, agree and are at most 96, else 64.
+    image_size: side in pixels, 8 to 512; None keeps the images' own where all are square, agree and are 8 to 96, takes
+    32 where they agree in less, else 64.
     cache: default `cache_dir()`.
     Raises SourceError for a source that cannot be opened, a class without a readable image, or a cache that cannot
     be written to.
     """
-    if image_size is not None and image_size < 1:
-        raise SourceError(f"image_size: expected a side in pixels, received {image_size}")
+    if image_size is not None and not SMALLEST_SIDE <= image_size <= LARGEST_SIDE:
+        raise SourceError(
+            f"image_size: expected a side from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels, received {image_size}"
+        )
     reporter = reporter or Silent()
-    source = open_source(spec, reporter=reporter)
     packs = (cache or cache_dir()) / "packs"
+    unchanged = signature(find_source(spec))
+    known = recall(spec, unchanged)
+    if known is not None and (side := image_size or _noted_side(known, packs)):
+        folder, key = _place(known, packs, side=side)
+        if pack := _load(folder, known, side=side, key=key):
+            return pack
+    source = open_source(spec, reporter=reporter)
+    remember(spec, unchanged, source)
     side = image_size or _own_side(source, packs, reporter)
-    key = hashlib.sha256(f"{source.fingerprint} {side} {PACK_VERSION}".encode()).hexdigest()
-    folder = packs / f"{source.dataset}-{key[:16]}"
+    folder, key = _place(source, packs, side=side)
     for _ in range(3):  # between building and opening, another process may swap the folder for its own
         if pack := _load(folder, source, side=side, key=key):
             return pack
         _build(folder, source, side=side, key=key, reporter=reporter)
-    raise SourceError(f"cache: expected {folder} to stay in place, but something keeps changing it")
+    raise SourceError(
+        f"cache: expected {folder} to stay in place, but something keeps changing it; try again, or set LUCIDATE_CACHE "
+        "to another folder"
+    )
+
+
+def _place(source: Source, packs: Path, *, side: int) -> tuple[Path, str]:
+    """The folder of a pack and its hash."""
+    key = hashlib.sha256(f"{source.fingerprint} {side} {PACK_VERSION}".encode()).hexdigest()
+    return packs / f"{source.dataset}-{key[:16]}", key
 
 
 def _own_side(source: Source, packs: Path, reporter: Reporter) -> int:
     """The side that the images' own sizes ask for; looked up in their headers once."""
-    note = packs / f"{source.dataset}-{source.fingerprint[:16]}.side"
-    try:
-        return max(1, int(note.read_text()))
-    except (OSError, ValueError):
-        pass
+    if noted := _noted_side(source, packs):
+        return noted
     side = _agreed_side(source, reporter) or COMMON_SIDE
+    if side < SMALLEST_SIDE:
+        side = COMMON_SMALL
     try:
-        atomic_write(note, str(side).encode())
+        atomic_write(_note(source, packs), str(side).encode())
     except OSError as error:
         raise cache_error(packs.parent, error) from None
     return side
 
 
+def _note(source: Source, packs: Path) -> Path:
+    return packs / f"{source.dataset}-{source.fingerprint[:16]}.side"
+
+
+def _noted_side(source: Source, packs: Path) -> int | None:
+    """What `_own_side` found earlier; None where there is no such note, or none that it could have written."""
+    try:
+        side = int(_note(source, packs).read_text())
+    except (OSError, ValueError):
+        return None
+    return side if SMALLEST_SIDE <= side <= LARGEST_OWN else None
+
+
 def _agreed_side(source: Source, reporter: Reporter) -> int | None:
     """The side of all readable images if they are square, equal and small; else None, at the first that is not."""
     agreed: int | None = None
-    for index in range(len(source)):
+    for index in told(range(len(source)), "measuring", reporter):
         content = read_image(source, index)
         size = _size(content)
         if size is not None and size != (agreed, agreed):
@@ -124,8 +162,6 @@ def _agreed_side(source: Source, reporter: Reporter) -> int | None:
             if agreed is not None or size[0] != size[1] or size[0] > LARGEST_OWN:
                 return None
             agreed = size[0]
-        if index % 1000 == 999 or index == len(source) - 1:
-            reporter.advance("measuring", index + 1, len(source))
     return agreed
 
 
@@ -185,6 +221,7 @@ def _load(folder: Path, source: Source, *, side: int, key: str) -> Pack | None:
 def _build(folder: Path, source: Source, *, side: int, key: str, reporter: Reporter) -> None:
     """Pack `source` into `folder`. Raises SourceError."""
     try:
+        _sweep(folder.parent)
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             kept, aside = _write_images(temporary / "images.npy", source, side=side, reporter=reporter)
@@ -209,6 +246,18 @@ def _build(folder: Path, source: Source, *, side: int, key: str, reporter: Repor
         raise cache_error(folder.parent.parent, error) from None
 
 
+def _sweep(packs: Path) -> None:
+    """Remove what killed builds left; one that is at work, even for days, has a file of its own that is younger."""
+    for folder in packs.glob(".*"):
+        if LEFTOVER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+            try:
+                latest = max(each.lstat().st_mtime for each in (folder, *folder.rglob("*")))
+            except OSError:  # another process removes it
+                continue
+            if time.time() - latest > STALE:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def _write_images(
     path: Path, source: Source, *, side: int, reporter: Reporter
 ) -> tuple[NDArray[np.int64], list[SetAside]]:
@@ -219,14 +268,12 @@ def _write_images(
     with path.open("wb") as file:
         _write_header(file, count=len(source), side=side)
         start = file.tell()
-        for index, pixels in enumerate(results):
+        for index, pixels in zip(told(range(len(source)), "packing", reporter), results, strict=True):
             if isinstance(pixels, DecodeError):
                 aside.append(SetAside(source.ids[index], str(pixels)))
             else:
                 file.write(np.ascontiguousarray(pixels).data)
                 kept.append(index)
-            if index % 500 == 499 or index == len(source) - 1:
-                reporter.advance("packing", index + 1, len(source))
         file.seek(0)
         _write_header(file, count=len(kept), side=side)
         if file.tell() != start:  # numpy pads the header so that the count can change; see numpy.lib.format
@@ -254,5 +301,5 @@ def _check_classes(labels: NDArray[np.int64], source: Source, aside: list[SetAsi
         name = source.class_names[empty[0]]
         raise SourceError(
             f"data: expected an image in each class, received {source.spec} with none that can be read in "
-            f"{name!r}{first}"
+            f"{name!r}{first}; replace them, or remove the class"
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lucidate.core import machine
+from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard, jsonable
@@ -18,6 +20,7 @@ from lucidate.data.dataset import Dataset
 from lucidate.models import build, parameter_count, place, save_weights, value_count
 from lucidate.predict.infer import BATCH
 from lucidate.train.loop import train_model
+from lucidate.train.resume import Checkpoints
 
 INITIAL = 2  # keeps the seed of the initial weights apart from those of steps
 
@@ -35,19 +38,59 @@ def fit(
     device: torch.device | None = None,
     command: str = "",
     reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RunCard:
     """Train by the recipe into a folder that the caller has claimed, and return the run's passport.
 
-    The passport stands from the start, with status "training", so that a killed run can be told from a whole one.
-    Raises RunError when the loss diverges; RecipeError for the model's options.
+    Where the folder holds an unfinished training of the same recipe, images and thread count, it goes on from its
+    newest checkpoint, to the same bits; where it holds a finished one, nothing is done. The passport stands from the
+    start, with status "training".
+
+    stop: asked after each step; True saves a checkpoint and raises Interrupted. Raises RunError when the loss
+    diverges or the folder holds another training; RecipeError for the model's options.
     """
     reporter, device = reporter or Silent(), device or default_device()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, INITIAL))
         model = build(recipe.model, len(dataset.pack.class_names))
     place(model, device)
+    card = make_card(recipe, dataset, model, run=run, device=device, command=command)
+    if run.card.exists():
+        card = require_same(RunCard.load(run.card), card)
+        if card.status != "training":
+            return card
+    card.save(run.card)
+    dataset.splits.save(run.splits, dataset.pack.ids)
+    checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
+    history = train_model(
+        model,
+        dataset.batches("train", batch_size=recipe.train.batch_size, device=device),
+        validation=dataset.batches("validation", batch_size=BATCH, device=device),
+        recipe=recipe,
+        flips=dataset.pack.flips,
+        reporter=reporter,
+        checkpoints=checkpoints,
+        stop=stop,
+    )
+    card = card.with_results(
+        val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],
+        epochs=history.epochs,
+        train_seconds=round(sum(history.epoch_seconds), 2),
+    )
+    history.save(run.history)
+    save_weights(model, run.weights)
+    card = card.model_copy(update={"status": "trained"})
+    card.save(run.card)
+    checkpoints.remove()
+    return card
+
+
+def make_card(
+    recipe: Recipe, dataset: Dataset, model: nn.Module, *, run: RunDir, device: torch.device, command: str
+) -> RunCard:
+    """The passport of a training that is about to start."""
     pack, splits = dataset.pack, dataset.splits
-    card = RunCard(
+    return RunCard(
         name=run.path.resolve().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=recipe.seed,
@@ -77,24 +120,28 @@ def fit(
         commit=machine.commit(),
         command=command,
     )
-    card.save(run.card)
-    splits.save(run.splits, pack.ids)
-    start = time.perf_counter()
-    history = train_model(
-        model,
-        dataset.batches("train", batch_size=recipe.train.batch_size, device=device),
-        validation=dataset.batches("validation", batch_size=BATCH, device=device),
-        recipe=recipe,
-        flips=pack.flips,
-        reporter=reporter,
-    )
-    card = card.with_results(
-        val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],
-        epochs=history.epochs,
-        train_seconds=round(time.perf_counter() - start, 2),
-    )
-    history.save(run.history)
-    save_weights(model, run.weights)
-    card = card.model_copy(update={"status": "trained"})
-    card.save(run.card)
-    return card
+
+
+def require_same(old: RunCard, new: RunCard) -> RunCard:
+    """The old passport, if going on from it can end in the same bits. Raises RunError naming what differs."""
+    theirs, ours = old.recipe.model_dump(), new.recipe.model_dump()
+    # Where the images lie may differ, for instance after a move; their hash is compared below.
+    for values in (theirs, ours):
+        del values["data"]["source"]
+    for section, value in ours.items():
+        if theirs[section] != value:
+            raise RunError(
+                f"--resume: expected the recipe that the run was started with, {section} = {theirs[section]}, "
+                f"received {value}; restore it, or choose another --out"
+            )
+    if old.data.pack != new.data.pack:
+        raise RunError(
+            f"--resume: expected the images that the run was started with (checksum {old.data.pack[:12]}), "
+            f"received others ({new.data.pack[:12]}); restore them, or choose another --out"
+        )
+    if old.threads != new.threads:
+        raise RunError(
+            f"--resume: expected {old.threads} threads, as the run was started with, received {new.threads}, which "
+            f"would round sums in another order; set OMP_NUM_THREADS={old.threads}"
+        )
+    return old

@@ -1,19 +1,20 @@
 """From what a user writes after `--data` to images: a registered name, or a path whose content tells what it is.
 
-Adding a named source is one file with `@sources.register("name")`, imported below.
+A named source is one file: its functions in a `NamedSource` under `@sources.register("name")`. Importing this registers
+every source, so a new file is also named in the import below.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.data.decode import DecodeError, decode
-from lucidate.data.sources import cifar10, digits  # noqa: F401 - importing registers them
+from lucidate.data.sources import cifar10 as _cifar10  # noqa: F401  (registers)
+from lucidate.data.sources import digits as _digits  # noqa: F401
 from lucidate.data.sources.cifar_files import (
     ARCHIVE_SUFFIXES,
     find_batches,
@@ -23,7 +24,8 @@ from lucidate.data.sources.cifar_files import (
 )
 from lucidate.data.sources.folder import holds_images, open_folder
 from lucidate.data.sources.parquet import find_tables, open_parquet
-from lucidate.data.sources.source import Content, SetAside, Source, in_order, sources
+from lucidate.data.sources.source import NamedSource, SetAside, Source, reason, sources
+from lucidate.data.sources.verify import check_images, report
 
 __all__ = ["SetAside", "Source", "fetch_source", "open_source", "sources", "verify_source"]
 
@@ -36,59 +38,71 @@ def open_source(spec: str | Path, *, reporter: Reporter | None = None) -> Source
     Raises SourceError.
     """
     reporter = reporter or Silent()
-    try:
-        if isinstance(spec, str) and spec in sources:
-            return sources[spec](reporter)
+    with _legible(spec):
+        if name := named(spec):
+            return name.open(reporter)
         return _open_path(_existing(spec), spec=str(spec), reporter=reporter)
-    except OSError as error:
-        raise SourceError(f"data: expected {KINDS} that can be read, received {spec} ({error})") from None
 
 
 def fetch_source(spec: str | Path, *, reporter: Reporter | None = None) -> Path | None:
-    """Make sure that `spec` is on this machine; its path, or None for one that is embedded. Raises SourceError."""
-    if isinstance(spec, str) and spec == "cifar10":
-        return cifar10.local_copy() or cifar10.fetch_cifar10(reporter or Silent())
-    if isinstance(spec, str) and spec in sources:
-        return None
-    return _existing(spec)
+    """Make sure that `spec` is on this machine, whole where a checksum is known; its path, or None for one embedded.
+
+    Raises SourceError, ChecksumError.
+    """
+    with _legible(spec):
+        if name := named(spec):
+            return name.fetch(reporter or Silent())
+        return _existing(spec)
 
 
 def verify_source(spec: str | Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
     """Read all of a source: an archive against its checksums, anything else by decoding every image.
 
-    Gives dataset, images (how many can be read), classes (names), set_aside (path and reason of each), fingerprint,
-    official (an archive is, to the byte, CIFAR-10's own; None for what has no official form).
+    Gives `verify.report`: dataset, images, classes, set_aside, fingerprint, official.
     Raises ChecksumError for a damaged archive, SourceError for what cannot be opened.
     """
     reporter = reporter or Silent()
-    source = open_source(spec, reporter=reporter)
-    aside = list(source.set_aside)
-    path = cifar10.local_copy() if spec == "cifar10" and isinstance(spec, str) else Path(spec).expanduser()
-    archive = path if path and path.is_file() and _is_archive(path) else None
-    official = is_official(archive) if archive else (False if spec == "cifar10" else None)
-    if not archive:
-        for index, fault in enumerate(in_order(source, _readable)):
-            if isinstance(fault, DecodeError):
-                aside.append(SetAside(source.ids[index], str(fault)))
-            if index % 1000 == 999 or index == len(source) - 1:
-                reporter.advance("verifying", index + 1, len(source))
-    return {
-        "dataset": source.dataset,
-        "images": len(source) - (len(aside) - len(source.set_aside)),
-        "classes": list(source.class_names),
-        "set_aside": [{"path": each.path, "reason": each.reason} for each in aside],
-        "fingerprint": source.fingerprint,
-        "official": official,
-    }
+    with _legible(spec):
+        if name := named(spec):
+            return name.verify(reporter) if name.verify else check_images(name.open(reporter), reporter=reporter)
+        source, path = open_source(spec, reporter=reporter), _existing(spec)
+        if path.is_file() and _is_archive(path):
+            return report(source, official=is_official(path))
+        return check_images(source, reporter=reporter)
 
 
-def _readable(content: Content) -> None:
-    if not isinstance(content, np.ndarray):
-        decode(content, size=None)
+def find_source(spec: str | Path) -> Path | None:
+    """Where `spec` lies on this machine, unread; None for what is embedded or not there."""
+    try:
+        if name := named(spec):
+            return name.find()
+        path = Path(spec).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # opening it will say so
+        return None
+
+
+def named(spec: str | Path) -> NamedSource | None:
+    """What is registered under `spec`; None for a path."""
+    return sources[spec]() if isinstance(spec, str) and spec in sources else None
+
+
+@contextmanager
+def _legible(spec: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            f"data: expected {KINDS} that can be read, received {spec} ({reason(error, about=spec)}); "
+            "check the path and its permissions"
+        ) from None
 
 
 def _existing(spec: str | Path) -> Path:
-    path = Path(spec).expanduser()
+    try:
+        path = Path(spec).expanduser()
+    except RuntimeError:  # "~somebody" who is not known here
+        path = Path(spec)
     if not str(spec) or not path.exists():
         raise SourceError(
             f"data: expected a name ({', '.join(sources)}) or an existing path, received {str(spec)!r}, "

@@ -92,8 +92,8 @@ def is_official(path: Path) -> bool:
 
 def _altered(path: Path, pin: str, received: str) -> ChecksumError:
     return ChecksumError(
-        f"{path}: expected CIFAR-10's archive with the SHA-256 checksum {pin}, received {received}; fetch it again, "
-        "or extract it and give the folder, which is read without this check"
+        f"{path}: expected CIFAR-10's archive with the SHA-256 checksum {pin}, received {received}; delete it "
+        "and run `lucidate data fetch cifar10`, or extract it and give the folder, which is read without this check"
     )
 
 
@@ -129,7 +129,7 @@ def _members(path: Path) -> dict[str, bytes]:
     except (EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile, ValueError) as error:
         raise ChecksumError(
             f"{path}: expected a whole archive, received one whose checksum or structure is broken ({error}); "
-            "fetch it again"
+            "delete it and fetch it again"
         ) from None
     return files
 

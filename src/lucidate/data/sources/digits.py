@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.core.progress import Reporter
-from lucidate.data.sources.source import Source, sources
+from lucidate.data.sources.source import NamedSource, Source, sources
 
 
 @sources.register("digits")
+def digits() -> NamedSource:
+    """Embedded."""
+    return NamedSource(open=open_digits)
+
+
 def open_digits(reporter: Reporter) -> Source:  # noqa: ARG001 - every named source takes one
     """8×8 pixels; the scans' 17 gray levels (0..16) are spread over 0..255, in three equal channels."""
     table = _table()

@@ -20,6 +20,7 @@ from lucidate.data.sources.source import (
     Source,
     dataset_name,
     given_splits,
+    told,
 )
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
@@ -48,7 +49,10 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
         raise SourceError(f"data: expected {LAYOUT}, received {path}, which holds {what}")
     classes = sorted({Path(each).parts[depth] for each in kept})
     if empty := sorted(_class_folders(path, splits) - set(classes)):
-        raise SourceError(f"data: expected images in each class's folder, received {path} with none in {empty[0]!r}")
+        raise SourceError(
+            f"data: expected images in each class's folder, received {path} with none in {empty[0]!r}; "
+            "add some, or remove that folder"
+        )
     if len(classes) < 2:
         raise SourceError(f"data: expected at least two class sub-folders in {path}, received one ({classes[0]!r})")
     split_of = [SPLIT_NAMES[Path(each).parts[0].lower()] if splits else "" for each in kept]
@@ -156,18 +160,17 @@ def _check_test_classes(class_of: list[str], given: list[str], path: Path) -> No
     tested = {name for name, split in zip(class_of, given, strict=True) if split == "test"}
     if only := sorted(tested - trained):
         raise SourceError(
-            f"data: expected each class of test in train too, received {path} with {only[0]!r} in test only"
+            f"data: expected each class of test in train too, received {path} with {only[0]!r} in test only; "
+            "add images of it to train, or remove it from test"
         )
 
 
 def _fingerprint(path: Path, kept: list[str], reporter: Reporter) -> str:
     digest = hashlib.sha256(b"folder")
-    for number, each in enumerate(kept, 1):
+    for each in told(kept, "reading", reporter):
         try:
             content = sha256(path / each)
         except OSError:
             content = "unreadable"  # it will be set aside with the reason when it is read
         digest.update(f"{each}\0{content}\n".encode())
-        if number % 1000 == 0 or number == len(kept):
-            reporter.advance("hashing", number, len(kept))
     return digest.hexdigest()

@@ -26,7 +26,7 @@ from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.rundir import sha256
 from lucidate.data.decode import DecodeError
-from lucidate.data.sources.source import SPLIT_NAMES, Source, check_class_names, dataset_name, given_splits
+from lucidate.data.sources.source import SPLIT_NAMES, Source, check_class_names, dataset_name, given_splits, told
 
 SPLIT = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 ORDER = ("train", "val", "test", "")  # images of train come first, as in CIFAR's own batches
@@ -74,7 +74,7 @@ def open_parquet(path: Path, *, spec: str, reporter: Reporter) -> Source:
         count = sum(len(table.labels) for table in tables if table.split == split)
         ids += [f"{split}/{number:05d}" if split else f"{number:05d}" for number in range(count)]
     digest = hashlib.sha256(b"parquet")
-    for table in tables:
+    for table in told(tables, "reading", reporter):
         digest.update(f"{table.path.relative_to(root).as_posix()}\0{sha256(table.path)}\n".encode())
     return Source(
         dataset=dataset_name(path),
@@ -200,5 +200,9 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> SourceError:
-    first = (str(error).splitlines() or ["unknown"])[0]
-    return SourceError(f"{path}: expected a Parquet table, received one that is damaged or another file ({first:.120})")
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first = (text.splitlines() or ["unknown"])[0]
+    return SourceError(
+        f"{path}: expected a Parquet table, received one that is damaged or another file ({first:.120}); "
+        "write it again, or remove it"
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ T = TypeVar("T")
 Content = bytes | NDArray[np.uint8]  # an encoded file, or pixels (H, W, 3)
 
 MAX_FILE_BYTES = 1 << 30  # no image of allowed size needs more; keeps a stray film out of memory
+MOMENT = 0.5  # seconds of work that need no word, and between two words
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 8 << 20  # a chunk ends at whichever comes first, so large photos do not pile up in memory
 SPLIT_NAMES = {
@@ -69,7 +71,47 @@ class Source:
         return len(self.ids)
 
 
-sources: Registry[Callable[[Reporter], Source]] = Registry("data")
+def _nothing(*_: Reporter) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """What can be done with a source that has a name; one that is embedded needs no more than `open`.
+
+    open: its images. find: where a copy lies on this machine, unread. fetch: that copy, checked, or a new one; None
+    where there is nothing to fetch. verify: the report of `verify_source`; None decodes every image.
+    """
+
+    open: Callable[[Reporter], Source]
+    find: Callable[[], Path | None] = _nothing
+    fetch: Callable[[Reporter], Path | None] = _nothing
+    verify: Callable[[Reporter], dict[str, Any]] | None = None
+
+
+sources: Registry[Callable[[], NamedSource]] = Registry("data")
+
+
+def reason(error: OSError, *, about: str | Path) -> str:
+    """What the system says, in words: "Permission denied: /data/cat", without Python's "[Errno 13]".
+
+    about: what the sentence names already.
+    """
+    words = error.strerror or str(error) or type(error).__name__
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(about)
+    return words if place == str(about) else f"{words}: {place}"
+
+
+def told(items: Sequence[T], task: str, reporter: Reporter) -> Iterator[T]:
+    """The items one by one, with word of how far it is where that takes more than a moment."""
+    last, silent = time.monotonic(), True
+    for done, item in enumerate(items):
+        if (now := time.monotonic()) - last >= MOMENT:
+            last, silent = now, False
+            reporter.advance(task, done, len(items))
+        yield item
+    if not silent:
+        reporter.advance(task, len(items), len(items))
 
 
 def dataset_name(path: Path) -> str:

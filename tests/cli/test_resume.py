@@ -1,0 +1,117 @@
+"""Killing and stopping the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lucidate.core.rundir import RunDir
+
+TRAIN = [sys.executable, "-m", "lucidate", "train", "digits", "--set", "train.epochs=24", "--set", "model.dense=32"]
+
+
+def start(out: Path, *options: str, threads: str = "2") -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    command = [*TRAIN, "--out", str(out), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """(status, standard error) once it has ended."""
+    log = process.communicate()[1]
+    return process.returncode, log
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until something stands at `path`, or the process has ended."""
+    for _ in range(1200):
+        if path.exists() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never came")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A training that nobody interrupted."""
+    run = RunDir(tmp_path_factory.mktemp("whole") / "run")
+    assert end(start(run.path))[0] == 0
+    return run
+
+
+def assert_same(ours: RunDir, theirs: RunDir) -> None:
+    assert ours.weights.read_bytes() == theirs.weights.read_bytes()
+    histories = [json.loads(run.history.read_text()) for run in (ours, theirs)]
+    for history in histories:
+        del history["epoch_seconds"]
+    assert histories[0] == histories[1]
+    assert not ours.checkpoints.exists()  # their work is done
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(tmp_path: Path, whole: RunDir) -> None:
+    run, generator, kills = RunDir(tmp_path / "run"), random.Random(0), 0
+    for _ in range(3):
+        process = start(run.path, "--resume")
+        wait_for(run.card, process)
+        time.sleep(generator.uniform(0.3, 2.5))
+        process.kill()
+        kills += end(process)[0] == -signal.SIGKILL
+    assert kills
+    assert end(start(run.path, "--resume"))[0] == 0
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(tmp_path: Path, whole: RunDir, number: signal.Signals) -> None:
+    run = RunDir(tmp_path / "run")
+    process = start(run.path)
+    wait_for(run.checkpoints, process)
+    process.send_signal(number)
+    status, log = end(process)
+    assert status == 130
+    last = log.splitlines()[-1]
+    assert "interrupted after step" in last
+    assert last.endswith("--resume")
+    assert len(list(run.checkpoints.iterdir())) >= 1
+    # Without the word it is not touched; another recipe, other images or another thread count do not fit.
+    for options, threads, words in (
+        ([], "2", "already holds a run whose training did not end"),
+        (["--resume", "--set", "train.lr=0.5"], "2", "expected the recipe that the run was started with"),
+        (["--resume", "--set", "data.image_size=16"], "2", "expected the recipe"),
+        (["--resume"], "1", "set OMP_NUM_THREADS=2"),
+    ):
+        status, log = end(start(run.path, *options, threads=threads))
+        assert status == 2
+        assert words in log
+    status, log = end(start(run.path, "--resume"))
+    assert status == 0
+    assert "resumed at epoch" in log
+    assert_same(run, whole)
+
+
+def test_a_second_trainer_in_the_folder_is_refused(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    first = start(run.path)
+    wait_for(run.checkpoints, first)
+    status, log = end(start(run.path, "--resume"))
+    first.kill()
+    end(first)
+    assert status == 2
+    assert f"process {first.pid} is writing" in log
+    assert run.card.exists()
+
+
+def test_a_finished_training_is_not_repeated(whole: RunDir) -> None:
+    before = whole.weights.stat().st_mtime_ns
+    status, log = end(start(whole.path, "--resume"))
+    assert status == 0
+    assert "epoch" not in log
+    assert whole.weights.stat().st_mtime_ns == before
