@@ -17,7 +17,7 @@ from lucidate.core.recipe import Recipe, apply_override, load_recipe, make_recip
         ("train.lr=nan", "train.lr", "expected a finite number, received nan"),
         ("train.epochs=2.5", "train.epochs", "expected a valid integer, received 2.5"),
         ("train.epochs=true", "train.epochs", "received True"),
-        ("augment.flip=maybe", "augment.flip", "expected 'auto', true or false, received 'maybe'"),
+        ("augment.flip=maybe", "augment.flip", "true or false, received 'maybe'"),
         ("data.split=random", "data.split", "expected 'official' or '80-10-10', received 'random'"),
         ("train=3", "train", "expected a section such as [train], received 3"),
     ],

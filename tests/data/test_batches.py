@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from fakes import colored_batches, colored_images
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import AugmentRecipe
-from lucidate.data.augment import augment, flip_horizontally, transform_affinely
+from lucidate.data.augment import augment, flip_horizontally, transform_affinely, translate
 from lucidate.data.batches import derived_seed, generator_for
 from lucidate.data.preprocess import Preprocess, fit_preprocess
 
@@ -95,6 +96,32 @@ def test_flips_mirror_about_half_of_the_images() -> None:
     untouched = (flipped == images).flatten(1).all(1)
     assert (mirrored ^ untouched).all()
     assert 420 < int(mirrored.sum()) < 580
+
+
+def test_translation_is_a_crop_of_the_reflected_image() -> None:
+    images = torch.rand(50, 3, 12, 10)
+    moved = translate(images, generator_for(4), pixels=2)
+    padded = functional.pad(images, (2, 2, 2, 2), mode="reflect")
+    crops = torch.stack([padded[:, :, y : y + 12, x : x + 10] for y in range(5) for x in range(5)])
+    matches = (crops == moved).flatten(2).all(2)
+    assert (matches.sum(0) == 1).all()  # each image is exactly one of the 25
+    assert matches.any(1).sum() > 15  # and most of the 25 occur
+
+
+def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
+    batches, recipe = colored_batches(range(90)), AugmentRecipe(flip="alternating")
+    ordered = torch.cat([images for images, _ in batches.in_order()])
+    seen: dict[int, set[bool]] = {row: set() for row in range(90)}
+    for epoch in (3, 4):
+        shown = torch.cat([images for _, (images, _) in batches.shuffled(0, epoch, recipe=recipe, flips=True)])
+        for image in shown:
+            plain = (ordered == image).flatten(1).all(1).nonzero()
+            mirrored = (ordered == image.flip(2)).flatten(1).all(1).nonzero()
+            row, side = (plain, False) if len(plain) else (mirrored, True)
+            seen[int(row)].add(side)
+    assert all(sides == {False, True} for sides in seen.values())
+    unflipped = torch.cat([images for _, (images, _) in batches.shuffled(0, 3, recipe=recipe, flips=False)])
+    assert all((ordered == image).flatten(1).all(1).any() for image in unflipped)
 
 
 def test_rotation_zoom_and_shift_move_the_center_as_asked() -> None:

@@ -23,13 +23,14 @@ def test_the_compact_cnn_is_the_one_described() -> None:
 
 
 @pytest.mark.parametrize("name", list(models))
-@pytest.mark.parametrize(("side", "classes"), [(8, 2), (32, 10), (33, 100)])
+@pytest.mark.parametrize(("side", "classes"), [(24, 2), (32, 10), (33, 100)])
 def test_every_model_gives_logits_and_gradients(name: str, side: int, classes: int) -> None:
     model = build(ModelRecipe(name=name), classes)
     logits = model(torch.randn(3, 3, side, side))
     assert logits.shape == (3, classes)
     logits.logsumexp(1).sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    learned = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learned)
 
 
 @pytest.mark.parametrize(

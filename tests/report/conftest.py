@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ class Case:
         return build_gallery(folder, self.predictions, self.findings, self.pixels, about=ABOUT)
 
 
+@cache
 def make_case(
     classes: int,
     images: int,
@@ -76,6 +78,12 @@ def hostile_case() -> Case:
 @pytest.fixture(scope="session")
 def hostile_gallery(hostile_case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hostile_case.build(tmp_path_factory.mktemp("hostile") / "gallery").parent
+
+
+@pytest.fixture(scope="session")
+def perfect_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a model that makes no mistake, without a training history."""
+    return make_case(4, 80, perfect=True, history=False).build(tmp_path_factory.mktemp("perfect") / "gallery").parent
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,10 @@ class Tab:
 
     def open(self, name: str) -> Any:
         self.page.goto((self.root / name).as_uri())
-        if name != "index.html":
+        if name == "index.html":  # its pictures come when they are scrolled to; here at once
+            self.page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+            self.page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth)")
+        else:
             self.page.wait_for_selector("#plot svg.main-svg")
         return self.page
 
@@ -67,11 +70,20 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+@pytest.fixture(scope="module")
+def context(browser: Any) -> Iterator[Any]:
+    """One for all tests, so that scripts stay compiled; what a page stored is forgotten after each."""
+    opened = browser.new_context(offline=True, viewport=WIDE, color_scheme="light")
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def tab(browser: Any, gallery: Path) -> Iterator[Tab]:
-    context = browser.new_context(offline=True, viewport=WIDE, color_scheme="light")
-    yield Tab(context, gallery)
-    context.close()
+def tab(context: Any, gallery: Path) -> Iterator[Tab]:
+    opened = Tab(context, gallery)
+    yield opened
+    opened.page.evaluate("localStorage.clear()")
+    opened.page.close()
 
 
 def overflow(page: Any) -> int:
@@ -108,8 +120,6 @@ def test_every_page_draws_its_figure_and_fits_a_phone(tab: Tab) -> None:
 def test_the_first_page_fits_a_phone_and_loads_its_pictures(tab: Tab) -> None:
     page = tab.open("index.html")
     assert page.locator("a.card").count() == 13
-    page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
-    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert overflow(page) <= 0
     page.set_viewport_size(PHONE)
     page.wait_for_function("window.innerWidth === 360")
@@ -197,8 +207,7 @@ def test_arrow_keys_turn_the_pages(tab: Tab) -> None:
     tab.check()
 
 
-def test_hostile_names_are_shown_and_never_run(browser: Any, hostile_gallery: Path) -> None:
-    context = browser.new_context(offline=True, viewport=WIDE)
+def test_hostile_names_are_shown_and_never_run(context: Any, hostile_gallery: Path) -> None:
     tab = Tab(context, hostile_gallery)
     tab.open("index.html")
     for name in ("shapes_confusion_matrix", "examples_per_class", "shapes_misclassification_grid"):
@@ -207,4 +216,48 @@ def test_hostile_names_are_shown_and_never_run(browser: Any, hostile_gallery: Pa
     page.get_by_role("button", name="Look closer").click()
     assert '<b>x</b> & "$y$" <script>alert(1)</script>' in page.locator("dialog").inner_text()
     tab.check()
-    context.close()
+    tab.page.close()
+
+
+def test_where_nothing_is_to_show_the_card_is_calm(context: Any, perfect_gallery: Path) -> None:
+    tab = Tab(context, perfect_gallery)
+    for name in ("shapes_misclassification_grid", "shapes_top_confusions"):
+        page = tab.open(f"docs/{name}.html")
+        box = page.locator("#plot svg.main-svg").first.bounding_box()
+        card = page.locator(".figure").bounding_box()
+        assert card["width"] - 60 < box["width"] < card["width"]
+        assert box["height"] <= 260
+        assert page.locator(".modebar").count() == 0
+        assert page.locator("details").count() == 0
+    tab.check()
+    tab.page.close()
+
+
+def test_counts_and_shares_have_ticks_of_their_own(tab: Tab) -> None:
+    page = tab.open("docs/shapes_confidence_hist.html")
+
+    def labels() -> list[str]:
+        return page.locator("#plot .ytick text").all_text_contents()
+
+    shares = labels()
+    assert all(label.endswith("%") for label in shares)
+    page.get_by_role("button", name="Count").click()
+    page.wait_for_function("!document.querySelector('#plot .ytick text').textContent.endsWith('%')")
+    assert all(label.replace(",", "").isdigit() for label in labels())
+    page.get_by_role("button", name="Share of group").click()
+    page.wait_for_function("document.querySelector('#plot .ytick text').textContent.endsWith('%')")
+    assert labels() == shares
+    tab.check()
+
+
+def test_what_a_phone_cuts_off_is_hinted_at(tab: Tab) -> None:
+    page = tab.open("docs/shapes_misclassification_grid.html")
+    assert page.locator("#swipe").is_hidden()
+    page.set_viewport_size(PHONE)
+    page.wait_for_selector("#swipe", state="visible")
+    page.wait_for_selector(".scroller.more")
+    page.evaluate("document.getElementById('scroller').scrollLeft = 5000")
+    page.wait_for_selector("#scroller:not(.more)")
+    tab.open("docs/shapes_confusion_matrix.html")  # ten classes fit
+    assert page.locator("#swipe").is_hidden()
+    tab.check()

@@ -13,14 +13,15 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from lucidate.report import theme
-from lucidate.report.figures import FIGURES, FigureEntry
+from lucidate.analyze.curves import TrainingCurve
+from lucidate.report import theme, ticks
+from lucidate.report.figures import FIGURES, FigureEntry, confusion_matrix, curves, tile_grid
 from lucidate.report.sheets import Sheet, make_sheet
 
 CASES = {
     "ten classes": (10, 600, {}),
     "two classes": (2, 200, {}),
-    "sixty classes": (60, 1200, {}),
+    "forty classes": (40, 1200, {}),
     "no errors": (5, 200, {"perfect": True}),
     "fewer images than classes": (12, 8, {}),
     "one image": (2, 1, {}),
@@ -48,6 +49,7 @@ def test_every_figure_draws_in_both_libraries(name: str, case: Callable[..., Any
         json.dumps(figure.to_plotly_json(), allow_nan=False)  # no NaN, no NumPy array, no base64
         assert figure.layout.height > 100
         still = entry.still(info, sheet)
+        still.set_dpi(50)  # that it draws is the question, not how it looks
         FigureCanvasAgg(still).draw()
         assert still.get_size_inches()[0] == theme.PNG_WIDTH
     assert dict(mpl.rcParams) == before
@@ -73,6 +75,54 @@ def test_confusion_matrix_cells_carry_their_pair_of_classes(case: Callable[..., 
         assert wrong.text[true][predicted] == (f"{counts[true, predicted]:,}" if counts[true, predicted] else "")
     assert wrong.z[3][3] is None
     assert f"{counts[3, 3]} of {counts[3].sum()} images of" in right.hovertext[3][3]
+
+
+def test_one_error_of_many_is_paler_than_a_lost_class(case: Callable[..., Any]) -> None:
+    shares = case(10, 600).findings.confusion_matrix
+    perfect = case(5, 200, perfect=True).findings.confusion_matrix
+    errors = shares.normalized[~np.eye(10, dtype=bool)]
+    assert confusion_matrix.top_of_errors(shares) == errors.max() > 0.05
+    assert confusion_matrix.top_of_errors(perfect) == 0.05
+    assert "vermilion is wrong, darkest at 5.0 %" in confusion_matrix.note(perfect)
+
+
+@pytest.mark.parametrize("top", [1, 3, 7, 12, 18, 90, 5000])
+def test_ticks_of_counts_are_whole_and_differ(top: int) -> None:
+    _, axes = theme.axes("")
+    axes.set_xlim(0, 1.16 * top)
+    ticks.whole_ticks(axes.xaxis)
+    shown = axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks().tolist())
+    assert len(set(shown)) == len(shown) > 1
+    assert [int(text.replace(",", "")) for text in shown] == axes.get_xticks().tolist()
+    assert ticks.whole_axis(top).get("dtick", 1) % 1 == 0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.52, 0.56), (0.9851, 0.9874), (0.5, 0.5003)])
+def test_ticks_of_shares_say_what_they_are(low: float, high: float) -> None:
+    _, axes = theme.axes("")
+    axes.set_ylim(low, high)
+    ticks.share_ticks(axes.yaxis)
+    values = axes.get_yticks().tolist()
+    shown = axes.yaxis.get_major_formatter().format_ticks(values)
+    assert len(set(shown)) == len(shown) > 1
+    np.testing.assert_allclose([float(text.rstrip("%")) / 100 for text in shown], values, atol=1e-9)
+
+
+@pytest.mark.parametrize("values", [(0.98,), (1.0,), (0.0, 0.0), (0.531, 0.537, 0.5352), (0.2, 0.9, 1.0)])
+def test_an_accuracy_curve_stays_near_its_values(values: tuple[float, ...]) -> None:
+    info = TrainingCurve("accuracy", values, values)
+    figure = curves.draw_plotly(info)
+    low, high = figure.layout.yaxis.range
+    assert -0.03 < low < min(values)
+    assert max(values) < high < 1.03
+    assert figure.layout.xaxis.dtick == 1
+    assert curves.draw_matplotlib(info).axes[0].get_ylim() == pytest.approx((low, high))
+
+
+def test_captions_keep_the_percentage_that_hovering_tells() -> None:
+    assert tile_grid._caption("→ automobile", "13.5 %") == "→ automobile 13.5 %"
+    assert tile_grid._caption("→ a class with a long name", "13.5 %") == "→ a cla…name 13.5 %"
+    assert tile_grid._caption("", "99.9 %") == "99.9 %"
 
 
 def test_text_from_elsewhere_is_escaped() -> None:

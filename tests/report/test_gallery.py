@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from lucidate.core.errors import PredictionsError
+from lucidate.report.figures import confusion_matrix
 from lucidate.report.gallery import stills
+from lucidate.report.gallery.pages import Card, figure_page
+from lucidate.report.gallery.tables import Table
+from lucidate.report.sheets import make_sheet
 
 NAMES = [
     "class_distribution",
@@ -50,7 +55,7 @@ class Reader(HTMLParser):
             self.links += re.findall(r"url\(([^)]*)\)", style or "")
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += data.replace("\N{NO-BREAK SPACE}%", " %")
 
 
 def pages(gallery: Path) -> list[Path]:
@@ -74,14 +79,15 @@ def test_thirteen_pages_and_pictures(gallery: Path) -> None:
 def test_pictures_are_sharp_and_small(gallery: Path) -> None:
     for picture in (gallery / "plots").iterdir():
         with Image.open(picture) as image:
-            assert image.width >= 1500
+            assert image.width == 1600
             assert image.mode == "P"
             assert not image.info.get("Software")
+            assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
 
 
 def test_the_whole_folder_stays_small(gallery: Path) -> None:
     sizes = {path: path.stat().st_size for path in gallery.rglob("*") if path.is_file()}
-    assert sum(sizes.values()) <= 9 * MEGABYTE
+    assert sum(sizes.values()) <= 8.2 * MEGABYTE
     assert len([path for path in sizes if path.name == "plotly.min.js"]) == 1
 
 
@@ -180,7 +186,7 @@ def test_the_same_input_gives_the_same_bytes(hostile_gallery: Path, hostile_case
 
 
 def test_a_failure_leaves_the_old_gallery(hostile_case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
+    def fail(_: object, *, photographs: bool) -> None:  # noqa: ARG001 (the name is called)
         raise OSError("disk full")
 
     monkeypatch.setattr(stills, "png", fail)
@@ -199,11 +205,39 @@ def test_pixels_that_are_not_the_images_are_refused(hostile_case: Any, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_without_history_and_without_errors(case: Any, tmp_path: Path) -> None:
-    index = case(4, 80, perfect=True, history=False).build(tmp_path / "gallery")
-    names = {page.stem for page in (tmp_path / "gallery/docs").iterdir()}
+def test_without_history_and_without_errors(perfect_gallery: Path) -> None:
+    index = perfect_gallery / "index.html"
+    names = {page.stem for page in (perfect_gallery / "docs").iterdir()}
     assert names == set(NAMES) - {"shapes_acc", "shapes_loss"}
     page = Reader(index)
     assert "There is no wrong prediction." in page.text
     assert "Its surest mistakes" not in page.text
     assert all((index.parent / link).exists() for link in page.links if not link.startswith(("data:", "#")))
+
+
+def test_a_percent_sign_stays_with_its_number(gallery: Path) -> None:
+    for page in pages(gallery):
+        body = page.read_text(encoding="utf-8").partition("<main")[2]
+        shown = re.sub(r"<[^>]*>", "", body)  # attributes may keep plain spaces
+        assert not re.search(r"\d %", shown), page.name
+
+
+def test_the_matrix_says_how_its_colors_are_read(gallery: Path, large_case: Any) -> None:
+    note = confusion_matrix.note(large_case.findings.confusion_matrix)
+    assert note in Reader(gallery / "docs/shapes_confusion_matrix.html").text
+
+
+@pytest.mark.parametrize(
+    ("side", "words"),
+    [(32, "enlarged from 32×32"), (96, "as they are stored, in 96×96"), (128, "reduced from 128×128")],
+)
+def test_a_grid_says_how_its_images_were_scaled(side: int, words: str) -> None:
+    one = np.array([0])
+    pixels = np.zeros((1, side, side, 3), dtype=np.uint8)
+    sheet = make_sheet(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
+    card = Card("a", "A", "G", "H", "grid", "misclassified", (1600, 900), sheet=sheet, left_out=1)
+    page = figure_page([card], 0, tables=[Table("A", "a", pd.DataFrame({"x": [0.99996]}))], about_title="t")
+    assert f"Shown {words}" in page
+    assert "1 more is in the table" in page
+    assert "<span>1 row</span>" in page
+    assert "0.9999" in page

@@ -57,7 +57,7 @@ def assert_same(ours: tuple[TwoLayers, History], theirs: tuple[TwoLayers, Histor
         assert getattr(ours[1], name) == getattr(theirs[1], name), name
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "muon"])
 @pytest.mark.parametrize("stops", [[1], [STEPS], [STEPS + 2], [3, 1, STEPS, 2, 5]])
 def test_any_interruptions_end_in_the_same_bits(tmp_path: Path, optimizer: str, stops: list[int]) -> None:
     whole = train(None, optimizer=optimizer)

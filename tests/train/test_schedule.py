@@ -32,6 +32,14 @@ def test_cosine_is_torchs() -> None:
         scheduler.step()
 
 
+def test_linear_falls_to_zero_after_warmup() -> None:
+    recipe = TrainRecipe(epochs=5, lr=2.0, schedule="linear", warmup_epochs=1)
+    assert rate(recipe, 4) == pytest.approx(1.0)
+    assert rate(recipe, 10) == pytest.approx(2.0)
+    assert rate(recipe, 30) == pytest.approx(1.0)
+    assert rate(recipe, 49) == pytest.approx(0.05)
+
+
 def test_constant_is_constant_after_warmup() -> None:
     recipe = TrainRecipe(lr=0.3, schedule="constant", warmup_epochs=2)
     assert rate(recipe, 9) == pytest.approx(0.15)

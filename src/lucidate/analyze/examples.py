@@ -30,6 +30,8 @@ class ExamplesPerClass:
 
     @property
     def headline(self) -> str:
+        if not len(self.labels):
+            return f"There are no {self.split} images to draw from."
         sizes = np.unique(self.labels, return_counts=True)[1]
         shown = len(sizes)
         number = f"{sizes[0]}" if sizes.min() == sizes.max() else f"Up to {sizes.max()}"

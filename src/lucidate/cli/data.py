@@ -53,7 +53,7 @@ def info(source: Source, image_size: Size = None, json: Json = False) -> None:
 
 @app.command()
 def fetch(source: Source, json: Json = False) -> None:
-    """Make sure that a source is on this machine; cifar10 is downloaded if need be, and its archive's checksum compared.
+    """Make sure that a source is here; cifar10 is downloaded if need be, its archive's checksum compared.
 
     Example: lucidate data fetch cifar10
     """

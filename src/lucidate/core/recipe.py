@@ -53,12 +53,15 @@ class TrainRecipe(Section):
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(64, ge=2, description="BatchNorm needs two images")
     lr: float = Field(1e-3, gt=0, description="highest learning rate of the schedule")
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adam"
+    head_lr: float | None = Field(None, gt=0, description="muon: highest rate of dense layers; default: lr")
+    bias_lr: float | None = Field(None, gt=0, description="muon: highest rate of biases; default: lr")
     weight_decay: float = Field(0.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; for sgd")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; for sgd, and what muon leaves to it")
+    muon_momentum: float = Field(0.6, ge=0, lt=1, description="momentum of muon's filters")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    schedule: Literal["constant", "cosine", "plateau"] = "plateau"
-    warmup_epochs: int = Field(0, ge=0, description="linear warm-up; for constant and cosine")
+    schedule: Literal["constant", "cosine", "linear", "plateau"] = "plateau"
+    warmup_epochs: int = Field(0, ge=0, description="linear warm-up; not for plateau")
     plateau_patience: int = Field(3, ge=1, description="epochs without a better validation accuracy before lr is cut")
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     early_stop: int | None = Field(None, ge=1, description="epochs without a better validation accuracy before the end")
@@ -68,7 +71,10 @@ class TrainRecipe(Section):
 class AugmentRecipe(Section):
     """What is done to training images, anew in each epoch. Fractions are of the image's side."""
 
-    flip: bool | Literal["auto"] = Field("auto", description="auto: where a mirrored image keeps its class")
+    flip: bool | Literal["auto", "alternating"] = Field(
+        "auto", description="auto: where a mirrored image keeps its class; alternating: likewise, every other epoch"
+    )
+    translate: int = Field(0, ge=0, le=64, description="at most this many whole pixels, either axis, edges reflected")
     rotation: float = Field(0.0, ge=0, le=0.5, description="at most this part of a full turn, either way")
     zoom: float = Field(0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
     shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")
@@ -173,8 +179,8 @@ def _describe(error: ValidationError) -> str:
     if first["type"] == "model_type":
         expected = f"a section such as [{key}]"
     elif key == "augment.flip":
-        expected = "'auto', true or false"
+        expected = "'auto', 'alternating', true or false"
     return f"{key}: expected {expected}, received {first['input']!r}"
 
 
-_BRANCHES = {"bool", "int", "none", "literal['auto']"}
+_BRANCHES = {"bool", "int", "none", "literal['auto','alternating']"}

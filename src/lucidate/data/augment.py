@@ -17,6 +17,27 @@ def flip_horizontally(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
+def translate(images: Tensor, generator: torch.Generator, *, pixels: int) -> Tensor:
+    """Shift each image by whole pixels, up to `pixels` either way on each axis; edges are reflected.
+
+    images: (B, C, H, W). Needs no resampling: an index of rows and columns an image.
+    """
+    batch, _, height, width = images.shape
+    dy, dx = torch.randint(-pixels, pixels + 1, (2, batch, 1), generator=generator)
+    rows, columns = _reflected(torch.arange(height) + dy, height), _reflected(torch.arange(width) + dx, width)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    picked = images.permute(0, 2, 3, 1)[
+        torch.arange(batch, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+    return picked.permute(0, 3, 1, 2)
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Places outside 0 … size - 1 folded back in, the edge itself not repeated."""
+    places = places.abs() % (2 * size - 2) if size > 1 else places * 0
+    return torch.where(places >= size, 2 * size - 2 - places, places)
+
+
 def transform_affinely(
     images: Tensor, generator: torch.Generator, *, rotation: float = 0.0, zoom: float = 0.0, shift: float = 0.0
 ) -> Tensor:
@@ -38,13 +59,26 @@ def transform_affinely(
     return moved.contiguous(memory_format=torch.channels_last)  # grid_sample gives NCHW
 
 
-def augment(images: Tensor, generator: torch.Generator, *, recipe: AugmentRecipe, flips: bool) -> Tensor:
+def augment(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    recipe: AugmentRecipe,
+    flips: bool,
+    turn: Tensor | None = None,
+) -> Tensor:
     """All that a recipe asks for. images: (B, C, H, W) float; the generator is on the CPU.
 
-    flips: whether the source allows mirroring, for `flip = "auto"`.
+    flips: whether the source allows mirroring, for `flip = "auto"` and "alternating". turn: (B,) bool, which images
+    are mirrored in this epoch when they alternate.
     """
-    if flips if recipe.flip == "auto" else recipe.flip:
+    if recipe.flip == "alternating" and turn is not None:
+        if flips:
+            images = torch.where(turn.to(images.device)[:, None, None, None], images.flip(3), images)
+    elif flips if recipe.flip == "auto" else recipe.flip:
         images = flip_horizontally(images, generator)
+    if recipe.translate:
+        images = translate(images, generator, pixels=recipe.translate)
     if recipe.rotation or recipe.zoom or recipe.shift:
         images = transform_affinely(images, generator, rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift)
     return images

@@ -14,6 +14,8 @@ from lucidate.core.recipe import AugmentRecipe
 from lucidate.data.augment import augment
 from lucidate.data.preprocess import Preprocess
 
+SIDES = 2**31  # keeps the seed of alternating flips apart from that of any epoch's order
+
 
 def derived_seed(seed: int, *path: int) -> int:
     """A seed of 63 bits for one place in a run, e.g. (seed, epoch, step); unrelated for neighbouring places."""
@@ -62,9 +64,14 @@ class Batches:
         The same for the same (seed, epoch, step), wherever it starts.
         """
         order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(self.rows)
+        # Half of the images begin mirrored; each then alternates, so that two epochs show every image both ways.
+        sides = np.random.default_rng(np.random.SeedSequence([seed, SIDES])).random(len(self.labels)) < 0.5
         for step in range(first, self.training_steps):
-            images, labels = self._load(order[step * self.batch_size : (step + 1) * self.batch_size])
-            yield step, (augment(images, generator_for(seed, epoch, step), recipe=recipe, flips=flips), labels)
+            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+            images, labels = self._load(rows)
+            turn = torch.from_numpy(sides[rows] ^ (epoch % 2 == 1))
+            generator = generator_for(seed, epoch, step)
+            yield step, (augment(images, generator, recipe=recipe, flips=flips, turn=turn), labels)
 
     def _load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -21,7 +21,7 @@ class Sheet:
 
     image: (height, width, 4) uint8 RGBA, gaps transparent. ids: one a cell, None where a cell is empty.
     The upper left corner of a cell is (column * (tile + gap_x), row * (tile + gap_y)), in pixels.
-    url: of the file, relative to the page that shows it.
+    url: of the file, relative to the page that shows it. source: height and width of the images as they are stored.
     """
 
     image: NDArray[np.uint8]
@@ -30,6 +30,7 @@ class Sheet:
     gap_x: int
     gap_y: int
     url: str
+    source: tuple[int, int]
     tile: int = TILE
 
     @property
@@ -73,19 +74,21 @@ def make_sheet(
     gap_x, gap_y = gaps
     width, height = columns * (TILE + gap_x) - gap_x, rows * (TILE + gap_y) - gap_y
     names: list[str | None] = [None] * (rows * columns)
-    sheet = Sheet(np.zeros((height, width, 4), np.uint8), (), columns, gap_x, gap_y, url)
+    sheet = Sheet(
+        np.zeros((height, width, 4), np.uint8), (), columns, gap_x, gap_y, url, (pixels.shape[1], pixels.shape[2])
+    )
     for row, name, cell in zip(index.tolist(), ids.tolist(), cells.tolist(), strict=True):
-        tile = enlarge(np.asarray(pixels[row]))
+        tile = fit(np.asarray(pixels[row]))
         left, top = sheet.corner(cell)
         left, top = left + (TILE - tile.shape[1]) // 2, top + (TILE - tile.shape[0]) // 2
         sheet.image[top : top + tile.shape[0], left : left + tile.shape[1], :3] = tile
         sheet.image[top : top + tile.shape[0], left : left + tile.shape[1], 3] = 255
         names[cell] = name
-    return Sheet(sheet.image, tuple(names), columns, gap_x, gap_y, url)
+    return replace(sheet, ids=tuple(names))
 
 
-def enlarge(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 scaled so that its longer side is a tile's: Lanczos, then a gentle unsharp mask.
+def fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 scaled so that its longer side is a tile's: Lanczos, and if enlarged a gentle unsharp mask.
 
     For display only: Lanczos of a 3- to 12-fold enlargement is soft, and the mask gives its edges back.
     """
@@ -93,4 +96,6 @@ def enlarge(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     scale = TILE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    if scale <= 1:
+        return np.asarray(picture)
     return np.asarray(picture.filter(ImageFilter.UnsharpMask(radius=1.6, percent=60, threshold=1)))

@@ -215,7 +215,7 @@ def empty_plotly(sentence: str) -> go.Figure:
     note = {"text": _wrapped(plotly_text, sentence, "<br>"), "font": {"size": 16, "color": LIGHT.muted}}
     place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
     hidden = {"visible": False, "fixedrange": True}
-    return plotly_figure([], height=260, annotations=[{**note, **place}], xaxis=hidden, yaxis=hidden)
+    return plotly_figure([], height=240, annotations=[{**note, **place}], xaxis=hidden, yaxis=hidden)
 
 
 @cache
@@ -298,4 +298,4 @@ def empty_matplotlib(title: str, sentence: str) -> Figure:
 
 
 def _wrapped(escape: Callable[[str], str], sentence: str, newline: str) -> str:
-    return newline.join(escape(line) for line in textwrap.wrap(sentence, 56))
+    return newline.join(escape(line) for line in textwrap.wrap(sentence, 40))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,10 +19,12 @@ from lucidate.core.rundir import RunDir
 from lucidate.data.batches import derived_seed
 from lucidate.data.dataset import Dataset
 from lucidate.models import build, parameter_count, place, save_weights, value_count
+from lucidate.models.fastnet import FastNet
 from lucidate.predict.infer import BATCH
 from lucidate.train.loop import train_model
 from lucidate.train.resume import Checkpoints
 
+INPUT_SAMPLE = 5_000  # images: their patches give the statistics to three digits
 INITIAL = 2  # keeps the seed of the initial weights apart from those of steps
 
 
@@ -61,6 +64,7 @@ def fit(
             return card
     card.save(run.card)
     dataset.splits.save(run.splits, dataset.pack.ids)
+    fit_input(model, dataset, device=device)
     checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
     history = train_model(
         model,
@@ -83,6 +87,15 @@ def fit(
     card.save(run.card)
     checkpoints.remove()
     return card
+
+
+def fit_input(model: nn.Module, dataset: Dataset, *, device: torch.device) -> None:
+    """Let a model that asks for it look at training images before it is trained."""
+    if isinstance(model, FastNet):
+        rows = dataset.splits.train
+        sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), INPUT_SAMPLE)).astype(np.int64)]
+        pixels = torch.from_numpy(dataset.pack.images[sample]).to(device)
+        model.fit_input(dataset.preprocess.normalize(pixels))
 
 
 def make_card(

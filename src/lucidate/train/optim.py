@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn, optim
 
 from lucidate.core.recipe import TrainRecipe
+from lucidate.train.muon import Muon
 
 
 def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> optim.Optimizer:
@@ -13,6 +14,8 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> optim.Optimizer:
     Weight decay acts on matrices and filters only: decaying biases and norm scales regularizes nothing.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if recipe.optimizer == "muon":
+        return _muon(parameters, recipe)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -25,6 +28,20 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> optim.Optimizer:
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
-    """Give every group the same rate."""
+    """Give every group the rate, in its own proportion where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def _muon(parameters: list[nn.Parameter], recipe: TrainRecipe) -> Muon:
+    """Muon for filters; Nesterov SGD with rates of their own for dense layers and for biases."""
+    head_lr, bias_lr = recipe.head_lr or recipe.lr, recipe.bias_lr or recipe.lr
+    filters = [p for p in parameters if p.ndim > 2]
+    groups = [
+        {"params": filters, "matrix": True, "momentum": recipe.muon_momentum},
+        {"params": [p for p in parameters if p.ndim == 2], "lr_scale": head_lr / recipe.lr},
+        {"params": [p for p in parameters if p.ndim < 2], "lr_scale": bias_lr / recipe.lr},
+    ]
+    for group in groups[1:]:
+        group["weight_decay"] = recipe.weight_decay
+    return Muon([group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum)

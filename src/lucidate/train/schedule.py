@@ -17,6 +17,8 @@ def learning_rate(recipe: TrainRecipe, *, step: int, steps_per_epoch: int, val_a
         return recipe.lr * (step + 1) / warmup
     if recipe.schedule == "constant":
         return recipe.lr
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - (step - warmup) / max(recipe.epochs * steps_per_epoch - warmup, 1))
     progress = (step - warmup) / max(recipe.epochs * steps_per_epoch - warmup, 1)
     return recipe.lr * 0.5 * (1 + cos(pi * progress))
 

@@ -45,7 +45,7 @@ class FigureEntry:
 
     file: name of its page and picture; "{dataset}" stands for the data set's slug. question: Findings' field.
     kind: how much room it takes. draw_*: functions of the Info; a grid of images gives its board instead, and is
-    drawn from it and its sheet.
+    drawn from it and its sheet. note: how to read the drawing, where that is not plain.
     """
 
     file: str
@@ -56,6 +56,7 @@ class FigureEntry:
     draw_plotly: Callable[[Any], go.Figure] | None = None
     draw_matplotlib: Callable[[Any], Figure] | None = None
     board: Callable[[Any], Board | None] | None = None
+    note: Callable[[Any], str] | None = None
 
     def name(self, dataset: str) -> str:
         return self.file.format(dataset=dataset)
@@ -84,9 +85,8 @@ class FigureEntry:
 
 def _chart(file: str, group: str, question: str, module: Any, *, title: str = "", kind: Any = "chart") -> FigureEntry:
     name = title or module.TITLE
-    return FigureEntry(
-        file, name, group, question, kind, draw_plotly=module.draw_plotly, draw_matplotlib=module.draw_matplotlib
-    )
+    draw = {"draw_plotly": module.draw_plotly, "draw_matplotlib": module.draw_matplotlib}
+    return FigureEntry(file, name, group, question, kind, **draw, note=getattr(module, "note", None))
 
 
 def _grid(file: str, title: str, group: str, question: str, board: Callable[[Any], Board | None]) -> FigureEntry:

@@ -17,7 +17,7 @@ from lucidate.analyze.wording import percent
 
 MAX_TILES = 400  # drawn on a page; the table lists all, and a browser stays quick
 COLUMNS = 10
-GAP = 12  # pixels between tiles that carry captions
+GAP = 16  # pixels between tiles that carry captions
 TIGHT = 4  # pixels between tiles whose rows are named
 CAPTION = 44  # pixels under a tile that carries two lines
 
@@ -27,7 +27,8 @@ class Board:
     """T images on a grid, parallel arrays and tuples.
 
     ids: (T,) str; index: (T,) int64 rows of the packed store; cells: (T,) int64, reading order, may leave gaps.
-    first, second: the two lines under a tile, both empty where the row says it all. wrong: (T,) bool, outlined.
+    first, second: the two lines under a tile, both empty where the row says it all. amounts: what ends the second, kept
+    whole where a name must be shortened. wrong: (T,) bool, outlined.
     words: lines that hovering tells. pairs: (true, predicted) class indices. row_labels: one a row, or none at all.
     left_out: images that the Info holds and the board does not.
     """
@@ -37,6 +38,7 @@ class Board:
     cells: NDArray[np.int64]
     first: tuple[str, ...]
     second: tuple[str, ...]
+    amounts: tuple[str, ...]
     wrong: NDArray[np.bool_]
     words: tuple[tuple[str, ...], ...]
     pairs: tuple[tuple[int, int], ...]
@@ -63,6 +65,7 @@ def examples_board(info: ExamplesPerClass) -> Board | None:
         cells=rows * info.per_class + places,
         first=("",) * len(rows),
         second=("",) * len(rows),
+        amounts=("",) * len(rows),
         wrong=np.zeros(len(rows), dtype=np.bool_),
         words=tuple((name, image) for name, image in zip(names, info.ids.tolist(), strict=True)),
         pairs=tuple((label, label) for label in info.labels.tolist()),
@@ -96,10 +99,7 @@ def _tiles_board(tiles: Tiles) -> Board | None:
         return tuple(describe(tile) for tile in range(total))
 
     def second(tile: int) -> str:
-        sure = f"{int(100 * tiles.confidence[tile])} %"  # cut, not rounded: a wrong answer is never 100 % sure
-        if tiles.labels[tile] == tiles.predicted[tile]:
-            return percent(tiles.confidence[tile])
-        return f"→ {names[tiles.predicted[tile]]}\N{NO-BREAK SPACE}{sure}"
+        return "" if tiles.labels[tile] == tiles.predicted[tile] else f"→ {names[tiles.predicted[tile]]}"
 
     def words(tile: int) -> tuple[str, ...]:
         true, predicted = names[tiles.labels[tile]], names[tiles.predicted[tile]]
@@ -113,6 +113,7 @@ def _tiles_board(tiles: Tiles) -> Board | None:
         cells=np.arange(total),
         first=each(lambda tile: names[tiles.labels[tile]]),
         second=each(second),
+        amounts=each(lambda tile: percent(tiles.confidence[tile])),
         wrong=(tiles.labels != tiles.predicted)[:total],
         words=tuple(words(tile) for tile in range(total)),
         pairs=tuple(zip(tiles.labels[:total].tolist(), tiles.predicted[:total].tolist(), strict=True)),

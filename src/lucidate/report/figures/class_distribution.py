@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from lucidate.analyze.class_distribution import ClassDistribution
-from lucidate.report import theme
+from lucidate.analyze.wording import images
+from lucidate.report import theme, ticks
 
 TITLE = "Class distribution"
 
@@ -22,9 +23,11 @@ def draw_plotly(info: ClassDistribution) -> go.Figure:
             orientation="h",
             name=theme.plotly_text(split),
             marker={"color": _color(row), "line": {"width": 0}},
-            text=names,
-            textposition="none",
-            hovertemplate=f"%{{text}}<br>%{{x:,}} {theme.plotly_text(split)} images<extra></extra>",
+            hovertext=[
+                f"{name}<br>{images(number, theme.plotly_text(split))}"
+                for name, number in zip(names, counts.tolist(), strict=True)
+            ],
+            hoverinfo="text",
         )
         for row, (split, counts) in enumerate(zip(info.splits, info.counts, strict=True))
     ]
@@ -34,7 +37,7 @@ def draw_plotly(info: ClassDistribution) -> go.Figure:
         barmode="stack",
         showlegend=len(info.splits) > 1,
         legend={"traceorder": "normal"},
-        xaxis={"title": {"text": "Images"}, "tickformat": ",", "rangemode": "tozero"},
+        xaxis={"title": {"text": "Images"}, "rangemode": "tozero", **ticks.whole_axis(_longest(info))},
         yaxis=theme.class_rows(info.class_names),
     )
 
@@ -49,10 +52,14 @@ def draw_matplotlib(info: ClassDistribution) -> Figure:
         start = start + counts
     theme.class_rows_matplotlib(axes, info.class_names)
     axes.set_xlabel("Images")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    ticks.whole_ticks(axes.xaxis)
     if len(info.splits) > 1:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(info.splits), borderaxespad=0)
     return figure
+
+
+def _longest(info: ClassDistribution) -> int:
+    return int(info.counts.sum(axis=0).max())
 
 
 def _color(split: int) -> str:

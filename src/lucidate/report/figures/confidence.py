@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from lucidate.analyze.confidence import ConfidenceHistogram
 from lucidate.analyze.wording import count, percent
 from lucidate.core.records import jsonable
-from lucidate.report import theme
+from lucidate.report import theme, ticks
 
 TITLE = "Confidence of right and wrong predictions"
 RIGHT, WRONG = theme.LIGHT.right, theme.LIGHT.wrong
@@ -41,6 +42,7 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
 
     as_counts = {"y": [info.right.tolist(), info.wrong.tolist()]}
     as_shares = {"y": [share.tolist() for share in shares]}
+    longest = int(np.stack([info.right, info.wrong]).max())
     return theme.plotly_figure(
         [bars("right", info.right, RIGHT), bars("wrong", info.wrong, WRONG)],
         height=480,
@@ -56,12 +58,12 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
             (
                 "Share of group",
                 as_shares,
-                {"yaxis.title.text": "Share of the group", "yaxis.tickformat": ".0%", "yaxis.autorange": True},
+                {"yaxis.title.text": "Share of the group", **_axis(ticks.share_axis())},
             ),
             (
                 "Count",
                 as_counts,
-                {"yaxis.title.text": "Predictions", "yaxis.tickformat": ",", "yaxis.autorange": True},
+                {"yaxis.title.text": "Predictions", **_axis(ticks.whole_axis(longest))},
             ),
         ),
         xaxis={
@@ -71,7 +73,7 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
             "range": [-0.005, 1.005],
             "showgrid": False,
         },
-        yaxis={"title": {"text": "Share of the group"}, "tickformat": ".0%", "rangemode": "tozero"},
+        yaxis={"title": {"text": "Share of the group"}, **ticks.share_axis(), "rangemode": "tozero"},
     )
 
 
@@ -90,10 +92,20 @@ def draw_matplotlib(info: ConfidenceHistogram) -> Figure:
     axes.set(xlabel="Confidence (dotted: means of the groups)", ylabel="Share of the group")
     axes.set_xlim(0, 1)
     axes.grid(False, axis="x")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ticks.share_ticks(axes.xaxis)
+    ticks.share_ticks(axes.yaxis)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     return figure
+
+
+def _axis(look: dict[str, Any]) -> dict[str, Any]:
+    """Changes that give the vertical axis another look, and take back what the one before it had set."""
+    plain: dict[str, Any] = {
+        "tickmode": "linear" if "dtick" in look else "auto",
+        "tickformatstops": [],
+        "autorange": True,
+    }
+    return {f"yaxis.{key}": value for key, value in {**plain, **look}.items()}
 
 
 def _centers(info: ConfidenceHistogram) -> NDArray[np.float64]:

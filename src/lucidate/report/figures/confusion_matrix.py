@@ -2,7 +2,8 @@
 
 Two scales, one a hue. On one shared scale the diagonal (most images, if the model is any good) takes all the range and
 every error looks white. So hits are teal from 0 to 1, and errors vermilion from 0 to the largest error, with colour
-growing as the square root of the share: a pair confused in 1 % of its images must show beside one of 16 %.
+growing as the square root of the share: a pair confused in 1 % of its images must show beside one of 16 %. The scale of
+errors ends at 5 % or above, or the one error of a near-perfect model would look as dark as a class that is lost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lucidate.core.records import jsonable
 from lucidate.report import theme
 
 TITLE = "Confusion matrix"
+LEAST_TOP = 0.05  # share of the true class: the darkest vermilion stands for no less
 MAX_NUMBERED = 20  # classes; beyond, a cell is too small for its number
 MAX_WORDED_ZEROS = 30  # classes; beyond, empty cells say nothing on hover, which saves most of the page's bytes
 RIGHT = (theme.LIGHT.right_0, theme.LIGHT.right_1, theme.LIGHT.right_2)
@@ -58,7 +60,7 @@ def draw_plotly(info: ConfusionMatrix) -> go.Figure:
         )
 
     right = heatmap(hits, [[i / 2, color] for i, color in enumerate(RIGHT)], 1.0)
-    wrong = heatmap(~hits, [[(i / 3) ** 2, color] for i, color in enumerate(WRONG)], _largest_error(info))
+    wrong = heatmap(~hits, [[(i / 3) ** 2, color] for i, color in enumerate(WRONG)], top_of_errors(info))
     texts = [[np.where(cells, text, "").tolist() for cells in (hits, ~hits)] for text in (counts, shares)]
     turn = None if k <= MAX_NUMBERED else -90
     small = {"tickfont": {"size": 9, "color": theme.LIGHT.muted}} if k > 30 else {}
@@ -81,7 +83,7 @@ def draw_matplotlib(info: ConfusionMatrix) -> Figure:
     figure, axes = theme.axes(TITLE, height=7.0)
     right = LinearSegmentedColormap.from_list("right", RIGHT)
     wrong = LinearSegmentedColormap.from_list("wrong", WRONG)
-    root = PowerNorm(0.5, vmin=0, vmax=_largest_error(info))
+    root = PowerNorm(0.5, vmin=0, vmax=top_of_errors(info))
     axes.imshow(np.where(hits, info.normalized, np.nan), cmap=right, vmin=0, vmax=1, aspect="auto")
     axes.imshow(np.where(hits, np.nan, info.normalized), cmap=wrong, norm=root, aspect="auto")
     size = 9 if k <= 30 else 5.5
@@ -93,6 +95,7 @@ def draw_matplotlib(info: ConfusionMatrix) -> Figure:
             label.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(range(k), names, fontsize=size)
     axes.set(xlabel="Predicted class", ylabel="True class")
+    figure.supxlabel(note(info), fontsize=8, color=theme.LIGHT.muted)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
@@ -109,10 +112,18 @@ def draw_matplotlib(info: ConfusionMatrix) -> Figure:
     return figure
 
 
-def _largest_error(info: ConfusionMatrix) -> float:
-    """Top of the scale of errors; any positive number where there is none."""
+def top_of_errors(info: ConfusionMatrix) -> float:
+    """Share of the true class at which an error is darkest: the largest one, at least 5 %."""
     errors = np.where(np.eye(len(info.class_names), dtype=bool), 0, info.normalized)
-    return float(errors.max()) or 1.0
+    return max(float(np.nanmax(errors)), LEAST_TOP)
+
+
+def note(info: ConfusionMatrix) -> str:
+    """How its colors are to be read."""
+    return (
+        "Color tells the share of the true class: teal is right, darkest at 100 %; "
+        f"vermilion is wrong, darkest at {percent(top_of_errors(info))}."
+    )
 
 
 def _texts(values: NDArray[Any], form: str) -> NDArray[np.str_]:
@@ -127,9 +138,10 @@ def _hover(info: ConfusionMatrix) -> NDArray[np.str_]:
     def words(true: int, predicted: int, number: int, share: float) -> str:
         if not number and len(names) > MAX_WORDED_ZEROS:
             return ""
-        what = "were recognized" if true == predicted else f"were taken for <b>{names[predicted]}</b>"
-        of = f"{count(int(totals[true]))} images of <b>{names[true]}</b>"
-        return f"{count(number)} of {of}<br>{what} ({percent(share)})"
+        verb = "was" if number == 1 else "were"
+        what = "recognized" if true == predicted else f"taken for <b>{names[predicted]}</b>"
+        of = f"{count(int(totals[true]), 'image')} of <b>{names[true]}</b>"
+        return f"{count(number)} of {of}<br>{verb} {what} ({percent(share)})"
 
     rows = zip(info.counts.tolist(), info.normalized.tolist(), strict=True)
     return np.array(

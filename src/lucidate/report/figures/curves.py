@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lucidate.analyze.curves import TrainingCurve
 from lucidate.analyze.wording import percent
 from lucidate.core.records import jsonable
-from lucidate.report import theme
+from lucidate.report import theme, ticks
 
 TRAIN, VALIDATION = theme.LIGHT.slate, theme.LIGHT.right
 TITLES = {"accuracy": "Accuracy by epoch", "loss": "Loss by epoch"}
@@ -19,7 +19,6 @@ AXES = {"accuracy": "Accuracy", "loss": "Cross-entropy (nats)"}
 def draw_plotly(info: TrainingCurve) -> go.Figure:
     """Two lines; the best validation epoch carries a ring and its value."""
     accuracy = info.measure == "accuracy"
-    value = "%{y:.1%}" if accuracy else "%{y:.3f}"
     epochs = list(range(1, len(info.train) + 1))
 
     def line(name: str, values: tuple[float, ...], color: str) -> go.Scatter:
@@ -31,7 +30,8 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
             mode=mode,
             line={"color": color, "width": 2.5},
             marker={"color": color, "size": 9},
-            hovertemplate=f"{value}<extra>{name}</extra>",
+            text=[_value(info, value) for value in values],
+            hovertemplate=f"%{{text}}<extra>{name}</extra>",
         )
 
     ring = go.Scatter(
@@ -45,9 +45,11 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
     label = {
         "x": info.best_epoch,
         "y": info.best,
-        "text": f"best: epoch {info.best_epoch}, {_value(info)}",
+        "text": f"best: epoch {info.best_epoch}, {_value(info, info.best)}",
         "font": {"color": theme.LIGHT.muted},
         "showarrow": False,
+        "bgcolor": theme.LIGHT.surface,
+        "opacity": 0.85,  # over the other line, where that runs close
         "yshift": -22 if accuracy else 22,
         # A label at the right end would leave the picture.
         "xanchor": "right" if info.best_epoch > len(epochs) / 2 else "left",
@@ -57,8 +59,18 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
         height=480,
         hovermode="x unified",
         annotations=[label] if jsonable(info.best) is not None else [],
-        xaxis={"title": {"text": "Epoch"}, "showgrid": False, "hoverformat": "d", "tickformat": "d"},
-        yaxis={"title": {"text": AXES[info.measure]}, "tickformat": ".0%" if accuracy else None},
+        xaxis={
+            "title": {"text": "Epoch"},
+            "unifiedhovertitle": {"text": "epoch %{x:d}"},
+            "showgrid": False,
+            "range": _epochs(info),
+            **ticks.whole_axis(len(epochs)),
+        },
+        yaxis={
+            "title": {"text": AXES[info.measure]},
+            "range": _range(info),
+            **(ticks.share_axis() if accuracy else {}),
+        },
     )
 
 
@@ -80,7 +92,7 @@ def draw_matplotlib(info: TrainingCurve) -> Figure:
         zorder=4,
     )
     axes.annotate(
-        f"best: epoch {info.best_epoch}, {_value(info)}",
+        f"best: epoch {info.best_epoch}, {_value(info, info.best)}",
         (info.best_epoch, info.best),
         textcoords="offset points",
         xytext=(0, -17 if info.measure == "accuracy" else 12),
@@ -90,12 +102,36 @@ def draw_matplotlib(info: TrainingCurve) -> Figure:
     axes.set_xlabel("Epoch")
     axes.set_ylabel(AXES[info.measure])
     axes.grid(False, axis="x")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlim=_epochs(info), ylim=_range(info))
+    ticks.whole_ticks(axes.xaxis)
     if info.measure == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ticks.share_ticks(axes.yaxis)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     return figure
 
 
-def _value(info: TrainingCurve) -> str:
-    return percent(info.best) if info.measure == "accuracy" else f"{info.best:.3f}"
+def _value(info: TrainingCurve, value: float) -> str:
+    return percent(value) if info.measure == "accuracy" else f"{value:.3f}"
+
+
+def _epochs(info: TrainingCurve) -> tuple[float, float]:
+    """Range of the horizontal axis, with room for the ring."""
+    pad = 0.5 if len(info.train) < 3 else 0.02 * len(info.train)
+    return 1 - pad, len(info.train) + pad
+
+
+def _range(info: TrainingCurve) -> tuple[float, float] | None:
+    """Range of the vertical axis with room for the ring and its label; None, to be found, where no value is finite.
+
+    An accuracy leaves the range of 0 to 1 no further than the ring does.
+    """
+    values = np.array(info.train + info.validation, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    low, high = float(values.min()), float(values.max())
+    least = 0.04 if info.measure == "accuracy" else 0.1 * abs(high)
+    spare = max(least - (high - low), 0.0) / 2  # or noise of a flat curve would fill the picture
+    pad = 0.1 * (high - low + 2 * spare)
+    low, high, ring = low - spare - pad, high + spare + pad, 0.25 * pad
+    return (max(low, -ring), min(high, 1 + ring)) if info.measure == "accuracy" else (low, high)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from lucidate.analyze.per_class import PerClassAccuracy
 from lucidate.analyze.wording import interval, percent
 from lucidate.core.records import jsonable
-from lucidate.report import theme
+from lucidate.report import theme, ticks
 
 TITLE = "Accuracy of each class"
 
@@ -42,13 +41,14 @@ def draw_plotly(info: PerClassAccuracy) -> go.Figure:
     )
     line = {"x0": info.overall, "x1": info.overall, "y0": 0, "y1": 1, "yref": "paper", "type": "line", "layer": "below"}
     note = {"x": info.overall, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
+    note["xanchor"] = "right" if info.overall > 0.9 else "center"  # at the right end it would leave the picture
     return theme.plotly_figure(
         [points],
         height=theme.row_height(len(order)),
         margin={"t": 40},
         shapes=[{**line, "line": {"color": theme.LIGHT.faint, "dash": "dot", "width": 1.5}}],
         annotations=[{**note, "text": f"overall {percent(info.overall)}", "font": {"color": theme.LIGHT.muted}}],
-        xaxis={"title": {"text": "Accuracy, with its 95 % interval"}, "tickformat": ".0%", "range": _range(info)},
+        xaxis={"title": {"text": "Accuracy, with its 95 % interval"}, **ticks.share_axis(), "range": _range(info)},
         yaxis={**theme.class_rows(names), "showgrid": True},
     )
 
@@ -67,14 +67,14 @@ def draw_matplotlib(info: PerClassAccuracy) -> Figure:
         info.overall,
         1.01,
         f"overall {percent(info.overall)}",
-        ha="center",
+        ha="right" if info.overall > 0.9 else "center",
         va="bottom",
         color=theme.LIGHT.muted,
         transform=axes.get_xaxis_transform(),
     )
     axes.set_xlabel("Accuracy, with its 95 % interval")
     axes.set_xlim(*_range(info))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ticks.share_ticks(axes.xaxis)
     axes.grid(True, axis="y")
     return figure
 

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from lucidate.core.records import jsonable
 from lucidate.report import theme
@@ -15,9 +16,12 @@ from lucidate.report.figures.boards import Board
 from lucidate.report.sheets import Sheet
 
 LABEL_WIDTH = 108  # pixels left of a board whose rows are named
-CAPTION_LIMIT = 17  # characters under a tile: what 96 + 12 pixels hold in the type below
+MARGIN = 24  # pixels around the still picture
+TITLE_HEIGHT = 64  # pixels over it
+CAPTION_LIMIT = 18  # characters under a tile, and a space: what 96 + 16 pixels hold in the type below
 ROW_LIMIT = 13  # characters at the left of a row
-PREVIEW_ROWS = 12  # of the still picture, or a large board would be a tower
+PREVIEW_ROWS = 8  # of the still picture, or a large board would be a tower
+NAMED_ROWS = 12  # the same, where a row is a class
 OUTLINE = 3  # pixels outside a wrong tile
 
 
@@ -62,36 +66,39 @@ def draw_plotly(board: Board, sheet: Sheet) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(board: Board, sheet: Sheet, *, title: str) -> Figure:
-    """The same sheet drawn once, with captions; at most 12 rows."""
-    rows = min(sheet.rows, PREVIEW_ROWS)
+    """The first rows of the sheet, with captions, in pixels of the picture: resampled once, by Pillow."""
+    rows = min(sheet.rows, NAMED_ROWS if board.row_labels else PREVIEW_ROWS)
     picture = _on_surface(sheet.image[: rows * (sheet.tile + sheet.gap_y) - sheet.gap_y])
-    height, width = picture.shape[:2]
-    left, top, below = (LABEL_WIDTH if board.row_labels else 24), 64, (24 if board.row_labels else sheet.gap_y + 8)
-    scale = theme.PNG_WIDTH / (left + width + 24)  # inches a sheet pixel
-    figure = Figure(figsize=(theme.PNG_WIDTH, (top + height + below) * scale))
+    left = LABEL_WIDTH if board.row_labels else MARGIN
+    scale = theme.PNG_WIDTH * theme.PNG_DPI / (left + picture.shape[1] + MARGIN)  # pixels of the picture a sheet's
+    width, height = (round(scale * side) for side in (picture.shape[1], picture.shape[0]))
+    left, top = round(scale * left), round(scale * TITLE_HEIGHT)
+    below = round(scale * (MARGIN if board.row_labels else sheet.gap_y + 8))
+    figure = Figure(figsize=(theme.PNG_WIDTH, (top + height + below) / theme.PNG_DPI))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.imshow(picture, extent=(0, width, height, 0), interpolation="lanczos", aspect="auto")
-    axes.set(xlim=(-left, width + 24), ylim=(height + below, -top))
+    drawn_picture = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+    axes.imshow(drawn_picture, extent=(0, width, height, 0), interpolation="none", aspect="auto")
+    axes.set(xlim=(-left, theme.PNG_WIDTH * theme.PNG_DPI - left), ylim=(height + below, -top))
     drawn = int((board.cells < rows * sheet.columns).sum())
-    some = f" (first {drawn} of {len(board.ids) + board.left_out})" if drawn < len(board.ids) else ""
-    axes.text(24 - left, -top / 2, theme.matplotlib_text(title + some), va="center", fontsize=11.5, fontweight="bold")
+    some = f" (first {drawn} of {len(board.ids) + board.left_out:,})" if drawn < len(board.ids) else ""
+    heading = theme.matplotlib_text(title + some)
+    axes.text(scale * MARGIN - left, -top / 2, heading, va="center", fontsize=11.5, fontweight="bold")
     for row, name in enumerate(board.row_labels[:rows]):
-        middle = sheet.corner(row * sheet.columns)[1] + sheet.tile / 2
-        axes.text(-12, middle, theme.matplotlib_text(name, ROW_LIMIT), ha="right", va="center", fontsize=7.5)
+        middle = scale * (sheet.corner(row * sheet.columns)[1] + sheet.tile / 2)
+        axes.text(-12 * scale, middle, theme.matplotlib_text(name, ROW_LIMIT), ha="right", va="center", fontsize=7.5)
     for tile in range(drawn):
         x, y = sheet.corner(int(board.cells[tile]))
         color = theme.LIGHT.wrong if board.wrong[tile] else theme.LIGHT.muted
-        for text, offset, ink in ((board.first[tile], 6, theme.LIGHT.ink), (board.second[tile], 21, color)):
+        second = _caption(board.second[tile], board.amounts[tile])
+        for text, offset, ink in ((_caption(board.first[tile]), 6, theme.LIGHT.ink), (second, 21, color)):
             if text:
-                short = theme.matplotlib_text(_caption(text))
-                axes.text(
-                    x + sheet.tile / 2, y + sheet.tile + offset, short, ha="center", va="top", fontsize=5.6, color=ink
-                )
-    frames = _frames(board, sheet, drawn)
-    if len(frames[0]):
-        axes.plot(*frames, color=theme.LIGHT.wrong, linewidth=1.2)
+                place = (scale * (x + sheet.tile / 2), scale * (y + sheet.tile + offset))
+                axes.text(*place, theme.matplotlib_text(text), ha="center", va="top", fontsize=5.6, color=ink)
+    frames_x, frames_y = _frames(board, sheet, drawn)
+    if len(frames_x):
+        axes.plot(scale * frames_x, scale * frames_y, color=theme.LIGHT.wrong, linewidth=1.2)
     return figure
 
 
@@ -129,31 +136,32 @@ def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
     """Lines under the tiles: the true class in ink; what was made of it in the color of right or wrong."""
     corners = np.array([sheet.corner(cell) for cell in board.cells.tolist()])
     x, y = corners[:, 0] + sheet.tile / 2, corners[:, 1] + sheet.tile
+    first = [_caption(text) for text in board.first]
+    second = [_caption(text, amount) for text, amount in zip(board.second, board.amounts, strict=True)]
 
-    def line(texts: tuple[str, ...], chosen: NDArray[np.bool_], offset: int, color: str) -> go.Scatter:
+    def line(texts: list[str], chosen: NDArray[np.bool_], offset: int, color: str) -> go.Scatter:
         return go.Scatter(
             x=x[chosen].tolist(),
             y=(y[chosen] + offset).tolist(),
-            text=[theme.plotly_text(_caption(text)) for text, here in zip(texts, chosen, strict=True) if here],
+            text=[theme.plotly_text(text) for text, here in zip(texts, chosen, strict=True) if here],
             mode="text",
             textposition="middle center",
-            textfont={"size": 10.5, "color": color},
+            textfont={"size": 10, "color": color},
             hoverinfo="skip",
             cliponaxis=False,
         )
 
     lines = [
-        (board.first, np.ones(len(board.ids), dtype=np.bool_), 13, theme.LIGHT.ink),
-        (board.second, board.wrong, 28, theme.LIGHT.wrong),
-        (board.second, ~board.wrong, 28, theme.LIGHT.muted),
+        (first, np.ones(len(board.ids), dtype=np.bool_), 13, theme.LIGHT.ink),
+        (second, board.wrong, 28, theme.LIGHT.wrong),
+        (second, ~board.wrong, 28, theme.LIGHT.muted),
     ]
     return [line(*arguments) for arguments in lines if any(arguments[0]) and arguments[1].any()]
 
 
-def _caption(text: str) -> str:
-    """A caption within its limit; where it ends in a percentage, the name before it is what gets shortened."""
-    name, space, number = text.partition("\N{NO-BREAK SPACE}")
-    return f"{theme.shorten(name, CAPTION_LIMIT - len(space + number))} {number}".rstrip()
+def _caption(text: str, amount: str = "") -> str:
+    """A caption within its limit; the amount at its end stays whole, the name before it is what gets shortened."""
+    return f"{theme.shorten(text, CAPTION_LIMIT - len(amount))} {amount}".strip()
 
 
 def _frames(board: Board, sheet: Sheet, tiles: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

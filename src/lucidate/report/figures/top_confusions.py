@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lucidate.analyze.top_confusions import TopConfusions
 from lucidate.analyze.wording import count, percent
-from lucidate.report import theme
+from lucidate.report import theme, ticks
 
 TITLE = "Most frequent confusions"
 SHOWN = 25  # pairs drawn; the table holds all that were listed
@@ -22,9 +22,11 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
         return theme.empty_plotly(info.headline)
     rows = _most_frequent(info)
     names = [theme.plotly_text(name) for name in info.class_names]
+    verbs = ["was" if number == 1 else "were" for number in info.counts.tolist()]
     hover = [
-        f"{info.counts[row]:,} of {info.totals[info.true[row]]:,} images of <b>{names[info.true[row]]}</b><br>"
-        f"were taken for <b>{names[info.predicted[row]]}</b> ({percent(info.shares[row])})"
+        f"{count(int(info.counts[row]))} of {count(int(info.totals[info.true[row]]), 'image')} of "
+        f"<b>{names[info.true[row]]}</b><br>"
+        f"{verbs[row]} taken for <b>{names[info.predicted[row]]}</b> ({percent(info.shares[row])})"
         for row in rows
     ]
     bars = go.Bar(
@@ -43,8 +45,9 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
     longest = int(info.counts[rows].max())
     return theme.plotly_figure(
         [bars],
+        margin={"r": 16 + 7 * max(len(text) for text in bars.text)},
         height=theme.row_height(len(rows)),
-        xaxis={"title": {"text": "Images"}, "tickformat": ",d", "range": [0, longest * 1.4]},
+        xaxis={"title": {"text": "Images"}, **ticks.whole_axis(longest, most=3), "range": [0, longest * 1.02]},
         yaxis={
             "tickmode": "array",
             "tickvals": list(range(len(rows))),
@@ -69,6 +72,7 @@ def draw_matplotlib(info: TopConfusions) -> Figure:
     axes.set_xlabel("Images")
     longest = int(info.counts[rows].max())
     axes.set_xlim(0, longest * 1.16)
+    ticks.whole_ticks(axes.xaxis)
     for place, row in enumerate(rows):
         axes.text(info.counts[row] + longest * 0.01, place, _amount(info, row), va="center", fontsize=8)
     return figure

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from lucidate.analyze.true_probability import TrueClassProbability
+from lucidate.analyze.wording import percent
 from lucidate.core.records import jsonable
-from lucidate.report import theme
+from lucidate.report import theme, ticks
 
 TITLE = "Average confidence in the true class"
 MEAN, MEDIAN = theme.LIGHT.right, theme.LIGHT.sand
@@ -39,9 +39,12 @@ def draw_plotly(info: TrueClassProbability) -> go.Figure:
             name=name,
             mode="markers",
             marker={"size": 11, "color": color, "symbol": symbol},
-            text=full,
             customdata=order.tolist(),
-            hovertemplate=f"<b>%{{text}}</b><br>{name} probability of the true class %{{x:.1%}}<extra></extra>",
+            hovertext=[
+                f"<b>{label}</b><br>{name} probability of the true class {percent(value)}" if value is not None else ""
+                for label, value in zip(full, values, strict=True)
+            ],
+            hoverinfo="text",
         )
 
     mean = points("mean", jsonable(info.mean[order]), MEAN, "circle")
@@ -50,7 +53,7 @@ def draw_plotly(info: TrueClassProbability) -> go.Figure:
         [between, median, mean],
         height=theme.row_height(len(order)),
         legend={"traceorder": "reversed"},
-        xaxis={"title": {"text": "Probability of the true class"}, "tickformat": ".0%", "range": _range(info)},
+        xaxis={"title": {"text": "Probability of the true class"}, **ticks.share_axis(), "range": _range(info)},
         yaxis={**theme.class_rows(names), "showgrid": True},
     )
 
@@ -67,7 +70,7 @@ def draw_matplotlib(info: TrueClassProbability) -> Figure:
     theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
     axes.set_xlabel("Probability of the true class")
     axes.set_xlim(*_range(info))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ticks.share_ticks(axes.xaxis)
     axes.grid(True, axis="y")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     return figure

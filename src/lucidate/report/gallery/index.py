@@ -8,8 +8,8 @@ from itertools import groupby
 from string import Template
 
 from lucidate.analyze import Findings
-from lucidate.analyze.wording import count, interval, percent
-from lucidate.report.gallery.pages import Card, frame
+from lucidate.analyze.wording import count, images, interval, percent
+from lucidate.report.gallery.pages import Card, frame, text
 from lucidate.report.theme import shorten
 
 TEASERS = 8  # of the surest mistakes: one row on a wide screen
@@ -50,19 +50,19 @@ def index_page(
     body = _BODY.substitute(
         title=escape(title),
         model=escape(model),
-        headline=escape(findings.summary.headline),
-        metrics="\n".join(_metrics(findings, {card.name: card for card in cards})),
+        headline=text(findings.summary.headline),
+        metrics="\n".join(_metrics(findings, {card.question: card for card in cards})),
         teaser=_teaser(cards, findings),
         groups=groups,
-        facts="\n".join(f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd></div>" for label, value in facts),
-        notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+        facts="\n".join(f"<div><dt>{escape(label)}</dt><dd>{text(value)}</dd></div>" for label, value in facts),
+        notes="".join(f'<p class="note">{text(note)}</p>' for note in notes),
     )
     home = '<span class="home">lucidate</span>'
     return frame(body, title=f"{title} · {model} – lucidate", description=findings.summary.headline, root="", home=home)
 
 
 def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
-    """Four figures that answer the first four questions, each leading to its page."""
+    """Four figures that answer the first four questions, each leading to its page. cards: by question."""
     summary, pairs = findings.summary, findings.top_confusions
     points, trust = round(100 * summary.overconfidence, 1), "as sure as it is right"
     gap = (f"{points:+.1f}" if points else "0.0").replace("-", "−")
@@ -78,28 +78,24 @@ def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
         (
             "Errors",
             count(summary.errors),
-            f"of {count(summary.images)} {summary.split} images",
-            "misclassification_grid",
+            f"of {images(summary.images, summary.split)}",
+            "misclassified",
             "",
         ),
-        ("Confidence gap", f"{gap} points", trust, "confidence_hist", ""),
+        ("Confidence gap", f"{gap} points", trust, "confidence", ""),
         ("Most frequent confusion", confusion, often, "top_confusions", " metric--words"),
     ]
     return [
-        f'<li><a class="metric{style}" href="docs/{_page(cards, page)}.html"><span>{label}</span>'
-        f"<strong>{escape(value)}</strong><span>{escape(note)}</span></a></li>"
-        for label, value, note, page, style in found
+        f'<li><a class="metric{style}" href="docs/{cards[question].name}.html"><span>{label}</span>'
+        f"<strong>{text(value)}</strong><span>{text(note)}</span></a></li>"
+        for label, value, note, question, style in found
     ]
-
-
-def _page(cards: dict[str, Card], part: str) -> str:
-    return next(name for name in cards if name.endswith(part))
 
 
 def _teaser(cards: Sequence[Card], findings: Findings) -> str:
     """The surest mistakes as tiles of their own page's sprite sheet; nothing where there is no mistake."""
     tiles = findings.most_confident_wrong.tiles
-    card = next(card for card in cards if card.name.endswith("_wrong_predictions"))
+    card = next(card for card in cards if card.question == "most_confident_wrong")
     if card.sheet is None:
         return ""
     url = card.sheet.url.removeprefix("../")
@@ -112,7 +108,7 @@ def _teaser(cards: Sequence[Card], findings: Findings) -> str:
             f'<li><span class="tile" role="img" aria-label="{words}" '
             f'style="background-image: url({url}); background-position: -{left}px -{top}px"></span>'
             f'<span class="true">{escape(true)}</span><span class="said">→ {escape(said)}</span>'
-            f'<span class="sure">{percent(tiles.confidence[tile])} sure</span></li>'
+            f'<span class="sure">{text(percent(tiles.confidence[tile]))} sure</span></li>'
         )
     return (
         '<section class="teaser" aria-labelledby="teaser"><div><h2 id="teaser">Its surest mistakes</h2>'
@@ -129,7 +125,8 @@ def _group(name: str, cards: Sequence[Card]) -> str:
 
 def _card(card: Card) -> str:
     width, height = card.size[0] // 2, card.size[1] // 2
-    fit = "whole" if width > 1.6 * height and card.sheet is None else "top"  # tall pictures show their upper part
+    wide = width > 1.6 * height and card.sheet is None
+    fit = "whole" if wide or card.kind == "matrix" else "top"  # tall pictures show their upper part
     # Where a browser reads WebP it shows a grid's sprite: a seventh of the bytes, and no white ground on dark pages.
     url = card.sheet.url.removeprefix("../") if card.sheet else ""
     source = f'<source srcset="{url}" type="image/webp">' if url else ""
@@ -137,5 +134,5 @@ def _card(card: Card) -> str:
         f'<a class="card" href="docs/{card.name}.html"><picture class="preview preview--{card.kind} preview--{fit}">'
         f'{source}<img src="plots/{card.name}.png" width="{width}" height="{height}" loading="lazy" '
         f'alt="{escape(card.title)}: preview"></picture>'
-        f"<h3>{escape(card.title)}</h3><p>{escape(card.headline)}</p></a>"
+        f"<h3>{escape(card.title)}</h3><p>{text(card.headline)}</p></a>"
     )

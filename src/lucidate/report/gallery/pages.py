@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from string import Template
 
+from lucidate.analyze.wording import count
 from lucidate.report.gallery.tables import MAX_ROWS, Table
 from lucidate.report.sheets import Sheet
 
@@ -56,6 +57,7 @@ $after
 </header>
 <section class="figure figure--$kind" aria-label="$title">
 <div class="tools" id="tools"></div>
+<p class="swipe" id="swipe" hidden>Scroll sideways to see the rest <span aria-hidden="true">→</span></p>
 <div class="scroller" id="scroller"><div class="plot" id="plot" role="img" aria-label="$headline"></div></div>
 <noscript><p class="hint">The figure needs JavaScript; here is its picture.</p>
 <img src="../plots/$name.png" width="$width" height="$height" alt="$headline"></noscript>
@@ -72,16 +74,27 @@ $next_card
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """What the index and the neighbors of a page know of it. size: of its PNG, (width, height) in pixels."""
+    """What the index and the neighbors of a page know of it.
+
+    question: field of Findings that it answers. size: of its PNG, (width, height) in pixels. note: how to read the
+    figure. left_out: images that the table has and the figure does not.
+    """
 
     name: str
     title: str
     group: str
     headline: str
     kind: str
+    question: str
     size: tuple[int, int]
     sheet: Sheet | None = None
+    note: str = ""
     left_out: int = 0
+
+
+def text(words: str) -> str:
+    """Words as HTML, a number and its percent sign kept on one line."""
+    return escape(words).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def frame(body: str, *, title: str, description: str, root: str, home: str, scripts: Sequence[str] = ()) -> str:
@@ -111,7 +124,7 @@ def figure_page(cards: Sequence[Card], place: int, *, tables: Sequence[Table], a
         total=len(cards),
         group=escape(card.group),
         title=escape(card.title),
-        headline=escape(card.headline),
+        headline=text(card.headline),
         kind=card.kind,
         name=card.name,
         width=card.size[0] // 2,
@@ -134,13 +147,22 @@ def figure_page(cards: Sequence[Card], place: int, *, tables: Sequence[Table], a
 
 
 def _hint(card: Card) -> str:
-    if card.sheet is None:
-        return ""
-    more = f" {card.left_out:,} more are in the table." if card.left_out else ""
-    return (
-        f'<p class="hint">Click a tile to look closer; arrow keys walk on from there.{more} Tiles are enlarged to '
-        f"{card.sheet.tile} pixels and slightly sharpened, for display only: the model saw the originals.</p>"
-    )
+    words = card.note
+    if card.sheet:
+        more = f" {card.left_out:,} more {'is' if card.left_out == 1 else 'are'} in the table." if card.left_out else ""
+        words = f"Click a tile to look closer; arrow keys walk on from there.{more} {_scaled(card.sheet)}"
+    return f'<p class="hint">{text(words)}</p>' if words else ""
+
+
+def _scaled(sheet: Sheet) -> str:
+    """What was done to images to show them. What size a model saw is not known here: it may be another's."""
+    height, width = sheet.source
+    size = f"{width}×{height} pixels"
+    if max(height, width) < sheet.tile:
+        return f"Shown enlarged from {size}, the size they are stored in, and gently sharpened; for display only."
+    if max(height, width) > sheet.tile:
+        return f"Shown reduced from {size}, the size they are stored in; for display only."
+    return f"Shown as they are stored, in {size}."
 
 
 def _download(url: str, label: str) -> str:
@@ -149,7 +171,9 @@ def _download(url: str, label: str) -> str:
 
 def _details(table: Table) -> str:
     rows = len(table.frame)
-    shown = f"{rows:,} rows" if rows <= MAX_ROWS else f"first {MAX_ROWS} of {rows:,} rows; the CSV has all"
+    if not rows:
+        return ""
+    shown = count(rows, "row") if rows <= MAX_ROWS else f"first {MAX_ROWS} of {rows:,} rows; the CSV has all"
     return (
         f'<details class="numbers"><summary>{escape(table.title)} as a table <span>{shown}</span></summary>'
         f'<div class="scroller" tabindex="0" role="region" aria-label="{escape(table.title)}">{table.html()}</div>'

@@ -111,16 +111,18 @@ def _write_figure(site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np
         (site / "assets/sprites" / f"{name}-001.webp").write_bytes(sheet.encoded())
     data = page_data(entry.interactive(info, sheet), sheet, title=entry.title)
     (site / "assets/data" / f"{name}.js").write_text(data, encoding="ascii", newline="\n")
-    picture, size = stills.png(entry.still(info, sheet))
+    picture, size = stills.png(entry.still(info, sheet), photographs=sheet is not None)
     (site / "plots" / f"{name}.png").write_bytes(picture)
     return pages.Card(
         name=name,
         title=entry.title,
         group=entry.group,
         headline=info.headline,
-        kind=entry.kind,
+        kind=entry.kind if sheet or entry.kind != "grid" else "chart",  # an empty grid is a sentence
+        question=entry.question,
         size=size,
         sheet=sheet,
+        note=entry.note(info) if entry.note else "",
         left_out=board.left_out if board else 0,
     )
 

@@ -43,5 +43,8 @@ def _number(is_number: bool) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return "–" if value != value else f"{value:.4g}"
+        if value != value:
+            return "–"
+        short = f"{value:.4g}"
+        return "0.9999" if short == "1" and value < 1 else short  # all but sure is not sure
     return f"{value:,}" if isinstance(value, int) else escape(str(value))

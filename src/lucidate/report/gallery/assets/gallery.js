@@ -59,9 +59,12 @@
     // A finger on the figure scrolls the page; zooming would trap it there.
     var finger = window.matchMedia("(pointer: coarse)").matches;
     if (finger) figure.layout.dragmode = false;
+    // Ten classes fit a phone if the numbers in their cells are small.
+    var narrow = document.getElementById("plot").clientWidth < 520;
+    if (narrow) figure.data.forEach(function (trace) { if (trace.type === "heatmap" && trace.textfont) trace.textfont.size = 9; });
     var config = {
       displaylogo: false,
-      displayModeBar: page.sprite || finger ? false : "hover",
+      displayModeBar: page.sprite || finger || !figure.data.length ? false : "hover",
       plotlyServerURL: "", // nothing leaves this folder, so no button to upload a chart either
       modeBarButtonsToRemove: ["sendChartToCloud", "sendDataToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
       toImageButtonOptions: { filename: page.title, scale: 2 },
@@ -72,6 +75,20 @@
     return window.Plotly.react(plot, figure.data, figure.layout, config).then(function () {
       if (shown.view) return look(shown.view);
     });
+  }
+
+  /* Where the figure is wider than the screen, the cut edge fades and a line says so. */
+  function offerSwipe() {
+    var scroller = document.getElementById("scroller");
+    var hint = document.getElementById("swipe");
+    function tell() {
+      var hidden = scroller.scrollWidth - scroller.clientWidth;
+      hint.hidden = hidden < 8;
+      scroller.classList.toggle("more", hidden - scroller.scrollLeft >= 8);
+    }
+    scroller.addEventListener("scroll", tell, { passive: true });
+    new ResizeObserver(tell).observe(scroller);
+    tell();
   }
 
   function buttonsOf(page) {
@@ -111,11 +128,12 @@
     var plot = document.getElementById("plot");
     // A matrix of many classes is panned on a narrow screen rather than squeezed to dust.
     if (document.querySelector(".figure--matrix")) {
-      plot.style.minWidth = Math.min(480, data.figure.layout.height * 0.75) + "px";
-      if (data.figure.layout.height >= 900) plot.style.minWidth = "900px";
+      var classes = data.figure.data[0].z.length;
+      if (classes > 12) plot.style.minWidth = Math.min(900, 160 + 30 * classes) + "px";
     }
     offerViews(data);
     draw().then(function () {
+      offerSwipe();
       if (data.sprite) offerLoupe(data, plot);
     });
   }
@@ -125,7 +143,7 @@
   /* Lines of a Plotly hover text as plain text. */
   function lines(hover) {
     return hover.split("<br>").map(function (line) {
-      return line.replace(/<\/?b>/g, "").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+      return line.replace(/<\/?b>/g, "").replace(/ %/g, "\u00a0%").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
     });
   }
 
