@@ -59,3 +59,13 @@ def test_no_file_of_the_package_is_over_350_lines() -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 350
     }
     assert long == {}
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [("X", "", "1000"), ("OMP_WAIT_POLICY", "ACTIVE", "None")])
+def test_the_command_tunes_its_process_unless_told_otherwise(name: str, value: str, expected: str) -> None:
+    code = (
+        f"import os; os.environ[{name!r}] = {value!r}; os.environ.pop('GOMP_SPINCOUNT', None)\n"
+        "from lucidate.cli.process import tune_process\n"
+        "tune_process(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    assert python(code) == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 import lucidate
 from lucidate.cli import analyze, data, demo, gallery, models, predict, run, train
+from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
 
 # Typer ships with click, or with its own copy of it, depending on its version; its public names lead to either.
@@ -53,10 +53,7 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 done, 2 a mistake by the user, 130 interrupted."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Torch's threads spin while they wait; on shared cores two runs then slow each other down fourfold. Read
-        # when torch is loaded, so it must be set before. Figures: bench/LOG.md.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    tune_process()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:

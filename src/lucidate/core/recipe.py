@@ -80,6 +80,12 @@ class AugmentRecipe(Section):
     shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")
 
 
+class PredictRecipe(Section):
+    """How the trained model is asked."""
+
+    views: Literal["one", "mirror", "mirror-shift"] = Field("one", description="test-time views to average over")
+
+
 class Recipe(Section):
     """One run, as it was asked for.
 
@@ -92,6 +98,7 @@ class Recipe(Section):
     model: ModelRecipe = ModelRecipe()
     train: TrainRecipe = TrainRecipe()
     augment: AugmentRecipe = AugmentRecipe()
+    predict: PredictRecipe = PredictRecipe()
 
 
 def load_recipe(recipe: str | Path, *, source: str | None = None, overrides: Sequence[str] = ()) -> Recipe:

@@ -242,12 +242,15 @@ class ModelCard(Section):
 class Results(Section):
     """What came out; None until it is known. Accuracies are shares from 0 to 1.
 
+    *_one_view: without the test-time views that the recipe asks for, where it does.
     train_seconds: the epochs alone. seconds: from the command to the last prediction. test_openings: how often the
     test split has been predicted; more than once, and choices may have been made on it.
     """
 
     val_accuracy: float | None = None
     test_accuracy: float | None = None
+    val_accuracy_one_view: float | None = None
+    test_accuracy_one_view: float | None = None
     epochs: int | None = None
     train_seconds: float | None = None
     seconds: float | None = None

@@ -19,14 +19,24 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.splits import Splits
 from lucidate.models import load_model
+from lucidate.predict.tta import Views, view_logits
 
 BATCH = 128  # on two cores larger batches leave the cache and gain nothing
 
 
 def predict_logits(
-    model: nn.Module, batches: Batches, *, reporter: Reporter | None = None, task: str = "predicting"
+    model: nn.Module,
+    batches: Batches,
+    *,
+    views: Views = "one",
+    mirror: bool = False,
+    reporter: Reporter | None = None,
+    task: str = "predicting",
 ) -> NDArray[np.float32]:
-    """Logits (M, K) of every row of `batches`, in order. The model's mode is given back as it was."""
+    """Logits (M, K) of every row of `batches`, in order. The model's mode is given back as it was.
+
+    views, mirror: as in `view_logits`.
+    """
     reporter = reporter or Silent()
     was_training = model.training
     model.eval()
@@ -34,7 +44,7 @@ def predict_logits(
     try:
         with torch.inference_mode():
             for images, labels in batches.in_order():
-                parts.append(model(images).float().cpu())
+                parts.append(view_logits(model, images, views=views, mirror=mirror).float().cpu())
                 done += len(labels)
                 rate = done / (time.perf_counter() - start)
                 reporter.advance(task, done, total, f"{rate:,.0f} images/s")
@@ -60,7 +70,9 @@ def predict_run(
     pack = pack or reopen_pack(card, reporter=reporter)
     dataset = Dataset(pack, Splits.load(run.splits), Preprocess.from_dict(card.preprocess))
     batches = dataset.batches(split, batch_size=BATCH, device=device)
-    logits = predict_logits(load_model(run, device=device), batches, reporter=reporter, task=f"predicting {split}")
+    model, views = load_model(run, device=device), card.recipe.predict.views
+    task = f"predicting {split}"
+    logits = predict_logits(model, batches, views=views, mirror=pack.flips, reporter=reporter, task=task)
     rows = batches.rows
     predictions = Predictions(
         ids=pack.ids[rows],
@@ -73,9 +85,13 @@ def predict_run(
         model=card.recipe.model.name,
     )
     predictions.save(run.predictions(split))
-    if split == "validation":
-        card.with_results(val_accuracy=predictions.accuracy).save(run.card)
-    elif split == "test":
-        openings = card.results.test_openings + 1
-        card.with_results(test_accuracy=predictions.accuracy, test_openings=openings).save(run.card)
+    if split in ("validation", "test"):
+        prefix = "val" if split == "validation" else "test"
+        results: dict[str, float] = {f"{prefix}_accuracy": predictions.accuracy}
+        if views != "one":
+            plain = predict_logits(model, batches, reporter=reporter, task=f"{task}, one view")
+            results[f"{prefix}_accuracy_one_view"] = float((plain.argmax(1) == predictions.labels).mean())
+        if split == "test":
+            results["test_openings"] = card.results.test_openings + 1
+        card.with_results(**results).save(run.card)
     return predictions

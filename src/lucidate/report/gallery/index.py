@@ -110,9 +110,11 @@ def _teaser(cards: Sequence[Card], findings: Findings) -> str:
             f'<span class="true">{escape(true)}</span><span class="said">→ {escape(said)}</span>'
             f'<span class="sure">{text(percent(tiles.confidence[tile]))} sure</span></li>'
         )
+    only = len(shown) == 1
+    title, more = ("Its only mistake", "See its page") if only else ("Its surest mistakes", "See them all")
     return (
-        '<section class="teaser" aria-labelledby="teaser"><div><h2 id="teaser">Its surest mistakes</h2>'
-        f'<a class="more" href="docs/{card.name}.html">See them all <span aria-hidden="true">→</span></a></div>'
+        f'<section class="teaser" aria-labelledby="teaser"><div><h2 id="teaser">{title}</h2>'
+        f'<a class="more" href="docs/{card.name}.html">{more} <span aria-hidden="true">→</span></a></div>'
         f"<ul>{''.join(shown)}</ul></section>"
     )
 

@@ -1,0 +1,25 @@
+"""Settings of this process that make torch faster on a processor. Figures: bench/LOG.md."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names and numbers of glibc's mallopt(3)
+GIBIBYTE = 1 << 30
+
+
+def tune_process() -> None:
+    """Tune threads and memory; before torch is loaded, which reads the first once. Does nothing where it cannot."""
+    # Torch's threads spin while they wait for each other; on shared cores two runs then slow each other down fourfold.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # glibc gives large blocks back to the system at once, and the next batch's activations fault them in again.
+    if sys.platform == "linux":
+        try:
+            mallopt = ctypes.CDLL(None).mallopt
+        except (OSError, AttributeError):  # another C library
+            return
+        mallopt(M_MMAP_THRESHOLD, GIBIBYTE)
+        mallopt(M_TRIM_THRESHOLD, GIBIBYTE)
