@@ -187,16 +187,21 @@ class History:
         """Read a history.json: ours, or the `history.history` that Keras gives. Raises RunError."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            lists = {field.name: tuple(map(_number, values.get(field.name, ()))) for field in fields(cls)}
+            history = cls.from_lists(values)
         except FileNotFoundError:
             raise RunError(f"{path}: expected a training history, received no file") from None
         except (ValueError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: expected lists of numbers as Keras writes them, received {error}") from None
         wanted = ("accuracy", "loss", "val_accuracy", "val_loss")
-        lengths = {key: len(lists[key]) for key in wanted}
+        lengths = {key: len(getattr(history, key)) for key in wanted}
         if len(set(lengths.values())) != 1 or not lengths["loss"]:
             raise RunError(f"{path}: expected {', '.join(wanted)} of one length, received lengths {lengths}")
-        return cls(**lists)
+        return history
+
+    @classmethod
+    def from_lists(cls, values: Mapping[str, Any]) -> History:
+        """A history from what `jsonable` made of one; null is NaN, a missing list is empty, other keys are left out."""
+        return cls(**{field.name: tuple(map(_number, values.get(field.name, ()))) for field in fields(cls)})
 
 
 def _number(value: Any) -> float:

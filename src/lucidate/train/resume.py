@@ -139,7 +139,7 @@ def _restore(path: Path, state: State) -> None:
     state.best = {name: _as(value, like[name]) for name, value in parts["best"].items()}
     _restore_optimizer(state.optimizer, parts["optimizer"])
     state.sums = tensors["sums"].to(state.sums.device)
-    state.history = History(**{key: tuple(map(_number, values)) for key, values in place.pop("history").items()})
+    state.history = History.from_lists(place.pop("history"))
     for key, value in place.items():
         setattr(state, key, value)
 
@@ -159,10 +159,6 @@ def _as(value: Tensor, like: Tensor) -> Tensor:
     Another layout would hold the same numbers, but fused kernels may round them differently at their ends.
     """
     return torch.empty_like(like).copy_(value) if value.shape == like.shape and value.ndim else value
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def _write(path: Path, content: bytes) -> None:
