@@ -8,9 +8,14 @@ from torch.nn import functional
 from fakes import colored_batches, colored_images
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import AugmentRecipe
-from lucidate.data.augment import augment, flip_horizontally, transform_affinely, translate
+from lucidate.data.augment import Draws, augment, flip_horizontally, transform_affinely, translate
 from lucidate.data.batches import derived_seed, generator_for
 from lucidate.data.preprocess import Preprocess, fit_preprocess
+
+
+def draws_of(seed: int, count: int) -> Draws:
+    return Draws(generator_for(seed), count)
+
 
 RECIPE = AugmentRecipe(rotation=0.1, zoom=0.1, shift=0.1)
 
@@ -47,7 +52,7 @@ def test_statistics_are_those_of_the_training_rows() -> None:
 def test_an_epoch_is_a_function_of_seed_and_epoch_alone() -> None:
     batches = colored_batches(range(90))
     epochs = [
-        torch.cat([images for _, (images, _) in batches.shuffled(seed, epoch, recipe=RECIPE, flips=True)])
+        torch.cat([batch.images for _, batch in batches.shuffled(seed, epoch, recipe=RECIPE, flips=True)])
         for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert torch.equal(epochs[0], epochs[1])
@@ -58,12 +63,12 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_alone() -> None:
 def test_an_epoch_holds_each_row_once_and_never_a_single_image() -> None:
     batches = colored_batches(range(33, 82))  # 49 = 3 × 16 + 1
     assert batches.training_steps == 3
-    sizes = [len(labels) for _, (_, labels) in batches.shuffled(0, 0, recipe=AugmentRecipe(), flips=False)]
+    sizes = [len(batch.labels) for _, batch in batches.shuffled(0, 0, recipe=AugmentRecipe(), flips=False)]
     assert sizes == [16, 16, 16]
     assert sum(len(labels) for _, labels in batches.in_order()) == 49
     whole = colored_batches(range(48))
     images = torch.cat(
-        [images for _, (images, _) in whole.shuffled(0, 3, recipe=AugmentRecipe(flip=False), flips=True)]
+        [batch.images for _, batch in whole.shuffled(0, 3, recipe=AugmentRecipe(flip=False), flips=True)]
     )
     ordered = torch.cat([images for images, _ in whole.in_order()])
     assert torch.equal(images.flatten(1).sum(1).sort().values, ordered.flatten(1).sum(1).sort().values)
@@ -77,7 +82,7 @@ def test_seeds_of_neighboring_places_differ() -> None:
 
 def test_no_range_changes_nothing_and_flips_follow_source_and_recipe() -> None:
     images = gradient(64)
-    unchanged = transform_affinely(images, generator_for(0))
+    unchanged = transform_affinely(images, draws_of(0, len(images)))
     torch.testing.assert_close(unchanged, images, atol=1e-3, rtol=0)
     for flip, flips, expected in (
         ("auto", False, False),
@@ -85,13 +90,13 @@ def test_no_range_changes_nothing_and_flips_follow_source_and_recipe() -> None:
         (False, True, False),
         (True, False, True),
     ):
-        result = augment(images, generator_for(0), recipe=AugmentRecipe(flip=flip), flips=flips)
+        result = augment(images, draws_of(0, len(images)), recipe=AugmentRecipe(flip=flip), flips=flips)
         assert torch.equal(result, images) is not expected
 
 
 def test_flips_mirror_about_half_of_the_images() -> None:
     images = gradient(1000)
-    flipped = flip_horizontally(images, generator_for(3))
+    flipped = flip_horizontally(images, draws_of(3, len(images)))
     mirrored = (flipped == images.flip(3)).flatten(1).all(1)
     untouched = (flipped == images).flatten(1).all(1)
     assert (mirrored ^ untouched).all()
@@ -100,7 +105,7 @@ def test_flips_mirror_about_half_of_the_images() -> None:
 
 def test_translation_is_a_crop_of_the_reflected_image() -> None:
     images = torch.rand(50, 3, 12, 10)
-    moved = translate(images, generator_for(4), pixels=2)
+    moved = translate(images, draws_of(4, len(images)), pixels=2)
     padded = functional.pad(images, (2, 2, 2, 2), mode="reflect")
     crops = torch.stack([padded[:, :, y : y + 12, x : x + 10] for y in range(5) for x in range(5)])
     matches = (crops == moved).flatten(2).all(2)
@@ -113,25 +118,25 @@ def test_alternating_flips_show_each_image_both_ways_in_two_epochs() -> None:
     ordered = torch.cat([images for images, _ in batches.in_order()])
     seen: dict[int, set[bool]] = {row: set() for row in range(90)}
     for epoch in (3, 4):
-        shown = torch.cat([images for _, (images, _) in batches.shuffled(0, epoch, recipe=recipe, flips=True)])
+        shown = torch.cat([batch.images for _, batch in batches.shuffled(0, epoch, recipe=recipe, flips=True)])
         for image in shown:
             plain = (ordered == image).flatten(1).all(1).nonzero()
             mirrored = (ordered == image.flip(2)).flatten(1).all(1).nonzero()
             row, side = (plain, False) if len(plain) else (mirrored, True)
             seen[int(row)].add(side)
     assert all(sides == {False, True} for sides in seen.values())
-    unflipped = torch.cat([images for _, (images, _) in batches.shuffled(0, 3, recipe=recipe, flips=False)])
+    unflipped = torch.cat([batch.images for _, batch in batches.shuffled(0, 3, recipe=recipe, flips=False)])
     assert all((ordered == image).flatten(1).all(1).any() for image in unflipped)
 
 
 def test_rotation_zoom_and_shift_move_the_center_as_asked() -> None:
     images = gradient(500)
     center = images[:, :2, 7:9, 7:9].mean((2, 3)) - images[:, 2:, 0, 0]
-    turned = transform_affinely(images, generator_for(1), rotation=0.08, zoom=0.08)
+    turned = transform_affinely(images, draws_of(1, len(images)), rotation=0.08, zoom=0.08)
     moved = turned[:, :2, 7:9, 7:9].mean((2, 3)) - images[:, 2:, 0, 0]
     torch.testing.assert_close(moved, center, atol=1e-2, rtol=0)  # rotation and zoom keep the center
     assert not torch.allclose(turned, images, atol=0.5)
-    shifted = transform_affinely(images, generator_for(1), shift=0.1)
+    shifted = transform_affinely(images, draws_of(1, len(images)), shift=0.1)
     offset = shifted[:, :2, 7:9, 7:9].mean((2, 3)) - images[:, 2:, 0, 0] - center
     assert 1.4 < offset.abs().max() <= 1.61  # a tenth of 16 pixels
     assert offset.mean().abs() < 0.1
@@ -139,7 +144,7 @@ def test_rotation_zoom_and_shift_move_the_center_as_asked() -> None:
 
 def test_rotation_is_by_the_stated_part_of_a_turn() -> None:
     images = gradient(400)
-    turned = transform_affinely(images, generator_for(2), rotation=0.25)
+    turned = transform_affinely(images, draws_of(2, len(images)), rotation=0.25)
     along = (turned[:, 0, 8, 9] - turned[:, 0, 8, 7]) / 2  # cosine of the angle: the column's slope along a row
     angles = torch.arccos(along.clamp(-1, 1)).rad2deg()
     assert 85 < angles.max() <= 90.5
@@ -148,7 +153,7 @@ def test_rotation_is_by_the_stated_part_of_a_turn() -> None:
 
 def test_augmentation_never_leaves_the_range_of_the_image() -> None:
     images = torch.rand(64, 3, 12, 12)
-    result = augment(images, generator_for(0), recipe=RECIPE, flips=True)
+    result = augment(images, draws_of(0, len(images)), recipe=RECIPE, flips=True)
     assert result.shape == images.shape
     assert result.min() >= images.min() - 1e-6
     assert result.max() <= images.max() + 1e-6

@@ -79,7 +79,7 @@ def test_the_best_weights_are_restored_and_training_stops_early(
     seen: list[torch.Tensor] = []
     accuracies = iter([0.2, 0.6, 0.5, 0.6, 0.4, 0.9])
 
-    def scripted(model: TwoLayers, _: object) -> tuple[float, float]:
+    def scripted(model: TwoLayers, *_: object) -> tuple[float, float]:
         seen.append(model.layers[0].weight.detach().clone())
         return next(accuracies), 1.0
 

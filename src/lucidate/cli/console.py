@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lucidate.core.progress import Reporter
+from lucidate.core.machine import processes
+from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import jsonable
 
 QUIET_SECONDS = 10.0  # between two plain lines about the same task
@@ -77,13 +78,27 @@ class Bars:
             self._progress.remove_task(self._tasks.pop(task))
 
 
-def reporter() -> Lines | Bars:
+class Quiet(Silent):
+    """For a process that trains along with one that speaks."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def reporter() -> Lines | Bars | Quiet:
     """Whichever fits standard error; use it as a context manager."""
+    if processes()[0]:
+        return Quiet()
     return Bars() if sys.stderr.isatty() else Lines()
 
 
 def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
     """The outcome of a command, last on standard output: words, or one JSON object."""
+    if processes()[0]:
+        return  # of processes that train together, the first one speaks
     print(json.dumps(jsonable(result), allow_nan=False) if as_json else text, flush=True)
 
 

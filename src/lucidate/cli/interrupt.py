@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM while something is saved step by step: asked once, it stops in order; asked twice, at once."""
+"""Ctrl-C and SIGTERM while something is saved step by step: asked once, it stops in order; asked twice, at once.
+
+Processes under torchrun stop in order however often they are asked: it passes signals on to those that have them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from lucidate.core.machine import processes
 
 
 @contextmanager
@@ -15,7 +20,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked and processes()[1] == 1:
             signal.default_int_handler(number, frame)
         asked = True
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Resume, Set
+from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.records import RunCard
 
@@ -29,6 +30,8 @@ def run(
         result = main_road(
             recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter, resume=resume
         )
+    if not result:
+        return
     text = (
         f"validation accuracy {result['val_accuracy']:.4f}, test accuracy {result['test_accuracy']:.4f}, "
         f"{result['seconds']:.0f} s\nrun      {result['run']}\ngallery  {Path(result['gallery']).resolve()}"
@@ -46,14 +49,16 @@ def main_road(
     reporter: Reporter,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Every stage in turn; the object that `--json` prints."""
+    """Every stage in turn; the object that `--json` prints, empty in processes that only train along."""
     start = time.perf_counter()
     ready = stages.make_ready(
         recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter, resume=resume
     )
     folder, pack = ready.run, ready.dataset.pack
-    with folder.claim(resume=resume):
+    with stages.claim(ready, resume=resume):
         stages.train(ready, reporter=reporter)
+        if processes()[0]:
+            return {}  # the first of the processes that train together goes on
         from lucidate.predict import predict_run
         from lucidate.report.gallery.of_run import gallery_of_run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from lucidate.cli.console import say_set_aside
 from lucidate.cli.interrupt import stopping
 from lucidate.core.errors import Interrupted, LucidateError
+from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, find_recipe, load_recipe
 from lucidate.core.records import RunCard
@@ -46,8 +48,11 @@ def make_ready(
     resolved = load_recipe(recipe, source=data, overrides=overrides)
     if resume and out is None:
         raise LucidateError("--resume: expected --out with the folder of the run to go on with, received none")
+    rank, ranks = processes()
+    if ranks > 1 and out is None:
+        raise LucidateError("--out: expected a folder for all processes that train together, received none")
     run = RunDir(out or fresh_path(Path("runs"), find_recipe(recipe).stem))
-    if not (resume and run.card.exists()):
+    if not rank and not (resume and run.card.exists()):
         RunDir.free(run.path)
     from lucidate.data.dataset import prepare
     from lucidate.models import check
@@ -60,6 +65,11 @@ def make_ready(
     return Ready(resolved, run, dataset, chosen)
 
 
+def claim(ready: Ready, *, resume: bool) -> AbstractContextManager[None]:
+    """The run's folder, for one writer: of processes that train together, the first."""
+    return nullcontext() if processes()[0] else ready.run.claim(resume=resume)
+
+
 def train(ready: Ready, *, reporter: Reporter) -> RunCard:
     """Train into the folder, which must have been claimed."""
     from lucidate.train import fit
@@ -70,7 +80,7 @@ def train(ready: Ready, *, reporter: Reporter) -> RunCard:
     command = " ".join(["lucidate", *sys.argv[1:]])
     with stopping() as stop:
         try:
-            return fit(
+            card = fit(
                 ready.recipe,
                 ready.dataset,
                 run=ready.run,
@@ -79,6 +89,9 @@ def train(ready: Ready, *, reporter: Reporter) -> RunCard:
                 reporter=reporter,
                 stop=stop,
             )
+            if stop():  # asked for after the last step
+                raise Interrupted("training: interrupted when it had just ended")
+            return card
         except Interrupted as error:
             options = "" if "--out" in sys.argv else f" --out {ready.run.path}"
             options += "" if "--resume" in sys.argv else " --resume"

@@ -23,7 +23,7 @@ def train(
         ready = stages.make_ready(
             recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter, resume=resume
         )
-        with ready.run.claim(resume=resume):
+        with stages.claim(ready, resume=resume):
             results = stages.train(ready, reporter=reporter).results
     result = {"run": str(ready.run.path), **results.model_dump()}
     text = f"validation accuracy {results.val_accuracy:.4f} after {results.epochs} epochs\n{ready.run.path}"

@@ -34,6 +34,11 @@ def hardware(*, accelerator: str | None = None) -> dict[str, Any]:
     }
 
 
+def processes() -> tuple[int, int]:
+    """(rank, number) of this process among those that torchrun started to train together; (0, 1) without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def commit() -> str | None:
     """The commit of the checkout that lucidate runs from, "+" after it where files differ; None outside of one."""
     root = Path(__file__).parents[3]

@@ -66,6 +66,16 @@ class TrainRecipe(Section):
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     early_stop: int | None = Field(None, ge=1, description="epochs without a better validation accuracy before the end")
     restore_best: bool = Field(True, description="end with the weights of the best validation accuracy")
+    average: float = Field(0.0, ge=0, lt=1, description="decay a step of the averaged weights that are kept; 0: none")
+    input_epochs: int | None = Field(
+        None, ge=0, description="epochs in which fastnet's input layer still learns its bias; default: all"
+    )
+    precision: Literal["float32", "bfloat16", "auto", "float64"] = Field(
+        "float32",
+        description="of convolutions and products; auto: bfloat16 where a probe finds it faster; float64, of all: slow, "
+        "and the same history whatever the number of threads or processes",
+    )
+    compile: bool = Field(False, description="torch.compile: minutes at the start, for long runs on a GPU")
 
 
 class AugmentRecipe(Section):
@@ -78,6 +88,8 @@ class AugmentRecipe(Section):
     rotation: float = Field(0.0, ge=0, le=0.5, description="at most this part of a full turn, either way")
     zoom: float = Field(0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
     shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")
+    cutout: int = Field(0, ge=0, le=512, description="side in pixels of a square that is hidden; 0: none")
+    mixup: float = Field(0.0, ge=0, le=10, description="blend pairs of images by Beta(mixup, mixup); 0: none")
 
 
 class PredictRecipe(Section):

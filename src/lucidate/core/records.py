@@ -263,7 +263,10 @@ class Results(Section):
 
 
 class RunCard(Section):
-    """A run's passport, `run.json`: what would be needed to make it again, and what came out."""
+    """A run's passport, `run.json`: what would be needed to make it again, and what came out.
+
+    threads: of each of the `processes` that trained together. precision: that was used, where a recipe leaves it open.
+    """
 
     status: Literal["training", "trained", "finished"] = "training"
     name: str
@@ -279,6 +282,8 @@ class RunCard(Section):
     versions: dict[str, str]
     hardware: dict[str, Any]
     threads: int
+    precision: str = "float32"
+    processes: int = 1
     commit: str | None
     command: str
 

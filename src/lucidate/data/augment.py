@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import pi
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,19 +13,48 @@ from torch.nn import functional
 from lucidate.core.recipe import AugmentRecipe
 
 
-def flip_horizontally(images: Tensor, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers for the images of one batch, from a generator on the CPU.
+
+    Of a batch that several processes share, each draws for all of it and keeps its part: what an image gets does not
+    depend on how many processes there are.
+
+    batch: images in all. part: those of this process.
+    """
+
+    generator: torch.Generator
+    batch: int
+    part: slice = field(default_factory=lambda: slice(None))
+
+    def uniform(self, count: int) -> Tensor:
+        """(count, P) float32 in [0, 1) for the P images of this part."""
+        return torch.rand(count, self.batch, generator=self.generator)[:, self.part]
+
+    def integers(self, low: int, high: int, count: int) -> Tensor:
+        """(count, P) int64 from low to high - 1."""
+        return torch.randint(low, high, (count, self.batch), generator=self.generator)[:, self.part]
+
+    def beta(self, alpha: float) -> float:
+        """One number from Beta(alpha, alpha) for the whole batch."""
+        # torch's own takes no generator: NumPy's is seeded from ours.
+        seed = int(torch.randint(2**62, (1,), generator=self.generator))
+        return float(np.random.default_rng(seed).beta(alpha, alpha))
+
+
+def flip_horizontally(images: Tensor, draws: Draws) -> Tensor:
     """Mirror each image with probability ½. images: (B, C, H, W) of any dtype."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    (mirrored,) = draws.uniform(1) < 0.5
     return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
-def translate(images: Tensor, generator: torch.Generator, *, pixels: int) -> Tensor:
+def translate(images: Tensor, draws: Draws, *, pixels: int) -> Tensor:
     """Shift each image by whole pixels, up to `pixels` either way on each axis; edges are reflected.
 
     images: (B, C, H, W). Needs no resampling: an index of rows and columns an image.
     """
     batch, _, height, width = images.shape
-    dy, dx = torch.randint(-pixels, pixels + 1, (2, batch, 1), generator=generator)
+    dy, dx = draws.integers(-pixels, pixels + 1, 2)[:, :, None]
     rows, columns = _reflected(torch.arange(height) + dy, height), _reflected(torch.arange(width) + dx, width)
     rows, columns = rows.to(images.device), columns.to(images.device)
     picked = images.permute(0, 2, 3, 1)[
@@ -39,16 +70,15 @@ def _reflected(places: Tensor, size: int) -> Tensor:
 
 
 def transform_affinely(
-    images: Tensor, generator: torch.Generator, *, rotation: float = 0.0, zoom: float = 0.0, shift: float = 0.0
+    images: Tensor, draws: Draws, *, rotation: float = 0.0, zoom: float = 0.0, shift: float = 0.0
 ) -> Tensor:
     """Rotate, zoom and shift each image, its own way each, in one bilinear resampling; edges are reflected.
 
     images: (B, C, H, W) floating point. rotation: turns, drawn from ±rotation. zoom: scale drawn from 1 ± zoom.
     shift: fraction of the side, drawn from ±shift for each axis.
     """
-    batch = len(images)
     # One draw of four numbers an image, whatever is used, keeps the sequence the same when one range is set to 0.
-    angle, scale, dx, dy = (2 * torch.rand(4, batch, generator=generator) - 1).unbind(0)
+    angle, scale, dx, dy = (2 * draws.uniform(4) - 1).unbind(0)
     angle, scale = angle * rotation * 2 * pi, 1 + scale * zoom
     # affine_grid maps output places to input places in [-1, 1]: hence the inverse scale, and 2 × for shifts.
     cosine, sine = angle.cos() / scale, angle.sin() / scale
@@ -59,15 +89,38 @@ def transform_affinely(
     return moved.contiguous(memory_format=torch.channels_last)  # grid_sample gives NCHW
 
 
-def augment(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    recipe: AugmentRecipe,
-    flips: bool,
-    turn: Tensor | None = None,
-) -> Tensor:
-    """All that a recipe asks for. images: (B, C, H, W) float; the generator is on the CPU.
+def cut_out(images: Tensor, draws: Draws, *, pixels: int) -> Tensor:
+    """Set a square of `pixels` a side to 0, the mean of normalized images, somewhere wholly within each image.
+
+    images: (B, C, H, W). After T. DeVries and G. Taylor, arXiv:1708.04552; there the square may hang over the edge.
+    """
+    height, width = images.shape[2:]
+    tall, wide = min(pixels, height), min(pixels, width)
+    top = draws.integers(0, height - tall + 1, 1).T
+    left = draws.integers(0, width - wide + 1, 1).T
+    y, x = torch.arange(height), torch.arange(width)
+    rows, columns = (y >= top) & (y < top + tall), (x >= left) & (x < left + wide)
+    hidden = (rows[:, :, None] & columns[:, None, :]).to(images.device)
+    return images.masked_fill(hidden[:, None], 0.0)
+
+
+def mix_up(images: Tensor, share: float) -> Tensor:
+    """Blend each image with its partner: share × image + (1 - share) × partner.
+
+    images: (B, C, H, W). After H. Zhang et al., arXiv:1710.09412. Partners are neighbours in the batch, whose order is
+    random already (see `partners`).
+    """
+    return torch.lerp(images[partners(len(images)).to(images.device)], images, share)
+
+
+def partners(batch: int) -> Tensor:
+    """(B,) int64: images 0 and 1 are each other's partner, 2 and 3 …; the last of an odd number is its own."""
+    places = torch.arange(batch)
+    return (places ^ 1).clamp(max=batch - 1)
+
+
+def augment(images: Tensor, draws: Draws, *, recipe: AugmentRecipe, flips: bool, turn: Tensor | None = None) -> Tensor:
+    """All that a recipe asks for, but for mixing. images: (B, C, H, W) float.
 
     flips: whether the source allows mirroring, for `flip = "auto"` and "alternating". turn: (B,) bool, which images
     are mirrored in this epoch when they alternate.
@@ -76,9 +129,11 @@ def augment(
         if flips:
             images = torch.where(turn.to(images.device)[:, None, None, None], images.flip(3), images)
     elif flips if recipe.flip == "auto" else recipe.flip:
-        images = flip_horizontally(images, generator)
+        images = flip_horizontally(images, draws)
     if recipe.translate:
-        images = translate(images, generator, pixels=recipe.translate)
+        images = translate(images, draws, pixels=recipe.translate)
     if recipe.rotation or recipe.zoom or recipe.shift:
-        images = transform_affinely(images, generator, rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift)
+        images = transform_affinely(images, draws, rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift)
+    if recipe.cutout:
+        images = cut_out(images, draws, pixels=recipe.cutout)
     return images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lucidate.core.recipe import AugmentRecipe
-from lucidate.data.augment import augment
+from lucidate.data.augment import Draws, augment, mix_up
 from lucidate.data.preprocess import Preprocess
 
 SIDES = 2**31  # keeps the seed of alternating flips apart from that of any epoch's order
+DEVICE_SHARE = 0.5  # of an accelerator's free memory: what images may take; the rest is for the training
 
 
 def derived_seed(seed: int, *path: int) -> int:
@@ -28,11 +30,27 @@ def generator_for(seed: int, *path: int) -> torch.Generator:
 
 
 @dataclass(frozen=True, eq=False)
+class Batch:
+    """One training step's images on a device, or this process's part of them.
+
+    images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. whole: images of the step in all
+    processes. share: weight of `labels` where images are blended with their partners, else 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    whole: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
 class Batches:
     """Batches of some rows of a store, on a device.
 
     images: (N, S, S, 3) uint8, the whole store; only the batches' rows are read from it.
     labels: (N,) int64. rows: (M,) int64 into the store.
+    rank, ranks: this process among those that share each batch.
+    resident: whether the rows' images are copied to the device once; None: if it is an accelerator and they fit.
     """
 
     images: NDArray[np.uint8]
@@ -41,6 +59,9 @@ class Batches:
     preprocess: Preprocess
     batch_size: int
     device: torch.device
+    rank: int = 0
+    ranks: int = 1
+    resident: bool | None = None
 
     def __len__(self) -> int:
         """Batches of a pass in order, the last one maybe smaller."""
@@ -48,32 +69,75 @@ class Batches:
 
     @property
     def training_steps(self) -> int:
-        """Batches of a shuffled pass. A last batch of a single image is left out: BatchNorm cannot use it."""
-        return len(self) - (len(self.rows) % self.batch_size == 1)
+        """Batches of a shuffled pass. A last batch with too few images for BatchNorm (two a process) is left out."""
+        rest = len(self.rows) % self.batch_size
+        return len(self) - (0 < rest < 2 * self.ranks)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(normalized float32 images (B, 3, S, S), int64 labels (B,)) of every row once, as they stand."""
         for step in range(len(self)):
-            yield self._load(self.rows[step * self.batch_size : (step + 1) * self.batch_size])
+            yield self._load(np.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.rows))))
 
     def shuffled(
         self, seed: int, epoch: int, *, recipe: AugmentRecipe, flips: bool, first: int = 0
-    ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        """One training epoch from step `first` on: (step, (images, labels)), the rows in a new order, augmented.
+    ) -> Iterator[tuple[int, Batch]]:
+        """One training epoch from step `first` on: (step, batch), the rows in a new order, augmented.
 
-        The same for the same (seed, epoch, step), wherever it starts.
+        The same for the same (seed, epoch, step), wherever it starts and however many processes share it.
         """
-        order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(self.rows)
+        order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(len(self.rows))
         # Half of the images begin mirrored; each then alternates, so that two epochs show every image both ways.
         sides = np.random.default_rng(np.random.SeedSequence([seed, SIDES])).random(len(self.labels)) < 0.5
         for step in range(first, self.training_steps):
-            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images, labels = self._load(rows)
-            turn = torch.from_numpy(sides[rows] ^ (epoch % 2 == 1))
-            generator = generator_for(seed, epoch, step)
-            yield step, (augment(images, generator, recipe=recipe, flips=flips, turn=turn), labels)
+            places = order[step * self.batch_size : (step + 1) * self.batch_size]
+            part = part_of(len(places), self.rank, self.ranks)
+            draws = Draws(generator_for(seed, epoch, step), len(places), part)
+            mine = places[part]
+            images, labels = self._load(mine)
+            turn = torch.from_numpy(sides[self.rows[mine]] ^ (epoch % 2 == 1))
+            images = augment(images, draws, recipe=recipe, flips=flips, turn=turn)
+            share = 1.0
+            if recipe.mixup:
+                share = draws.beta(recipe.mixup)
+                images = mix_up(images, share)
+            yield step, Batch(images, labels, len(places), share)
 
-    def _load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        pixels = torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True)
+    def _load(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Images and labels at some places of `rows`."""
+        if self._held is not None:
+            images, labels = self._held
+            chosen = torch.from_numpy(places).to(self.device, non_blocking=True)
+            return self.preprocess.normalize(images[chosen]), labels[chosen]
+        rows = self.rows[places]
+        pixels = torch.from_numpy(self.images[rows])
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()  # so that the copy runs beside the training
         labels = torch.from_numpy(self.labels[rows]).to(self.device, non_blocking=True)
-        return self.preprocess.normalize(pixels), labels
+        return self.preprocess.normalize(pixels.to(self.device, non_blocking=True)), labels
+
+    @cached_property
+    def _held(self) -> tuple[Tensor, Tensor] | None:
+        """The rows' images and labels on the device, where they are kept there."""
+        if not (self._fits if self.resident is None else self.resident):
+            return None
+        images = torch.empty((len(self.rows), *self.images.shape[1:]), dtype=torch.uint8, device=self.device)
+        for start in range(0, len(self.rows), 10_000):
+            stop = start + 10_000
+            images[start:stop] = torch.from_numpy(self.images[self.rows[start:stop]])
+        return images, torch.from_numpy(self.labels[self.rows]).to(self.device)
+
+    @property
+    def _fits(self) -> bool:
+        if self.device.type != "cuda":  # a processor reads the store where it lies
+            return False
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return len(self.rows) * self.images[0].nbytes <= DEVICE_SHARE * free
+
+
+def part_of(count: int, rank: int, ranks: int) -> slice:
+    """The part of `count` images that one of `ranks` processes takes; all but the last begin at even places.
+
+    So partners in mixing, 0 and 1, 2 and 3 …, are never parted.
+    """
+    first, last = (count * each // ranks // 2 * 2 for each in (rank, rank + 1))
+    return slice(first, count if rank == ranks - 1 else last)

@@ -58,7 +58,7 @@ def download(
         raise SourceError(f"url: expected http:// or https://, received {url!r}")
     part = destination.with_name(destination.name + ".part")
     try:
-        with _folder(destination.parent), _alone(part, reporter):
+        with _folder(destination.parent), one_process(part, reporter, doing="fetches"):
             if destination.exists() and file_sha256(destination) == sha256:
                 return destination  # another process brought it while this one waited
             try:
@@ -168,8 +168,11 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(part: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the download for one process; a second one waits. Where the system has no such lock, none."""
+def one_process(part: Path, reporter: Reporter, *, doing: str) -> Iterator[None]:
+    """Keep the making of a file or folder to one process; a second one waits. Where the system has no locks, none.
+
+    doing: what the message to the second says of the first, "fetches" for instance.
+    """
     try:
         import fcntl  # noqa: F401
     except ImportError:  # Windows
@@ -178,7 +181,7 @@ def _alone(part: Path, reporter: Reporter) -> Iterator[None]:
     path = part.with_name(part.name + ".lock")
     lock: IO[str] | None = None
     while lock is None:
-        lock = _locked(path, reporter)
+        lock = _locked(path, reporter, doing)
     with lock:
         try:
             yield
@@ -186,7 +189,7 @@ def _alone(part: Path, reporter: Reporter) -> Iterator[None]:
             path.unlink(missing_ok=True)  # while it is still held, see `_locked`
 
 
-def _locked(path: Path, reporter: Reporter) -> IO[str] | None:
+def _locked(path: Path, reporter: Reporter, doing: str) -> IO[str] | None:
     """The lock's file, held; None when its holder removed it meanwhile, so that what is held here is worth nothing."""
     import fcntl
 
@@ -198,7 +201,8 @@ def _locked(path: Path, reporter: Reporter) -> IO[str] | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        reporter.say(f"waiting for another process that fetches {path.name.removesuffix('.part.lock')}")
+        name = path.name.removesuffix(".lock").removesuffix(".part")
+        reporter.say(f"waiting for another process that {doing} {name}")
         fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError:  # a file system without locks
         return lock

@@ -32,7 +32,7 @@ from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.rundir import atomic_path, atomic_write
 from lucidate.data.decode import DecodeError, decode, image_size, resize
-from lucidate.data.fetch import cache_dir, cache_error
+from lucidate.data.fetch import cache_dir, cache_error, one_process
 from lucidate.data.sources import find_source, open_source
 from lucidate.data.sources.seen import recall, remember, signature
 from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image, told
@@ -109,7 +109,12 @@ def open_pack(
     for _ in range(3):  # between building and opening, another process may swap the folder for its own
         if pack := _load(folder, source, side=side, key=key):
             return pack
-        _build(folder, source, side=side, key=key, reporter=reporter)
+        try:
+            with one_process(folder, reporter, doing="packs"):
+                if not _load(folder, source, side=side, key=key):  # another process may just have made it
+                    _build(folder, source, side=side, key=key, reporter=reporter)
+        except OSError as error:
+            raise cache_error(packs.parent, error) from None
     raise SourceError(
         f"cache: expected {folder} to stay in place, but something keeps changing it; try again, or set LUCIDATE_CACHE "
         "to another folder"

@@ -40,11 +40,12 @@ def predict_logits(
     reporter = reporter or Silent()
     was_training = model.training
     model.eval()
+    kind = next((p.dtype for p in model.parameters()), torch.float32)
     total, done, parts, start = len(batches.rows), 0, [], time.perf_counter()
     try:
         with torch.inference_mode():
             for images, labels in batches.in_order():
-                parts.append(view_logits(model, images, views=views, mirror=mirror).float().cpu())
+                parts.append(view_logits(model, images.to(kind), views=views, mirror=mirror).float().cpu())
                 done += len(labels)
                 rate = done / (time.perf_counter() - start)
                 reporter.advance(task, done, total, f"{rate:,.0f} images/s")

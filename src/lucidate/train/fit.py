@@ -22,7 +22,9 @@ from lucidate.models import build, parameter_count, place, save_weights, value_c
 from lucidate.models.fastnet import FastNet
 from lucidate.predict.infer import BATCH
 from lucidate.train.loop import train_model
+from lucidate.train.precision import choose_precision
 from lucidate.train.resume import Checkpoints
+from lucidate.train.team import Team, gather
 
 INPUT_SAMPLE = 5_000  # images: their patches give the statistics to three digits
 INITIAL = 2  # keeps the seed of the initial weights apart from those of steps
@@ -47,23 +49,46 @@ def fit(
 
     Where the folder holds an unfinished training of the same recipe, images and thread count, it goes on from its
     newest checkpoint, to the same bits; where it holds a finished one, nothing is done. The passport stands from the
-    start, with status "training".
+    start, with status "training". Started by torchrun, each process calls this, and all train one model together.
 
     stop: asked after each step; True saves a checkpoint and raises Interrupted. Raises RunError when the loss
     diverges or the folder holds another training; RecipeError for the model's options.
     """
-    reporter, device = reporter or Silent(), device or default_device()
+    with gather(device or default_device()) as team:
+        quiet = Silent()
+        return _fit(recipe, dataset, run, team, command, (reporter or quiet) if team.leads else quiet, stop)
+
+
+def _fit(
+    recipe: Recipe,
+    dataset: Dataset,
+    run: RunDir,
+    team: Team,
+    command: str,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> RunCard:
+    """`fit`, in one of the processes; the leader alone writes."""
+    device = team.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, INITIAL))
         model = build(recipe.model, len(dataset.pack.class_names))
     place(model, device)
-    card = make_card(recipe, dataset, model, run=run, device=device, command=command)
-    if run.card.exists():
-        card = require_same(RunCard.load(run.card), card)
-        if card.status != "training":
-            return card
-    card.save(run.card)
-    dataset.splits.save(run.splits, dataset.pack.ids)
+    card = make_card(recipe, dataset, model, run=run, team=team, command=command)
+    if team.leads:
+        old = RunCard.load(run.card) if run.card.exists() else None
+        if old:
+            card = require_same(old, card)
+        else:
+            side = dataset.pack.image_size
+            precision = choose_precision(recipe.train, model, image_size=side, device=device, reporter=reporter)
+            card = card.model_copy(update={"precision": precision})
+    card = RunCard.model_validate_json(team.share(card.model_dump_json().encode()), strict=False)
+    if card.status != "training":
+        return card
+    if team.leads:
+        card.save(run.card)
+        dataset.splits.save(run.splits, dataset.pack.ids)
     fit_input(model, dataset, device=device)
     checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
     history = train_model(
@@ -75,17 +100,20 @@ def fit(
         reporter=reporter,
         checkpoints=checkpoints,
         stop=stop,
+        precision=card.precision,
+        team=team,
     )
     card = card.with_results(
         val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],
         epochs=history.epochs,
         train_seconds=round(sum(history.epoch_seconds), 2),
     )
-    history.save(run.history)
-    save_weights(model, run.weights)
     card = card.model_copy(update={"status": "trained"})
-    card.save(run.card)
-    checkpoints.remove()
+    if team.leads:
+        history.save(run.history)
+        save_weights(model.float(), run.weights)
+        card.save(run.card)
+        checkpoints.remove()
     return card
 
 
@@ -98,11 +126,9 @@ def fit_input(model: nn.Module, dataset: Dataset, *, device: torch.device) -> No
         model.fit_input(dataset.preprocess.normalize(pixels))
 
 
-def make_card(
-    recipe: Recipe, dataset: Dataset, model: nn.Module, *, run: RunDir, device: torch.device, command: str
-) -> RunCard:
+def make_card(recipe: Recipe, dataset: Dataset, model: nn.Module, *, run: RunDir, team: Team, command: str) -> RunCard:
     """The passport of a training that is about to start."""
-    pack, splits = dataset.pack, dataset.splits
+    pack, splits, device = dataset.pack, dataset.splits, team.device
     return RunCard(
         name=run.path.resolve().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,6 +156,7 @@ def make_card(
         versions=machine.versions(),
         hardware=machine.hardware(accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None),
         threads=torch.get_num_threads(),
+        processes=team.size,
         commit=machine.commit(),
         command=command,
     )
@@ -156,5 +183,10 @@ def require_same(old: RunCard, new: RunCard) -> RunCard:
         raise RunError(
             f"--resume: expected {old.threads} threads, as the run was started with, received {new.threads}, which "
             f"would round sums in another order; set OMP_NUM_THREADS={old.threads}"
+        )
+    if old.processes != new.processes:
+        raise RunError(
+            f"--resume: expected {old.processes} processes, as the run was started with, received {new.processes}, "
+            f"which would round sums in another order; start torchrun with as many"
         )
     return old

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,18 @@ from lucidate.core.errors import Interrupted, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import History
-from lucidate.data.batches import Batches, derived_seed
+from lucidate.data.batches import Batches, derived_seed, part_of
+from lucidate.models import hold_input
 from lucidate.predict.infer import predict_logits
 from lucidate.train.losses import classification_loss
 from lucidate.train.optim import make_optimizer, set_learning_rate
+from lucidate.train.precision import casting, working_type
 from lucidate.train.resume import Checkpoints, State
 from lucidate.train.schedule import epochs_since_best, learning_rate
+from lucidate.train.team import Team
 
 DROPOUT = 1  # keeps the seed of a step's dropout apart from that of its augmentation
+AGREE_STEPS = 10  # between questions to all processes whether one was asked to stop
 FINITE_STEPS = 50  # between looks at whether the loss is still finite: each look makes a GPU wait
 
 
@@ -35,6 +40,8 @@ def train_model(
     reporter: Reporter,
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] = lambda: False,
+    precision: str = "float32",
+    team: Team | None = None,
 ) -> History:
     """Train `model` in place by the recipe and return its history.
 
@@ -42,54 +49,75 @@ def train_model(
     the same bits as one that was never interrupted. The model ends with the weights of the best validation accuracy
     (the first of equals) where the recipe restores them.
 
-    flips: whether the source allows mirroring. stop: asked after each step; True saves a checkpoint and raises
-    Interrupted. Raises RunError when the loss is no longer a number.
+    flips: whether the source allows mirroring. stop: asked after each step and epoch; True saves a checkpoint and
+    raises Interrupted. precision: of convolutions and products, "float32" or "bfloat16"; or "float64", of everything,
+    also of the weights that the model ends with. team: the processes that
+    share each batch. Raises RunError when the loss is no longer a number.
     """
-    settings = recipe.train
+    settings, team = recipe.train, team or Team(batches.device)
+    model.to(working_type(precision))
+    team.share_layers(model)
+    batches = replace(batches, rank=team.rank, ranks=team.size)
+    validation = replace(validation, rows=validation.rows[part_of(len(validation.rows), team.rank, team.size)])
     state = State(model, make_optimizer(model, settings), copy_state(model), torch.zeros(2, device=batches.device))
+    if settings.average:
+        state.average = copy_state(model)
     if checkpoints:
-        checkpoints.restore(state)
+        checkpoints.restore(state, team)
+    steps = Steps(batches, recipe, flips, precision, team, reporter, checkpoints, stop)
     with deterministic():
         while state.epoch < settings.epochs and not stopped_early(state.history, settings.early_stop):
-            lr = train_epoch(state, batches, recipe=recipe, flips=flips, reporter=reporter, keep=checkpoints, stop=stop)
+            lr = train_epoch(state, steps)
             start = time.perf_counter()
-            loss, accuracy = (state.sums / state.seen).tolist()
-            val_accuracy, val_loss = evaluate(model, validation)
-            state.history = state.history.with_epoch(
-                accuracy=accuracy,
-                loss=loss,
-                val_accuracy=val_accuracy,
-                val_loss=val_loss,
-                learning_rate=lr,
-                epoch_seconds=round(state.seconds + time.perf_counter() - start, 3),
-            )
-            reporter.say(epoch_line(state.history, settings.epochs, images=state.seen))
-            if epochs_since_best(state.history.val_accuracy) == 0:
-                state.best = copy_state(model)
+            loss, accuracy = (team.sum(state.sums) / state.seen).tolist()
+            with averaged(state):
+                val_accuracy, val_loss = evaluate(model, validation, team)
+                state.history = state.history.with_epoch(
+                    accuracy=accuracy,
+                    loss=loss,
+                    val_accuracy=val_accuracy,
+                    val_loss=val_loss,
+                    learning_rate=lr,
+                    epoch_seconds=round(state.seconds + time.perf_counter() - start, 3),
+                )
+                reporter.say(epoch_line(state.history, settings.epochs, images=state.seen))
+                if epochs_since_best(state.history.val_accuracy) == 0:
+                    state.best = copy_state(model)
             state.epoch, state.step, state.seen, state.seconds = state.epoch + 1, 0, 0, 0.0
             state.sums.zero_()
-            if checkpoints and checkpoints.due(epoch_ended=True):
-                checkpoints.save(state)
+            asked = team.any(stop()) and state.epoch < settings.epochs  # a training that has ended needs no stop
+            if checkpoints and team.any(asked or checkpoints.due(epoch_ended=True)):
+                checkpoints.save(state, team)
+            if asked:
+                raise Interrupted(f"training: interrupted after epoch {state.epoch}")
     if stopped_early(state.history, settings.early_stop):
         reporter.say(f"no better validation accuracy for {settings.early_stop} epochs: stopped early")
-    if settings.restore_best:
-        model.load_state_dict(state.best)
+    final = state.best if settings.restore_best else state.average
+    if final is not None:
+        model.load_state_dict(final)
     return state.history
 
 
-def train_epoch(
-    state: State,
-    batches: Batches,
-    *,
-    recipe: Recipe,
-    flips: bool,
-    reporter: Reporter,
-    keep: Checkpoints | None,
-    stop: Callable[[], bool],
-) -> float:
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What every step of a training has in common."""
+
+    batches: Batches
+    recipe: Recipe
+    flips: bool
+    precision: str
+    team: Team
+    reporter: Reporter
+    keep: Checkpoints | None
+    stop: Callable[[], bool]
+
+
+def train_epoch(state: State, common: Steps) -> float:
     """Take the steps of `state.epoch` that are left; returns the last learning rate."""
+    batches, recipe, team, keep = common.batches, common.recipe, common.team, common.keep
     settings, steps, epoch = recipe.train, batches.training_steps, state.epoch
     before, start, seen_before = state.seconds, time.perf_counter(), state.seen
+    kind = working_type(common.precision)
     first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was not finite
 
     def rate_of(step: int) -> float:
@@ -97,32 +125,69 @@ def train_epoch(
         return learning_rate(settings, step=place, steps_per_epoch=steps, val_accuracy=state.history.val_accuracy)
 
     state.model.train()
-    shuffled = batches.shuffled(recipe.seed, epoch, recipe=recipe.augment, flips=flips, first=state.step)
-    for step, (images, labels) in shuffled:
+    hold_input(state.model, settings.input_epochs is not None and epoch >= settings.input_epochs)
+    call = team.wrap(compiled(state.model) if settings.compile else state.model)
+    shuffled = batches.shuffled(recipe.seed, epoch, recipe=recipe.augment, flips=common.flips, first=state.step)
+    for step, batch in shuffled:
         set_learning_rate(state.optimizer, rate_of(step))
         torch.manual_seed(derived_seed(recipe.seed, epoch, step, DROPOUT))
-        logits = state.model(images)
-        loss = classification_loss(logits, labels, recipe=settings)
+        team.place.whole, team.place.part = batch.whole, part_of(batch.whole, team.rank, team.size)
+        with casting(common.precision, batches.device):
+            logits = call(batch.images.to(kind))
+        loss = classification_loss(logits.to(kind), batch, recipe=settings)
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Gradients are averaged over processes: by this weight, that is their mean over the whole batch's images.
+        weight = len(batch.labels) * team.size / batch.whole
+        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
-        state.step, state.seen = step + 1, state.seen + len(labels)
-        state.sums += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()])
+        if state.average is not None:
+            move_average(state.average, state.model, settings.average)
+        state.step, state.seen = step + 1, state.seen + batch.whole
+        state.sums += torch.stack([loss.detach() * len(batch.labels), (logits.argmax(1) == batch.labels).sum()])
         first_bad = torch.where(loss.detach().isfinite(), first_bad, first_bad.clamp(max=step))
 
         spent = time.perf_counter() - start
         state.seconds = before + spent
         note = f"{(state.seen - seen_before) / spent:,.0f} images/s"
-        reporter.advance(f"epoch {epoch + 1}/{settings.epochs}", state.seen, len(batches.rows), note)
-        asked = stop()
-        wanted = asked or (keep is not None and keep.due(epoch_ended=False))
+        common.reporter.advance(f"epoch {epoch + 1}/{settings.epochs}", state.seen, len(batches.rows), note)
+        # Processes must agree on these two, which makes them wait for each other: not in each step.
+        turn = team.size == 1 or step % AGREE_STEPS == 0
+        asked = turn and team.any(common.stop())
+        wanted = turn and team.any(asked or (keep is not None and keep.due(epoch_ended=False)))
         if wanted or step % FINITE_STEPS == 0 or step == steps - 1:
             require_finite(int(first_bad), steps, state=state, lr=settings.lr, keep=keep)
         if keep and wanted:
-            keep.save(state)
+            keep.save(state, team)
         if asked:
             raise Interrupted(f"training: interrupted after step {step + 1} of epoch {epoch + 1}")
     return rate_of(steps - 1)
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The model through torch.compile."""
+    result: nn.Module = torch.compile(model)  # type: ignore[assignment]  # of a module, it gives a module
+    return result
+
+
+def move_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    """Let the averaged values take one step towards the model's; counters are copied."""
+    values = model.state_dict()
+    floats = [name for name, value in values.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in floats], [values[name] for name in floats], 1 - decay)
+    for name in values.keys() - floats:
+        average[name].copy_(values[name])
+
+
+@contextmanager
+def averaged(state: State) -> Iterator[None]:
+    """The model with its averaged weights, where there are any; given back as it was."""
+    if state.average is None:
+        yield
+        return
+    own = copy_state(state.model)
+    state.model.load_state_dict(state.average)
+    yield
+    state.model.load_state_dict(own)
 
 
 def require_finite(first_bad: int, steps: int, *, state: State, lr: float, keep: Checkpoints | None) -> None:
@@ -142,12 +207,14 @@ def stopped_early(history: History, patience: int | None) -> bool:
     return patience is not None and history.epochs > 0 and epochs_since_best(history.val_accuracy) >= patience
 
 
-def evaluate(model: nn.Module, batches: Batches) -> tuple[float, float]:
-    """(accuracy as a share, mean cross-entropy in nats) on every row of `batches`."""
+def evaluate(model: nn.Module, batches: Batches, team: Team | None = None) -> tuple[float, float]:
+    """(accuracy as a share, mean cross-entropy in nats) on every row of `batches`, in all processes together."""
     logits = torch.from_numpy(predict_logits(model, batches))
     labels = torch.from_numpy(batches.labels[batches.rows])
-    accuracy = (logits.argmax(1) == labels).double().mean().item()
-    return accuracy, functional.cross_entropy(logits.double(), labels).item()
+    losses = functional.cross_entropy(logits.double(), labels, reduction="sum")
+    sums = torch.stack([(logits.argmax(1) == labels).sum().double(), losses, torch.tensor(len(labels)).double()])
+    right, loss, count = (team.sum(sums.to(team.device)) if team else sums).tolist()
+    return right / count, loss / count
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:

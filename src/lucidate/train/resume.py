@@ -1,7 +1,7 @@
 """Checkpoints that a killed training goes on from, to the same bits.
 
     checkpoints/<epoch>-<step>/
-        tensors.safetensors    model, best weights, optimizer, sums of the epoch so far
+        tensors.safetensors    model, best and averaged weights, optimizer, sums of the epoch so far
         state.json             place, history, seconds
         manifest.json          SHA-256 of the other two
 
@@ -11,6 +11,7 @@ written aside, flushed to disk and renamed; two are kept, and a damaged one give
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import History, jsonable
 from lucidate.core.rundir import atomic_path, sha256, sync_folder
+from lucidate.train.team import Team
 
 KEPT = 2
 EPOCH_SECONDS = 1.0  # at the end of an epoch, save if the last checkpoint is older than this
@@ -38,8 +40,9 @@ STEP_SECONDS = 20.0  # within an epoch: what a killed training loses at most
 class State:
     """Where a training is: the one thing in it that changes.
 
-    epoch, step: the next step to take, both from 0. best: weights of the best validation accuracy so far.
-    sums: (2,) float32, loss and right answers of this epoch's images so far; seen: their number.
+    epoch, step: the next step to take, both from 0. best: weights of the best validation accuracy so far. average:
+    averaged weights, where the recipe asks for them. sums: (2,) float32, loss and right answers of this process's
+    images of this epoch so far. seen: images of the epoch so far, in all processes.
     seconds: what earlier processes spent on this epoch.
     """
 
@@ -47,6 +50,7 @@ class State:
     optimizer: optim.Optimizer
     best: dict[str, Tensor]
     sums: Tensor
+    average: dict[str, Tensor] | None = None
     epoch: int = 0
     step: int = 0
     seen: int = 0
@@ -66,8 +70,16 @@ class Checkpoints:
         """Whether enough time has passed since the last one."""
         return time.monotonic() - self._saved >= (EPOCH_SECONDS if epoch_ended else STEP_SECONDS)
 
-    def save(self, state: State) -> Path:
-        """Write one, then drop all but the newest two. Raises RunError when it cannot be written."""
+    def save(self, state: State, team: Team) -> None:
+        """Write one, then drop all but the newest two; all processes call it, the leader writes.
+
+        Raises RunError when it cannot be written.
+        """
+        self._saved = time.monotonic()
+        state.sums.copy_(team.sum(state.sums))
+        if not team.leads:
+            state.sums.zero_()  # the leader holds those of all
+            return
         target = self.folder / f"{state.epoch:05d}-{state.step:07d}"
         place = {"epoch": state.epoch, "step": state.step, "seen": state.seen, "seconds": state.seconds}
         try:
@@ -86,24 +98,38 @@ class Checkpoints:
         for old in self.all()[:-KEPT]:
             shutil.rmtree(old)
         self._saved = time.monotonic()
-        return target
 
     def all(self) -> list[Path]:
         """Folders of the checkpoints, oldest first."""
         return sorted(path for path in self.folder.glob("*-*") if path.is_dir() and not path.name.startswith("."))
 
-    def restore(self, state: State) -> bool:
-        """Fill `state` from the newest checkpoint that is whole; False when there is none."""
+    def restore(self, state: State, team: Team) -> bool:
+        """Fill `state` from the newest checkpoint that is whole; False when there is none.
+
+        The leader of a team reads it; the others need not see the folder.
+        """
+        found = self._newest(state) if team.leads else (b"", b"")
+        tensors, place = (team.share(content) for content in found)
+        if not place:
+            return False
+        if not team.leads:
+            _fill(state, tensors, place)
+            state.sums.zero_()  # the leader holds those of all
+        self._reporter.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
+        return True
+
+    def _newest(self, state: State) -> tuple[bytes, bytes]:
+        """Contents of the newest checkpoint that fills `state`: tensors and place; empty where there is none."""
         for path in reversed(self.all()):
             try:
-                _restore(path, state)
+                tensors, place = _read(path)
+                _fill(state, tensors, place)
             except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:120]
                 self._reporter.say(f"checkpoint {path.name} is damaged ({reason}): falling back to the one before")
                 continue
-            self._reporter.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
-            return True
-        return False
+            return tensors, place
+        return b"", b""
 
     def remove(self) -> None:
         """Delete them all: the training has ended and its weights stand."""
@@ -114,6 +140,7 @@ def _tensors(state: State) -> dict[str, Tensor]:
     """Every tensor of a state under one name each, in memory order of their own."""
     named = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     named |= {f"best.{name}": value for name, value in state.best.items()}
+    named |= {f"average.{name}": value for name, value in (state.average or {}).items()}
     for index, values in state.optimizer.state_dict()["state"].items():
         named |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
     named["sums"] = state.sums
@@ -121,15 +148,20 @@ def _tensors(state: State) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in named.items()}
 
 
-def _restore(path: Path, state: State) -> None:
-    """Fill `state`; raises one of many errors when anything is not as it was written."""
+def _read(path: Path) -> tuple[bytes, bytes]:
+    """The two files of a checkpoint. Raises OSError, KeyError or ValueError when they are not as they were written."""
     hashes = json.loads((path / "manifest.json").read_bytes())
-    for name in ("tensors.safetensors", "state.json"):
-        if sha256(path / name) != hashes[name]:
+    contents = [(path / name).read_bytes() for name in ("tensors.safetensors", "state.json")]
+    for name, content in zip(("tensors.safetensors", "state.json"), contents, strict=True):
+        if hashlib.sha256(content).hexdigest() != hashes[name]:
             raise ValueError(f"checksum of {name} differs")
-    tensors = load((path / "tensors.safetensors").read_bytes())
-    place = json.loads((path / "state.json").read_bytes())
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    return contents[0], contents[1]
+
+
+def _fill(state: State, content: bytes, place: bytes) -> None:
+    """Fill `state`; raises one of many errors when anything does not fit."""
+    tensors, values = load(content), json.loads(place)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         if rest:
@@ -137,10 +169,12 @@ def _restore(path: Path, state: State) -> None:
     state.model.load_state_dict(parts["model"])
     like = state.model.state_dict()
     state.best = {name: _as(value, like[name]) for name, value in parts["best"].items()}
+    if state.average is not None:
+        state.average = {name: _as(value, like[name]) for name, value in parts["average"].items()}
     _restore_optimizer(state.optimizer, parts["optimizer"])
     state.sums = tensors["sums"].to(state.sums.device)
-    state.history = History.from_lists(place.pop("history"))
-    for key, value in place.items():
+    state.history = History.from_lists(values.pop("history"))
+    for key, value in values.items():
         setattr(state, key, value)
 
 

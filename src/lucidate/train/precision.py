@@ -1,0 +1,70 @@
+"""Which arithmetic trains fastest on this machine: a probe of some steps, where the recipe leaves it open."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lucidate.core.progress import Reporter
+from lucidate.core.recipe import TrainRecipe
+
+TURNS = 3  # of one step each; the best counts, since other work only ever slows a step down
+GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
+
+
+def casting(precision: str, device: torch.device) -> torch.autocast:
+    """Run convolutions and matrix products in this precision; weights, statistics and losses stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def working_type(precision: str) -> torch.dtype:
+    """Of weights, statistics, inputs and losses: float32, but where all is to be float64."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def choose_precision(
+    settings: TrainRecipe, model: nn.Module, *, image_size: int, device: torch.device, reporter: Reporter
+) -> str:
+    """The recipe's, or for "auto" whichever of float32 and bfloat16 takes a training step sooner. The model stays as
+    it is."""
+    if settings.precision != "auto":
+        return settings.precision
+    trial = copy.deepcopy(model).train()
+    images = torch.randn(settings.batch_size, 3, image_size, image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    # A processor that only emulates bfloat16 takes many times as long: a few images show it in a moment.
+    best = dict.fromkeys(("float32", "bfloat16"), float("inf"))
+    for size in (min(16, settings.batch_size), settings.batch_size):
+        for turn in range(TURNS):
+            for precision in best:
+                seconds = _step_seconds(trial, images[:size], precision)
+                # The first turn of a shape prepares kernels.
+                best[precision] = seconds if turn < 2 else min(best[precision], seconds)
+        if best["bfloat16"] > 3 * best["float32"]:
+            break
+    gain = best["float32"] / best["bfloat16"]
+    chosen = "bfloat16" if gain >= GAIN else "float32"
+    reporter.say(f"precision: {chosen} (a step in bfloat16 is {gain:.2f} times as fast as in float32 here)")
+    return chosen
+
+
+def _step_seconds(model: nn.Module, images: Tensor, precision: str) -> float:
+    """Seconds of one forward and backward pass."""
+    _wait(images.device)
+    start = time.perf_counter()
+    with casting(precision, images.device):
+        logits = model(images)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+    _wait(images.device)
+    model.zero_grad(set_to_none=True)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,125 @@
+"""Processes that train one model together, started by torchrun: what one process does, in the same words.
+
+Lightning Fabric brings them up and averages gradients. A batch of the recipe is shared among them, and whatever
+depends on the whole batch (BatchNorm's statistics, dropout, augmentation) is computed as one process would.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lucidate.core.errors import LucidateError, RunError
+from lucidate.core.machine import processes
+from lucidate.train.shared import Place, share_layers
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+LOST_SECONDS = 45.0  # without a sign of life, after which a peer counts as lost
+
+
+class Team:
+    """One process: the only one, or one of several."""
+
+    def __init__(self, device: torch.device, fabric: Fabric | None = None) -> None:
+        self.device = device
+        self._fabric = fabric
+        self.rank = fabric.global_rank if fabric else 0
+        self.size = fabric.world_size if fabric else 1
+        self.place = Place()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that speaks and writes."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """What to call in place of `model`, which must be in the training's shape, so that gradients are averaged."""
+        if not self._fabric:
+            return model
+        # Not fabric.setup_module, which would bring inputs to a precision of its own: the loop has chosen one.
+        wrapped: nn.Module = self._fabric.strategy.setup_module(model)
+        return wrapped
+
+    def share_layers(self, model: nn.Module) -> None:
+        """Let layers that look at the whole batch look at all processes' parts."""
+        if self._fabric:
+            share_layers(model, self.place)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self._fabric:
+            values = values.clone()
+            torch.distributed.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0) if self._fabric else flag
+
+    def share(self, content: bytes) -> bytes:
+        """The leader's bytes, in every process; what others pass is not used."""
+        if not self._fabric:
+            return content
+        length = self.sum(torch.tensor(len(content) if self.leads else 0, device=self.device))
+        values = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+        if self.leads and content:
+            values.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        torch.distributed.broadcast(values, 0)
+        return values.cpu().numpy().tobytes()
+
+
+@contextmanager
+def gather(device: torch.device) -> Iterator[Team]:
+    """The team that torchrun's variables describe, or one process alone; its group ends with the block.
+
+    Raises RunError when a peer is lost.
+    """
+    if processes()[1] == 1:
+        yield Team(device)
+        return
+    fabric = _launch(device)
+    try:
+        yield Team(fabric.device, fabric)
+    except RuntimeError as error:
+        if isinstance(error, LucidateError):
+            raise
+        raise RunError(
+            f"training: expected {fabric.world_size} processes to stay together, but a peer of process "
+            f"{fabric.global_rank} was lost or failed ({' '.join(str(error).split())[:120]}); what was saved is whole: "
+            "start them again with --resume"
+        ) from error
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _launch(device: torch.device) -> Fabric:
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
+    except ImportError:
+        raise LucidateError(
+            "torchrun: expected lightning-fabric, received an installation without it; pip install lightning-fabric"
+        ) from None
+    per_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    options: dict[str, Any] = {"forward_sync_buffers": False}  # layers that are shared hold the same values already
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=per_node,
+        num_nodes=processes()[1] // per_node,
+        strategy=DDPStrategy(
+            process_group_backend="nccl" if device.type == "cuda" else "gloo",
+            timeout=timedelta(seconds=LOST_SECONDS),
+            **options,
+        ),
+    )
+    fabric.launch()
+    return fabric
