@@ -72,7 +72,7 @@ class TrainRecipe(Section):
     )
     precision: Literal["float32", "bfloat16", "auto", "float64"] = Field(
         "float32",
-        description="of convolutions and products; auto: bfloat16 where a probe finds it faster; float64, of all: slow, "
+        description="of convolutions and products; auto: bfloat16 where a probe finds it faster; float64: slow, "
         "and the same history whatever the number of threads or processes",
     )
     compile: bool = Field(False, description="torch.compile: minutes at the start, for long runs on a GPU")
