@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.nn import functional
 from fakes import colored_batches, colored_images
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import AugmentRecipe
-from lucidate.data.augment import Draws, augment, flip_horizontally, transform_affinely, translate
+from lucidate.data.augment import Draws, augment, cut_out, flip_horizontally, mix_up, transform_affinely, translate
 from lucidate.data.batches import derived_seed, generator_for
 from lucidate.data.preprocess import Preprocess, fit_preprocess
 
@@ -157,3 +159,56 @@ def test_augmentation_never_leaves_the_range_of_the_image() -> None:
     assert result.shape == images.shape
     assert result.min() >= images.min() - 1e-6
     assert result.max() <= images.max() + 1e-6
+
+
+def test_cutout_hides_one_whole_square_of_each_image() -> None:
+    images = torch.ones(200, 3, 16, 12)
+    result = cut_out(images, draws_of(5, 200), pixels=5)
+    hidden = result == 0
+    assert torch.equal(hidden.sum((1, 2, 3)), torch.full((200,), 3 * 25))
+    rows, columns = hidden[:, 0].any(2), hidden[:, 0].any(1)
+    assert torch.equal(rows.sum(1), torch.full((200,), 5))
+    assert torch.equal(hidden[:, 0], rows[:, :, None] & columns[:, None, :])  # a square, the same in each channel
+    assert rows.any(0).all()  # and it gets everywhere
+    assert columns.any(0).all()
+    assert (cut_out(images, draws_of(5, 200), pixels=99) == 0).all()
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_mixing_blends_neighbours(count: int) -> None:
+    images = torch.arange(count).float()[:, None, None, None].expand(count, 3, 8, 8)
+    mixed = mix_up(images, 0.7)[:, 0, 0, 0]
+    expected = [0.7 * 0 + 0.3 * 1, 0.7 * 1 + 0.3 * 0, 0.7 * 2 + 0.3 * 3, 0.7 * 3 + 0.3 * 2, 4.0]
+    torch.testing.assert_close(mixed, torch.tensor(expected[:count]))
+
+
+def test_the_share_of_a_mix_is_drawn_anew_in_each_step() -> None:
+    batches = colored_batches(range(48))
+    recipe = AugmentRecipe(mixup=0.4)
+    shares = [[b.share for _, b in batches.shuffled(0, epoch, recipe=recipe, flips=False)] for epoch in (0, 1, 0)]
+    assert shares[0] == shares[2]
+    assert len({*shares[0], *shares[1]}) == 6
+    assert all(0 <= share <= 1 for share in shares[0])
+
+
+def test_images_that_are_kept_on_the_device_are_the_same_as_streamed_ones() -> None:
+    streamed = colored_batches([5, 3, 80, 11, 42, 7, 60])
+    kept = replace(streamed, resident=True, batch_size=3)
+    streamed = replace(streamed, resident=False, batch_size=3)
+    for ours, theirs in zip(kept.in_order(), streamed.in_order(), strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+    pairs = zip(
+        kept.shuffled(0, 1, recipe=RECIPE, flips=True), streamed.shuffled(0, 1, recipe=RECIPE, flips=True), strict=True
+    )
+    for (_, ours), (_, theirs) in pairs:
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
+    assert kept._held is not None
+    assert kept._held[0].shape == (7, 8, 8, 3)  # the batches' rows alone, not the store
+
+
+def test_a_processor_reads_the_store_where_it_lies() -> None:
+    batches = colored_batches(range(20))
+    next(batches.in_order())
+    assert batches._held is None

@@ -2,15 +2,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fakes import Listener, TwoLayers, colored_batches
 from lucidate.core.errors import RunError
-from lucidate.core.recipe import make_recipe
+from lucidate.core.recipe import ModelRecipe, TrainRecipe, make_recipe
 from lucidate.core.records import History
+from lucidate.data.batches import Batch, Batches
+from lucidate.data.preprocess import Preprocess
+from lucidate.models import build
 from lucidate.train import loop
 from lucidate.train.loop import evaluate, train_model
+from lucidate.train.losses import classification_loss
 from lucidate.train.optim import make_optimizer
 
 TRAIN, VALIDATION = range(60), range(60, 90)
@@ -116,3 +123,47 @@ def test_weight_decay_spares_biases(name: str, kind: type) -> None:
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert decayed == {id(p) for p in model.parameters() if p.ndim > 1}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_the_average_is_torchs_exponential_moving_average() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    theirs.update_parameters(model)  # its first update copies
+    ours = loop.copy_state(model)
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        model(torch.randn(8, 3))  # moves the statistics
+        loop.move_average(ours, model, 0.9)
+        theirs.update_parameters(model)
+    for name, value in theirs.module.named_parameters():
+        torch.testing.assert_close(ours[name], value)
+    assert int(ours["1.num_batches_tracked"]) == 5
+
+
+def test_blended_images_count_for_both_labels() -> None:
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    loss = classification_loss(logits, Batch(torch.empty(0), labels, 5, share=0.3), recipe=TrainRecipe())
+    theirs = torch.tensor([1, 0, 0, 2, 1])
+    soft = 0.3 * functional.one_hot(labels, 3) + 0.7 * functional.one_hot(theirs, 3)
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, soft.float()))
+
+
+def test_the_input_layer_of_fastnet_stops_learning_when_asked() -> None:
+    torch.manual_seed(0)
+    model = build(ModelRecipe(name="fastnet", widths=[4, 4, 4]), 3)
+    images, labels = np.random.default_rng(0).integers(0, 255, (32, 32, 32, 3), dtype=np.uint8), np.arange(32) % 3
+    batches = Batches(images, labels, np.arange(32), Preprocess(32, (0.5,) * 3, (0.25,) * 3), 8, torch.device("cpu"))
+    biases = []
+
+    def stop() -> bool:
+        biases.append(model.whiten.bias.detach().clone())
+        return False
+
+    recipe = make_recipe({"train": {"epochs": 2, "batch_size": 8, "input_epochs": 1, "restore_best": False}})
+    train_model(model, batches, validation=batches, recipe=recipe, flips=False, reporter=Listener(), stop=stop)
+    first, later = biases[:4], biases[5:]
+    assert not torch.equal(first[0], first[3])
+    assert all(torch.equal(bias, first[3]) for bias in later)

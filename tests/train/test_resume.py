@@ -67,6 +67,17 @@ def test_any_interruptions_end_in_the_same_bits(tmp_path: Path, optimizer: str, 
     assert_same(train(tmp_path, optimizer=optimizer), whole)
 
 
+def test_averaged_weights_are_gone_on_with_to_the_same_bits(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"average": 0.8, "restore_best": False, "optimizer": "sgd", "lr": 0.1}
+    whole = train(None, **settings)
+    for steps in (STEPS + 3, 2):
+        with pytest.raises(Interrupted):
+            train(tmp_path, stop=after(steps), **settings)
+    assert_same(train(tmp_path, **settings), whole)
+    plain = train(None, **{**settings, "average": 0.0})
+    assert not torch.equal(plain[0].layers[0].weight, whole[0].layers[0].weight)
+
+
 def test_restored_weights_are_the_best_ones_from_before_the_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
