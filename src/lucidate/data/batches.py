@@ -14,6 +14,7 @@ from torch import Tensor
 from lucidate.core.recipe import AugmentRecipe
 from lucidate.data.augment import Draws, augment, mix_up
 from lucidate.data.preprocess import Preprocess
+from lucidate.data.store import read_rows
 
 SIDES = 2**31  # keeps the seed of alternating flips apart from that of any epoch's order
 DEVICE_SHARE = 0.5  # of an accelerator's free memory: what images may take; the rest is for the training
@@ -109,7 +110,7 @@ class Batches:
             chosen = torch.from_numpy(places).to(self.device, non_blocking=True)
             return self.preprocess.normalize(images[chosen]), labels[chosen]
         rows = self.rows[places]
-        pixels = torch.from_numpy(self.images[rows])
+        pixels = torch.from_numpy(read_rows(self.images, rows))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()  # so that the copy runs beside the training
         labels = torch.from_numpy(self.labels[rows]).to(self.device, non_blocking=True)
@@ -123,7 +124,7 @@ class Batches:
         images = torch.empty((len(self.rows), *self.images.shape[1:]), dtype=torch.uint8, device=self.device)
         for start in range(0, len(self.rows), 10_000):
             stop = start + 10_000
-            images[start:stop] = torch.from_numpy(self.images[self.rows[start:stop]])
+            images[start:stop] = torch.from_numpy(read_rows(self.images, self.rows[start:stop]))
         return images, torch.from_numpy(self.labels[self.rows]).to(self.device)
 
     @property

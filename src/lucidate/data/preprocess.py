@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lucidate.core.errors import RunError
+from lucidate.data.store import read_rows
 
 SAMPLE = 20_000  # images are enough for statistics to four digits, and bound the time on any folder
 
@@ -59,7 +60,7 @@ def fit_preprocess(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Prepro
         rows = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
     total, square = np.zeros(3), np.zeros(3)
     for start in range(0, len(rows), 1024):
-        batch = images[rows[start : start + 1024]].reshape(-1, 3) / 255.0
+        batch = read_rows(images, rows[start : start + 1024]).reshape(-1, 3) / 255.0
         total += batch.sum(axis=0)
         square += (batch**2).sum(axis=0)
     pixels = len(rows) * images.shape[1] * images.shape[2]

@@ -18,6 +18,7 @@ from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard, jsona
 from lucidate.core.rundir import RunDir
 from lucidate.data.batches import derived_seed
 from lucidate.data.dataset import Dataset
+from lucidate.data.store import read_rows
 from lucidate.models import build, parameter_count, place, save_weights, value_count
 from lucidate.models.fastnet import FastNet
 from lucidate.predict.infer import BATCH
@@ -122,7 +123,7 @@ def fit_input(model: nn.Module, dataset: Dataset, *, device: torch.device) -> No
     if isinstance(model, FastNet):
         rows = dataset.splits.train
         sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), INPUT_SAMPLE)).astype(np.int64)]
-        pixels = torch.from_numpy(dataset.pack.images[sample]).to(device)
+        pixels = torch.from_numpy(read_rows(dataset.pack.images, sample)).to(device)
         model.fit_input(dataset.preprocess.normalize(pixels))
 
 

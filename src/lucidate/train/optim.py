@@ -42,6 +42,6 @@ def _muon(parameters: list[nn.Parameter], recipe: TrainRecipe) -> Muon:
         {"params": [p for p in parameters if p.ndim == 2], "lr_scale": head_lr / recipe.lr},
         {"params": [p for p in parameters if p.ndim < 2], "lr_scale": bias_lr / recipe.lr},
     ]
-    for group in groups[1:]:
-        group["weight_decay"] = recipe.weight_decay
+    for group, highest in zip(groups[1:], (head_lr, bias_lr), strict=True):
+        group["weight_decay"] = recipe.weight_decay / highest
     return Muon([group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum)
