@@ -55,7 +55,8 @@ def test_its_input_layer_can_be_held_and_others_have_none() -> None:
     for held in (True, False):
         hold_input(model, held)
         assert model.whiten.bias.requires_grad is not held
-    before = [p.requires_grad for p in (other := build(ModelRecipe(name="compact"), 10)).parameters()]
+    other = build(ModelRecipe(name="compact"), 10)
+    before = [p.requires_grad for p in other.parameters()]
     hold_input(other, True)
     assert [p.requires_grad for p in other.parameters()] == before
 
