@@ -266,6 +266,7 @@ class RunCard(Section):
     """A run's passport, `run.json`: what would be needed to make it again, and what came out.
 
     threads: of each of the `processes` that trained together. precision: that was used, where a recipe leaves it open.
+    notes: what a reader of its results must know.
     """
 
     status: Literal["training", "trained", "finished"] = "training"
@@ -286,6 +287,7 @@ class RunCard(Section):
     processes: int = 1
     commit: str | None
     command: str
+    notes: tuple[str, ...] = ()
 
     def with_results(self, **results: float) -> RunCard:
         """A new card with more results, by the names of `Results`."""

@@ -1,0 +1,84 @@
+"""Make of a finished run a model that can be shipped: passport without this machine's paths, half-precision weights,
+history.
+
+    python bench/ship.py RUN models/NAME --note "…" --data SRC
+
+Halving the precision of the weights is checked on validation images before anything is written: more than .2 points of
+accuracy lost, and nothing is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from lucidate.core.records import RunCard
+from lucidate.core.rundir import RunDir
+from lucidate.data.dataset import Dataset
+from lucidate.data.pack import open_pack
+from lucidate.data.preprocess import Preprocess
+from lucidate.data.splits import Splits
+from lucidate.models import load_model
+from lucidate.predict import predict_logits
+from lucidate.predict.infer import BATCH
+
+LOSS = 0.002  # of validation accuracy, at most
+
+
+def halve(source: Path, target: Path) -> None:
+    """The same values in float16, but for counters."""
+    values = load_file(source)
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in values.items()}
+    save_file(halved, target)
+
+
+def accuracy(run: RunDir, splits: Splits, source: str) -> float:
+    """On the run's validation images, with the recipe's views."""
+    card = RunCard.load(run.card)
+    pack = open_pack(source, image_size=card.data.image_size)
+    batches = Dataset(pack, splits, Preprocess.from_dict(card.preprocess)).batches("validation", batch_size=BATCH)
+    logits = predict_logits(load_model(run), batches, views=card.recipe.predict.views, mirror=pack.flips)
+    return float((logits.argmax(1) == batches.labels[batches.rows]).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--data", required=True, help="the run's images")
+    parser.add_argument("--note", action="append", default=[], help="what a reader of its results must know")
+    options = parser.parse_args()
+    run, splits = RunDir.open(options.run), Splits.load(RunDir(options.run).splits)
+    card = RunCard.load(run.card)
+    # Images are named by what they are; where they lay on this machine concerns nobody.
+    recipe = card.recipe.model_copy(update={"data": card.recipe.data.model_copy(update={"source": card.data.dataset})})
+    shipped = card.model_copy(
+        update={
+            "name": options.target.name,
+            "recipe": recipe,
+            "data": card.data.model_copy(update={"source": card.data.dataset, "path": None}),
+            "command": f"lucidate run {card.name.partition('-')[0]} --data FOLDER --set seed={card.seed}",
+            "notes": (*card.notes, "weights are stored in float16", *options.note),
+        }
+    )
+    with tempfile.TemporaryDirectory() as name:
+        made = RunDir(Path(name) / options.target.name)
+        made.path.mkdir()
+        shipped.save(made.card)
+        halve(run.weights, made.weights)
+        shutil.copy(run.history, made.history)
+        before, after = accuracy(run, splits, options.data), accuracy(made, splits, options.data)
+        print(json.dumps({"float32": before, "float16": after, "bytes": made.weights.stat().st_size}))
+        if before - after > LOSS:
+            sys.exit("float16 loses too much")
+        shutil.copytree(made.path, options.target, dirs_exist_ok=True)
+
+
+if __name__ == "__main__":
+    main()

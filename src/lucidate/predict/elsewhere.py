@@ -1,0 +1,106 @@
+"""A run's model on images that it was not made from: a whole source, or single files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lucidate.core.errors import LucidateError, PredictionsError
+from lucidate.core.progress import Reporter
+from lucidate.core.records import Predictions, RunCard, softmax
+from lucidate.core.registry import choices
+from lucidate.core.rundir import RunDir
+from lucidate.data.batches import Batches
+from lucidate.data.decode import DecodeError, decode
+from lucidate.data.pack import open_pack
+from lucidate.data.preprocess import Preprocess
+from lucidate.models import load_model
+from lucidate.predict.infer import BATCH, predict_logits
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one file: its likeliest classes, the likeliest first, and their probabilities."""
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def predict_source(
+    run: RunDir,
+    source: str,
+    *,
+    split: str,
+    device: torch.device | str = "cpu",
+    reporter: Reporter | None = None,
+) -> Predictions:
+    """Predict a source's images: those it gives to `split`, or all where it gives none to it.
+
+    Its classes must be among the model's, by name, in any order and any selection. Raises PredictionsError otherwise.
+    """
+    card = RunCard.load(run.card)
+    preprocess = Preprocess.from_dict(card.preprocess)
+    pack = open_pack(source, image_size=preprocess.size, reporter=reporter)
+    for name in pack.class_names:
+        if name not in card.classes:
+            raise PredictionsError(
+                f"data: expected classes of the model, {choices(name, list(card.classes))}; {source} has {name!r}"
+            )
+    labels = np.array([card.classes.index(name) for name in pack.class_names], dtype=np.int64)[pack.labels]
+    rows = np.flatnonzero(pack.given == split)
+    rows, split = (rows, split) if len(rows) else (np.arange(len(pack)), "all")
+    batches = Batches(pack.images, labels, rows, preprocess, BATCH, torch.device(device))
+    logits = _logits(run, card, batches, mirror=pack.flips, reporter=reporter)
+    return Predictions(
+        ids=pack.ids[rows],
+        index=rows,
+        labels=labels[rows],
+        logits=logits,
+        class_names=card.classes,
+        dataset=pack.dataset,
+        split=split,
+        model=card.recipe.model.name,
+    )
+
+
+def predict_files(
+    run: RunDir,
+    paths: list[Path],
+    *,
+    top: int = 3,
+    device: torch.device | str = "cpu",
+    reporter: Reporter | None = None,
+) -> list[Answer]:
+    """Predict image files of any size and common format. Raises LucidateError naming the first that cannot be read."""
+    card = RunCard.load(run.card)
+    preprocess = Preprocess.from_dict(card.preprocess)
+    images = np.stack([_read(path, preprocess.size) for path in paths])
+    batches = Batches(
+        images, np.zeros(len(paths), np.int64), np.arange(len(paths)), preprocess, BATCH, torch.device(device)
+    )
+    probabilities = softmax(_logits(run, card, batches, mirror=card.data.flips, reporter=reporter))
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [
+        Answer(str(path), tuple(card.classes[k] for k in best), tuple(float(row[k]) for k in best))
+        for path, best, row in zip(paths, order, probabilities, strict=True)
+    ]
+
+
+def _logits(
+    run: RunDir, card: RunCard, batches: Batches, *, mirror: bool, reporter: Reporter | None
+) -> NDArray[np.float32]:
+    model = load_model(run, device=batches.device)
+    return predict_logits(model, batches, views=card.recipe.predict.views, mirror=mirror, reporter=reporter)
+
+
+def _read(path: Path, size: int) -> NDArray[np.uint8]:
+    try:
+        return decode(path.read_bytes(), size=size)
+    except (OSError, DecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise LucidateError(f"{path}: expected an image, received {reason}") from None
