@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lucidate.core.rundir import RunDir
 
@@ -115,3 +117,35 @@ def test_a_finished_training_is_not_repeated(whole: RunDir) -> None:
     assert status == 0
     assert "epoch" not in log
     assert whole.weights.stat().st_mtime_ns == before
+
+
+def test_what_would_not_end_in_the_same_bits_is_refused(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (photos / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(photos / name / f"{number}.png")
+    run, data = RunDir(tmp_path / "run"), ["--data", str(photos)]
+    process = start(run.path, *data, "--set", "train.epochs=5000")
+    wait_for(run.checkpoints, process)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 130
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"}
+
+    kept = files()
+
+    def refused(*options: str, threads: str = "2") -> str:
+        status, log = end(start(run.path, *data, "--resume", *options, threads=threads))
+        assert status == 2
+        return log.splitlines()[-1]
+
+    long = ["--set", "train.epochs=5000"]
+    assert "expected the recipe that the run was started with" in refused()
+    assert "expected 2 threads" in refused(*long, threads="1")
+    Image.fromarray(pixels).save(photos / "cat" / "0.png")
+    assert "expected the images that the run was started with (checksum" in refused(*long)
+    assert files() == kept
