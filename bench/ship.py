@@ -26,7 +26,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.data.splits import Splits
 from lucidate.models import load_model
 from lucidate.predict import predict_logits
-from lucidate.predict.infer import BATCH
+from lucidate.predict.infer import batch_size
 
 LOSS = 0.002  # of validation accuracy, at most
 
@@ -42,7 +42,9 @@ def accuracy(run: RunDir, splits: Splits, source: str) -> float:
     """On the run's validation images, with the recipe's views."""
     card = RunCard.load(run.card)
     pack = open_pack(source, image_size=card.data.image_size)
-    batches = Dataset(pack, splits, Preprocess.from_dict(card.preprocess)).batches("validation", batch_size=BATCH)
+    batches = Dataset(pack, splits, Preprocess.from_dict(card.preprocess)).batches(
+        "validation", batch_size=batch_size("cpu")
+    )
     logits = predict_logits(load_model(run), batches, views=card.recipe.predict.views, mirror=pack.flips)
     return float((logits.argmax(1) == batches.labels[batches.rows]).mean())
 

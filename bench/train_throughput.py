@@ -85,7 +85,7 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
             precision=chosen,
         )
     # Steps of the first epoch alone: no validation lies between them.
-    counted = [moment for moment in moments[: batches.training_steps] if moment - moments[0] > WARM_UP]
+    counted = [moment for moment in moments[: batches.training_steps()] if moment - moments[0] > WARM_UP]
     return (len(counted) - 1) * recipe.train.batch_size / (counted[-1] - counted[0])
 
 

@@ -64,7 +64,7 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_alone() -> None:
 
 def test_an_epoch_holds_each_row_once_and_never_a_single_image() -> None:
     batches = colored_batches(range(33, 82))  # 49 = 3 × 16 + 1
-    assert batches.training_steps == 3
+    assert batches.training_steps() == 3
     sizes = [len(batch.labels) for _, batch in batches.shuffled(0, 0, recipe=AugmentRecipe(), flips=False)]
     assert sizes == [16, 16, 16]
     assert sum(len(labels) for _, labels in batches.in_order()) == 49

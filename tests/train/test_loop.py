@@ -145,7 +145,7 @@ def test_the_average_is_torchs_exponential_moving_average() -> None:
 
 def test_blended_images_count_for_both_labels() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
-    loss = classification_loss(logits, Batch(torch.empty(0), labels, 5, share=0.3), recipe=TrainRecipe())
+    loss = classification_loss(logits, Batch(torch.empty(0), labels, np.arange(5), 5, share=0.3), recipe=TrainRecipe())
     theirs = torch.tensor([1, 0, 0, 2, 1])
     soft = 0.3 * functional.one_hot(labels, 3) + 0.7 * functional.one_hot(theirs, 3)
     torch.testing.assert_close(loss, functional.cross_entropy(logits, soft.float()))
@@ -167,3 +167,25 @@ def test_the_input_layer_of_fastnet_stops_learning_when_asked() -> None:
     first, later = biases[:4], biases[5:]
     assert not torch.equal(first[0], first[3])
     assert all(torch.equal(bias, first[3]) for bias in later)
+
+
+def test_late_epochs_train_on_the_images_of_the_highest_losses() -> None:
+    listener = Listener()
+    train(listener=listener, hard_epochs=2, hard_share=0.5)
+    shown = {task: done for task, done, total in listener.advanced if done == total}
+    assert [shown[f"epoch {epoch}/6"] for epoch in range(1, 7)] == [60, 60, 60, 60, 30, 30]
+
+    state = loop.State(TwoLayers(), torch.optim.SGD([torch.zeros(1)]), {}, torch.zeros(2), epoch=3)
+    settings = TrainRecipe(epochs=4, hard_epochs=1, hard_share=0.4)
+    assert loop.harder_images(state, settings) is None  # a recipe without such epochs keeps no losses
+    state.losses = torch.tensor([0.3, 2.0, 0.1, 0.9, 0.2])
+    chosen = loop.harder_images(state, settings)
+    assert chosen is not None
+    assert chosen.tolist() == [1, 3]
+
+
+def test_the_losses_noted_are_those_of_each_image() -> None:
+    fresh, logits, labels = torch.zeros(6), torch.randn(3, 4), torch.tensor([0, 3, 1])
+    loop.note_losses(fresh, logits, Batch(torch.empty(0), labels, np.array([4, 0, 5]), 3))
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(fresh, torch.stack([losses[1], *torch.zeros(3), losses[0], losses[2]]))

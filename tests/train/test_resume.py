@@ -78,6 +78,15 @@ def test_averaged_weights_are_gone_on_with_to_the_same_bits(tmp_path: Path) -> N
     assert not torch.equal(plain[0].layers[0].weight, whole[0].layers[0].weight)
 
 
+def test_the_harder_images_are_the_same_after_an_interruption(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"hard_epochs": 4, "hard_share": 0.6, "restore_best": False}
+    whole = train(None, **settings)
+    for steps in (STEPS + 3, STEPS, 2):  # within an epoch of all images, at the end of one, within one of the harder
+        with pytest.raises(Interrupted):
+            train(tmp_path, stop=after(steps), **settings)
+    assert_same(train(tmp_path, **settings), whole)
+
+
 def test_restored_weights_are_the_best_ones_from_before_the_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

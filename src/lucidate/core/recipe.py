@@ -67,6 +67,8 @@ class TrainRecipe(Section):
     early_stop: int | None = Field(None, ge=1, description="epochs without a better validation accuracy before the end")
     restore_best: bool = Field(True, description="end with the weights of the best validation accuracy")
     average: float = Field(0.0, ge=0, lt=1, description="decay a step of the averaged weights that are kept; 0: none")
+    hard_epochs: int = Field(0, ge=0, description="last epochs, which train on the harder images alone")
+    hard_share: float = Field(0.5, gt=0, lt=1, description="how many those are: of the highest losses when last seen")
     input_epochs: int | None = Field(
         None, ge=0, description="epochs in which fastnet's input layer still learns its bias; default: all"
     )

@@ -34,12 +34,14 @@ def generator_for(seed: int, *path: int) -> torch.Generator:
 class Batch:
     """One training step's images on a device, or this process's part of them.
 
-    images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. whole: images of the step in all
-    processes. share: weight of `labels` where images are blended with their partners, else 1.
+    images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. places: (P,) int64, which of the batches'
+    rows they are. whole: images of the step in all processes. share: weight of `labels` where images are blended with
+    their partners, else 1.
     """
 
     images: Tensor
     labels: Tensor
+    places: NDArray[np.int64]
     whole: int
     share: float = 1.0
 
@@ -68,11 +70,13 @@ class Batches:
         """Batches of a pass in order, the last one maybe smaller."""
         return -(-len(self.rows) // self.batch_size)
 
-    @property
-    def training_steps(self) -> int:
-        """Batches of a shuffled pass. A last batch with too few images for BatchNorm (two a process) is left out."""
-        rest = len(self.rows) % self.batch_size
-        return len(self) - (0 < rest < 2 * self.ranks)
+    def training_steps(self, images: int | None = None) -> int:
+        """Batches of a shuffled pass, over as many images as there are rows if not told otherwise.
+
+        A last batch with too few images for BatchNorm (two a process) is left out.
+        """
+        whole, rest = divmod(len(self.rows) if images is None else images, self.batch_size)
+        return whole + (rest >= 2 * self.ranks)
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(normalized float32 images (B, 3, S, S), int64 labels (B,)) of every row once, as they stand."""
@@ -80,16 +84,25 @@ class Batches:
             yield self._load(np.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.rows))))
 
     def shuffled(
-        self, seed: int, epoch: int, *, recipe: AugmentRecipe, flips: bool, first: int = 0
+        self,
+        seed: int,
+        epoch: int,
+        *,
+        recipe: AugmentRecipe,
+        flips: bool,
+        first: int = 0,
+        chosen: NDArray[np.int64] | None = None,
     ) -> Iterator[tuple[int, Batch]]:
         """One training epoch from step `first` on: (step, batch), the rows in a new order, augmented.
 
-        The same for the same (seed, epoch, step), wherever it starts and however many processes share it.
+        chosen: the places in `rows` that are shown; default: all. The same for the same (seed, epoch, step), wherever
+        it starts and however many processes share it.
         """
-        order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(len(self.rows))
+        shown = np.arange(len(self.rows)) if chosen is None else chosen
+        order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(shown)
         # Half of the images begin mirrored; each then alternates, so that two epochs show every image both ways.
         sides = np.random.default_rng(np.random.SeedSequence([seed, SIDES])).random(len(self.labels)) < 0.5
-        for step in range(first, self.training_steps):
+        for step in range(first, self.training_steps(len(order))):
             places = order[step * self.batch_size : (step + 1) * self.batch_size]
             part = part_of(len(places), self.rank, self.ranks)
             draws = Draws(generator_for(seed, epoch, step), len(places), part)
@@ -101,7 +114,7 @@ class Batches:
             if recipe.mixup:
                 share = draws.beta(recipe.mixup)
                 images = mix_up(images, share)
-            yield step, Batch(images, labels, len(places), share)
+            yield step, Batch(images, labels, mine, len(places), share)
 
     def _load(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Images and labels at some places of `rows`."""

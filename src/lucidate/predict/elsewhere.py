@@ -19,7 +19,7 @@ from lucidate.data.decode import DecodeError, decode
 from lucidate.data.pack import open_pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.models import load_model
-from lucidate.predict.infer import BATCH, predict_logits
+from lucidate.predict.infer import batch_size, predict_logits
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def predict_source(
     labels = np.array([card.classes.index(name) for name in pack.class_names], dtype=np.int64)[pack.labels]
     rows = np.flatnonzero(pack.given == split)
     rows, split = (rows, split) if len(rows) else (np.arange(len(pack)), "all")
-    batches = Batches(pack.images, labels, rows, preprocess, BATCH, torch.device(device))
+    batches = Batches(pack.images, labels, rows, preprocess, batch_size(device), torch.device(device))
     logits = _logits(run, card, batches, mirror=pack.flips, reporter=reporter)
     return Predictions(
         ids=pack.ids[rows],
@@ -81,7 +81,12 @@ def predict_files(
     preprocess = Preprocess.from_dict(card.preprocess)
     images = np.stack([_read(path, preprocess.size) for path in paths])
     batches = Batches(
-        images, np.zeros(len(paths), np.int64), np.arange(len(paths)), preprocess, BATCH, torch.device(device)
+        images,
+        np.zeros(len(paths), np.int64),
+        np.arange(len(paths)),
+        preprocess,
+        batch_size(device),
+        torch.device(device),
     )
     probabilities = softmax(_logits(run, card, batches, mirror=card.data.flips, reporter=reporter))
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]

@@ -22,6 +22,12 @@ from lucidate.models import load_model
 from lucidate.predict.tta import Views, view_logits
 
 BATCH = 128  # on two cores larger batches leave the cache and gain nothing
+ACCELERATOR_BATCH = 1_000  # keeps an accelerator busy; six views of it still fit in little memory
+
+
+def batch_size(device: torch.device | str) -> int:
+    """Images a batch of prediction."""
+    return BATCH if torch.device(device).type == "cpu" else ACCELERATOR_BATCH
 
 
 def predict_logits(
@@ -45,13 +51,15 @@ def predict_logits(
     try:
         with torch.inference_mode():
             for images, labels in batches.in_order():
-                parts.append(view_logits(model, images.to(kind), views=views, mirror=mirror).float().cpu())
+                # Left on the device until the end: fetching each would make an accelerator wait.
+                parts.append(view_logits(model, images.to(kind), views=views, mirror=mirror).float())
                 done += len(labels)
                 rate = done / (time.perf_counter() - start)
                 reporter.advance(task, done, total, f"{rate:,.0f} images/s")
     finally:
         model.train(was_training)
-    return torch.cat(parts).numpy()
+    logits: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    return logits
 
 
 def predict_run(
@@ -70,7 +78,7 @@ def predict_run(
     card = RunCard.load(run.card)
     pack = pack or reopen_pack(card, reporter=reporter)
     dataset = Dataset(pack, Splits.load(run.splits), Preprocess.from_dict(card.preprocess))
-    batches = dataset.batches(split, batch_size=BATCH, device=device)
+    batches = dataset.batches(split, batch_size=batch_size(device), device=device)
     model, views = load_model(run, device=device), card.recipe.predict.views
     task = f"predicting {split}"
     logits = predict_logits(model, batches, views=views, mirror=pack.flips, reporter=reporter, task=task)

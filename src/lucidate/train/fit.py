@@ -21,7 +21,7 @@ from lucidate.data.dataset import Dataset
 from lucidate.data.store import read_rows
 from lucidate.models import build, parameter_count, place, save_weights, value_count
 from lucidate.models.fastnet import FastNet
-from lucidate.predict.infer import BATCH
+from lucidate.predict.infer import batch_size
 from lucidate.train.loop import train_model
 from lucidate.train.precision import choose_precision
 from lucidate.train.resume import Checkpoints
@@ -95,7 +95,7 @@ def _fit(
     history = train_model(
         model,
         dataset.batches("train", batch_size=recipe.train.batch_size, device=device),
-        validation=dataset.batches("validation", batch_size=BATCH, device=device),
+        validation=dataset.batches("validation", batch_size=batch_size(device), device=device),
         recipe=recipe,
         flips=dataset.pack.flips,
         reporter=reporter,

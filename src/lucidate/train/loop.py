@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidate.core.errors import Interrupted, RunError
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe
+from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.core.records import History
-from lucidate.data.batches import Batches, derived_seed, part_of
+from lucidate.data.batches import Batch, Batches, derived_seed, part_of
 from lucidate.models import hold_input
 from lucidate.predict.infer import predict_logits
 from lucidate.train.losses import classification_loss
@@ -62,6 +64,8 @@ def train_model(
     state = State(model, make_optimizer(model, settings), copy_state(model), torch.zeros(2, device=batches.device))
     if settings.average:
         state.average = copy_state(model)
+    if settings.hard_epochs:
+        state.losses, state.fresh = (torch.zeros(len(batches.rows), device=batches.device) for _ in range(2))
     if checkpoints:
         checkpoints.restore(state, team)
     steps = Steps(batches, recipe, flips, precision, team, reporter, checkpoints, stop)
@@ -70,6 +74,10 @@ def train_model(
             lr = train_epoch(state, steps)
             start = time.perf_counter()
             loss, accuracy = (team.sum(state.sums) / state.seen).tolist()
+            if state.losses is not None and state.fresh is not None:
+                seen_now = team.sum(state.fresh)
+                state.losses = torch.where(seen_now > 0, seen_now, state.losses)
+                state.fresh.zero_()
             with averaged(state):
                 val_accuracy, val_loss = evaluate(model, validation, team)
                 state.history = state.history.with_epoch(
@@ -115,19 +123,24 @@ class Steps:
 def train_epoch(state: State, common: Steps) -> float:
     """Take the steps of `state.epoch` that are left; returns the last learning rate."""
     batches, recipe, team, keep = common.batches, common.recipe, common.team, common.keep
-    settings, steps, epoch = recipe.train, batches.training_steps, state.epoch
+    settings, epoch, all_steps = recipe.train, state.epoch, batches.training_steps()
+    chosen = harder_images(state, settings)
+    images = len(batches.rows) if chosen is None else len(chosen)
+    steps = batches.training_steps(images)
     before, start, seen_before = state.seconds, time.perf_counter(), state.seen
     kind = working_type(common.precision)
     first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was not finite
 
     def rate_of(step: int) -> float:
-        place = epoch * steps + step
-        return learning_rate(settings, step=place, steps_per_epoch=steps, val_accuracy=state.history.val_accuracy)
+        place = epoch * all_steps + step * all_steps / steps  # an epoch of fewer images is still an epoch
+        return learning_rate(settings, step=place, steps_per_epoch=all_steps, val_accuracy=state.history.val_accuracy)
 
     state.model.train()
     hold_input(state.model, settings.input_epochs is not None and epoch >= settings.input_epochs)
     call = team.wrap(compiled(state.model) if settings.compile else state.model)
-    shuffled = batches.shuffled(recipe.seed, epoch, recipe=recipe.augment, flips=common.flips, first=state.step)
+    shuffled = batches.shuffled(
+        recipe.seed, epoch, recipe=recipe.augment, flips=common.flips, first=state.step, chosen=chosen
+    )
     for step, batch in shuffled:
         set_learning_rate(state.optimizer, rate_of(step))
         torch.manual_seed(derived_seed(recipe.seed, epoch, step, DROPOUT))
@@ -144,12 +157,14 @@ def train_epoch(state: State, common: Steps) -> float:
             move_average(state.average, state.model, settings.average)
         state.step, state.seen = step + 1, state.seen + batch.whole
         state.sums += torch.stack([loss.detach() * len(batch.labels), (logits.argmax(1) == batch.labels).sum()])
+        if state.fresh is not None:
+            note_losses(state.fresh, logits.detach(), batch)
         first_bad = torch.where(loss.detach().isfinite(), first_bad, first_bad.clamp(max=step))
 
         spent = time.perf_counter() - start
         state.seconds = before + spent
         note = f"{(state.seen - seen_before) / spent:,.0f} images/s"
-        common.reporter.advance(f"epoch {epoch + 1}/{settings.epochs}", state.seen, len(batches.rows), note)
+        common.reporter.advance(f"epoch {epoch + 1}/{settings.epochs}", state.seen, images, note)
         # Processes must agree on these two, which makes them wait for each other: not in each step.
         turn = team.size == 1 or step % AGREE_STEPS == 0
         asked = turn and team.any(common.stop())
@@ -161,6 +176,26 @@ def train_epoch(state: State, common: Steps) -> float:
         if asked:
             raise Interrupted(f"training: interrupted after step {step + 1} of epoch {epoch + 1}")
     return rate_of(steps - 1)
+
+
+def harder_images(state: State, settings: TrainRecipe) -> NDArray[np.int64] | None:
+    """Places of the images that this epoch trains on where the recipe asks for the harder ones; None: all.
+
+    After the idea in airbench96 (arXiv:2404.00498) of spending late steps on images that are not learned yet. There a
+    small network picks them in each batch; here it is the loss that each had when it was last seen.
+    """
+    if state.losses is None or state.epoch < max(settings.epochs - settings.hard_epochs, 1):
+        return None
+    count = max(round(settings.hard_share * len(state.losses)), 2)
+    places: NDArray[np.int64] = state.losses.argsort(descending=True, stable=True)[:count].sort().values.cpu().numpy()
+    return places
+
+
+@torch.no_grad()
+def note_losses(fresh: Tensor, logits: Tensor, batch: Batch) -> None:
+    """Enter each image's cross-entropy at its place; never quite 0, which stands for not seen."""
+    losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none")
+    fresh[torch.from_numpy(batch.places).to(fresh.device)] = losses.clamp(min=1e-12)
 
 
 def compiled(model: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """Checkpoints that a killed training goes on from, to the same bits.
 
     checkpoints/<epoch>-<step>/
-        tensors.safetensors    model, best and averaged weights, optimizer, sums of the epoch so far
+        tensors.safetensors    model, best and averaged weights, optimizer, sums of the epoch so far, losses of images
         state.json             place, history, seconds
         manifest.json          SHA-256 of the other two
 
@@ -33,6 +33,7 @@ from lucidate.train.team import Team
 
 KEPT = 2
 EPOCH_SECONDS = 1.0  # at the end of an epoch, save if the last checkpoint is older than this
+LOOSE = ("sums", "losses", "fresh")  # tensors of a state that stand for themselves
 STEP_SECONDS = 20.0  # within an epoch: what a killed training loses at most
 
 
@@ -43,6 +44,8 @@ class State:
     epoch, step: the next step to take, both from 0. best: weights of the best validation accuracy so far. average:
     averaged weights, where the recipe asks for them. sums: (2,) float32, loss and right answers of this process's
     images of this epoch so far. seen: images of the epoch so far, in all processes.
+    losses, fresh: (M,) float32, of each training image when it was last seen before this epoch, and in it (0: not yet,
+    or in another process); where the recipe goes by them.
     seconds: what earlier processes spent on this epoch.
     """
 
@@ -51,6 +54,8 @@ class State:
     best: dict[str, Tensor]
     sums: Tensor
     average: dict[str, Tensor] | None = None
+    losses: Tensor | None = None
+    fresh: Tensor | None = None
     epoch: int = 0
     step: int = 0
     seen: int = 0
@@ -76,9 +81,10 @@ class Checkpoints:
         Raises RunError when it cannot be written.
         """
         self._saved = time.monotonic()
-        state.sums.copy_(team.sum(state.sums))
+        for kept in (state.sums, state.fresh):
+            if kept is not None:
+                kept.copy_(team.sum(kept) if team.leads else 0 * team.sum(kept))  # the leader holds those of all
         if not team.leads:
-            state.sums.zero_()  # the leader holds those of all
             return
         target = self.folder / f"{state.epoch:05d}-{state.step:07d}"
         place = {"epoch": state.epoch, "step": state.step, "seen": state.seen, "seconds": state.seconds}
@@ -114,7 +120,9 @@ class Checkpoints:
             return False
         if not team.leads:
             _fill(state, tensors, place)
-            state.sums.zero_()  # the leader holds those of all
+            for kept in (state.sums, state.fresh):
+                if kept is not None:
+                    kept.zero_()  # the leader holds those of all
         self._reporter.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
         return True
 
@@ -143,7 +151,7 @@ def _tensors(state: State) -> dict[str, Tensor]:
     named |= {f"average.{name}": value for name, value in (state.average or {}).items()}
     for index, values in state.optimizer.state_dict()["state"].items():
         named |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
-    named["sums"] = state.sums
+    named |= {name: value for name in LOOSE if (value := getattr(state, name)) is not None}
     # Clones: safetensors refuses tensors that share memory, and model and best may.
     return {name: value.detach().cpu().contiguous().clone() for name, value in named.items()}
 
@@ -172,7 +180,9 @@ def _fill(state: State, content: bytes, place: bytes) -> None:
     if state.average is not None:
         state.average = {name: _as(value, like[name]) for name, value in parts["average"].items()}
     _restore_optimizer(state.optimizer, parts["optimizer"])
-    state.sums = tensors["sums"].to(state.sums.device)
+    for name in LOOSE:
+        if (own := getattr(state, name)) is not None:
+            own.copy_(tensors[name])
     state.history = History.from_lists(values.pop("history"))
     for key, value in values.items():
         setattr(state, key, value)

@@ -8,7 +8,7 @@ from math import cos, pi
 from lucidate.core.recipe import TrainRecipe
 
 
-def learning_rate(recipe: TrainRecipe, *, step: int, steps_per_epoch: int, val_accuracy: Sequence[float]) -> float:
+def learning_rate(recipe: TrainRecipe, *, step: float, steps_per_epoch: int, val_accuracy: Sequence[float]) -> float:
     """The rate of one step, counted from 0 over the whole training; val_accuracy: of the epochs so far."""
     if recipe.schedule == "plateau":
         return recipe.lr * recipe.plateau_factor ** plateau_cuts(val_accuracy, recipe.plateau_patience)

@@ -89,8 +89,6 @@ def gather(device: torch.device) -> Iterator[Team]:
     try:
         yield Team(fabric.device, fabric)
     except RuntimeError as error:
-        if isinstance(error, LucidateError):
-            raise
         raise RunError(
             f"training: expected {fabric.world_size} processes to stay together, but a peer of process "
             f"{fabric.global_rank} was lost or failed ({' '.join(str(error).split())[:120]}); what was saved is whole: "
