@@ -1,11 +1,11 @@
 """Kill a training with SIGKILL at random moments, go on with it until it is done, and compare its bytes with those of
 one that was never interrupted; 20 rounds.
 
-    python bench/kill_test.py [--rounds 20] [--recipe digits] [--seed 0]
+    python bench/kill_test.py [--rounds 20] [--recipe digits] [--epochs 30] [--seed 0]
 
 Each round kills after a random time in the life of the process, from its start (imports) to its end, so that some
-kills hit the packing of images, some a write of a checkpoint, and some the end. Ends with status 1 at the first
-difference. What it does not test: power cuts, and other machines, where sums may be rounded otherwise.
+kills hit a write of a checkpoint, and some the end. Ends with status 1 at the first difference. What it does not test:
+power cuts, the packing of images, and other machines, where sums may be rounded otherwise.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pathlib import Path
 from lucidate.core import machine
 
 
-def train(recipe: str, out: Path) -> subprocess.Popen[bytes]:
+def train(recipe: str, epochs: int | None, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "lucidate", "train", recipe, "--out", str(out), "--resume"]
+    command += ["--set", f"train.epochs={epochs}"] if epochs else []
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -31,13 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--recipe", default="digits")
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     generator = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.monotonic()
-        if train(options.recipe, folder / "whole").wait():
+        if train(options.recipe, options.epochs, folder / "whole").wait():
             sys.exit("the uninterrupted training failed")
         seconds = time.monotonic() - start
         expected = (folder / "whole" / "weights.safetensors").read_bytes()
@@ -45,7 +47,7 @@ def main() -> None:
         for round_ in range(options.rounds):
             out, killed = folder / f"round-{round_}", 0
             while True:
-                process = train(options.recipe, out)
+                process = train(options.recipe, options.epochs, out)
                 try:
                     # The first moments of each life are imports: up to the whole duration, so that it also gets ahead.
                     process.wait(timeout=generator.uniform(0.2, seconds))

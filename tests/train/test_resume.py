@@ -138,6 +138,16 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert listener.said[1] == "resumed at epoch 4, step 0"
 
 
+def test_where_every_checkpoint_is_damaged_nothing_is_trained_over_them(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, stop=after(3))
+    flip_bit(tmp_path / "00000-0000003" / "tensors.safetensors")
+    before = (tmp_path / "00000-0000003" / "tensors.safetensors").read_bytes()
+    with pytest.raises(RunError, match="received only damaged ones in .*; delete that folder"):
+        train(tmp_path)
+    assert (tmp_path / "00000-0000003" / "tensors.safetensors").read_bytes() == before
+
+
 def test_a_loss_that_is_no_number_names_the_step_and_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ def tune_process() -> None:
     # Torch's threads spin while they wait for each other; on shared cores two runs then slow each other down fourfold.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Without it, products on CUDA may be summed in another order each time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # glibc gives large blocks back to the system at once, and the next batch's activations fault them in again.
     if sys.platform == "linux":
         try:

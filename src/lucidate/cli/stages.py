@@ -77,7 +77,9 @@ def train(ready: Ready, *, reporter: Reporter) -> RunCard:
     pack, splits = ready.dataset.pack, ready.dataset.splits
     sizes = ", ".join(f"{count:,} {name}" for name, count in splits.sizes.items())
     reporter.say(f"{pack.dataset}: {len(pack.class_names)} classes, {sizes}; training in {ready.run.path}")
-    command = " ".join(["lucidate", *sys.argv[1:]])
+    ranks = processes()[1]
+    program = f"torchrun --nproc-per-node {ranks} -m lucidate" if ranks > 1 else "lucidate"
+    command = " ".join([program, *sys.argv[1:]])
     with stopping() as stop:
         try:
             card = fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard, jsonable
 from lucidate.core.rundir import RunDir
-from lucidate.data.batches import derived_seed
+from lucidate.data.batches import Batches, derived_seed
 from lucidate.data.dataset import Dataset
 from lucidate.data.store import read_rows
 from lucidate.models import build, parameter_count, place, save_weights, value_count
@@ -27,7 +28,7 @@ from lucidate.train.precision import choose_precision
 from lucidate.train.resume import Checkpoints
 from lucidate.train.team import Team, gather
 
-INPUT_SAMPLE = 5_000  # images: their patches give the statistics to three digits
+INPUT_SAMPLE = 5_000  # images of 32 pixels: their patches give the statistics to three digits
 INITIAL = 2  # keeps the seed of the initial weights apart from those of steps
 
 
@@ -55,9 +56,15 @@ def fit(
     stop: asked after each step; True saves a checkpoint and raises Interrupted. Raises RunError when the loss
     diverges or the folder holds another training; RecipeError for the model's options.
     """
-    with gather(device or default_device()) as team:
-        quiet = Silent()
-        return _fit(recipe, dataset, run, team, command, (reporter or quiet) if team.leads else quiet, stop)
+    try:
+        with gather(device or default_device()) as team:
+            quiet = Silent()
+            return _fit(recipe, dataset, run, team, command, (reporter or quiet) if team.leads else quiet, stop)
+    except torch.OutOfMemoryError:
+        raise RunError(
+            f"training: expected the accelerator's memory to hold batches of {recipe.train.batch_size}, but it is too "
+            "small; lower train.batch_size, or share batches among more devices with torchrun"
+        ) from None
 
 
 def _fit(
@@ -75,6 +82,8 @@ def _fit(
         torch.manual_seed(derived_seed(recipe.seed, INITIAL))
         model = build(recipe.model, len(dataset.pack.class_names))
     place(model, device)
+    train = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
+    require_divisible(recipe, train, team)
     card = make_card(recipe, dataset, model, run=run, team=team, command=command)
     if team.leads:
         old = RunCard.load(run.card) if run.card.exists() else None
@@ -82,7 +91,9 @@ def _fit(
             card = require_same(old, card)
         else:
             side = dataset.pack.image_size
-            precision = choose_precision(recipe.train, model, image_size=side, device=device, reporter=reporter)
+            precision = choose_precision(
+                recipe.train, model, image_size=side, device=device, reporter=reporter, processes=team.size
+            )
             card = card.model_copy(update={"precision": precision})
     card = RunCard.model_validate_json(team.share(card.model_dump_json().encode()), strict=False)
     if card.status != "training":
@@ -94,7 +105,7 @@ def _fit(
     checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
     history = train_model(
         model,
-        dataset.batches("train", batch_size=recipe.train.batch_size, device=device),
+        train,
         validation=dataset.batches("validation", batch_size=batch_size(device), device=device),
         recipe=recipe,
         flips=dataset.pack.flips,
@@ -118,11 +129,27 @@ def _fit(
     return card
 
 
+def require_divisible(recipe: Recipe, train: Batches, team: Team) -> None:
+    """Refuse batches of which a process would get less than the two images that BatchNorm needs. Raises RunError."""
+    shared = replace(train, ranks=team.size)
+    whole = len(train.rows)
+    for images in {whole, round(recipe.train.hard_share * whole) if recipe.train.hard_epochs else whole}:
+        if recipe.train.batch_size < 2 * team.size or shared.training_steps(images) != train.training_steps(images):
+            raise RunError(
+                f"torchrun: expected at least two images of each batch for each of {team.size} processes, received "
+                f"batches of {recipe.train.batch_size} and a last one of {images % recipe.train.batch_size}; start "
+                "fewer, or set train.batch_size"
+            )
+        if not train.training_steps(images):
+            raise RunError(f"training: expected at least two images an epoch, received {images}")
+
+
 def fit_input(model: nn.Module, dataset: Dataset, *, device: torch.device) -> None:
     """Let a model that asks for it look at training images before it is trained."""
     if isinstance(model, FastNet):
         rows = dataset.splits.train
-        sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), INPUT_SAMPLE)).astype(np.int64)]
+        count = max(INPUT_SAMPLE * 32**2 // dataset.pack.image_size**2, 64)  # as many patches from larger images
+        sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(np.int64)]
         pixels = torch.from_numpy(read_rows(dataset.pack.images, sample)).to(device)
         model.fit_input(dataset.preprocess.normalize(pixels))
 
@@ -185,6 +212,15 @@ def require_same(old: RunCard, new: RunCard) -> RunCard:
             f"--resume: expected {old.threads} threads, as the run was started with, received {new.threads}, which "
             f"would round sums in another order; set OMP_NUM_THREADS={old.threads}"
         )
+    for what, theirs_, ours_ in (
+        ("accelerator", old.hardware.get("accelerator"), new.hardware.get("accelerator")),
+        ("torch", old.versions.get("torch"), new.versions.get("torch")),
+    ):
+        if theirs_ != ours_:
+            raise RunError(
+                f"--resume: expected {what} {theirs_ or 'none'}, as the run was started with, received "
+                f"{ours_ or 'none'}, which would round otherwise; go on there, or choose another --out"
+            )
     if old.processes != new.processes:
         raise RunError(
             f"--resume: expected {old.processes} processes, as the run was started with, received {new.processes}, "

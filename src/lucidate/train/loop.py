@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +63,8 @@ def train_model(
     team.share_layers(model)
     batches = replace(batches, rank=team.rank, ranks=team.size)
     validation = replace(validation, rows=validation.rows[part_of(len(validation.rows), team.rank, team.size)])
-    state = State(model, make_optimizer(model, settings), copy_state(model), torch.zeros(2, device=batches.device))
+    sums = torch.zeros(team.size, 2, device=batches.device)
+    state = State(model, make_optimizer(model, settings), copy_state(model), sums)
     if settings.average:
         state.average = copy_state(model)
     if settings.hard_epochs:
@@ -73,13 +76,15 @@ def train_model(
         while state.epoch < settings.epochs and not stopped_early(state.history, settings.early_stop):
             lr = train_epoch(state, steps)
             start = time.perf_counter()
-            loss, accuracy = (team.sum(state.sums) / state.seen).tolist()
+            loss, accuracy = (team.sum(state.sums).sum(0) / state.seen).tolist()
             if state.losses is not None and state.fresh is not None:
                 seen_now = team.sum(state.fresh)
                 state.losses = torch.where(seen_now > 0, seen_now, state.losses)
                 state.fresh.zero_()
             with averaged(state):
                 val_accuracy, val_loss = evaluate(model, validation, team)
+                if not isfinite(val_loss):
+                    raise diverged("validation", state, lr=settings.lr, keep=checkpoints)
                 state.history = state.history.with_epoch(
                     accuracy=accuracy,
                     loss=loss,
@@ -127,6 +132,7 @@ def train_epoch(state: State, common: Steps) -> float:
     chosen = harder_images(state, settings)
     images = len(batches.rows) if chosen is None else len(chosen)
     steps = batches.training_steps(images)
+    images = min(images, steps * batches.batch_size)  # a last batch that is too small is left out
     before, start, seen_before = state.seconds, time.perf_counter(), state.seen
     kind = working_type(common.precision)
     first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was not finite
@@ -156,7 +162,8 @@ def train_epoch(state: State, common: Steps) -> float:
         if state.average is not None:
             move_average(state.average, state.model, settings.average)
         state.step, state.seen = step + 1, state.seen + batch.whole
-        state.sums += torch.stack([loss.detach() * len(batch.labels), (logits.argmax(1) == batch.labels).sum()])
+        right = (logits.argmax(1) == batch.labels).sum()
+        state.sums[team.rank] += torch.stack([loss.detach() * len(batch.labels), right])
         if state.fresh is not None:
             note_losses(state.fresh, logits.detach(), batch)
         first_bad = torch.where(loss.detach().isfinite(), first_bad, first_bad.clamp(max=step))
@@ -169,8 +176,9 @@ def train_epoch(state: State, common: Steps) -> float:
         turn = team.size == 1 or step % AGREE_STEPS == 0
         asked = turn and team.any(common.stop())
         wanted = turn and team.any(asked or (keep is not None and keep.due(epoch_ended=False)))
-        if wanted or step % FINITE_STEPS == 0 or step == steps - 1:
-            require_finite(int(first_bad), steps, state=state, lr=settings.lr, keep=keep)
+        if (wanted or step % FINITE_STEPS == 0 or step == steps - 1) and team.any(bool(first_bad < steps)):
+            where = f"step {int(first_bad) + 1}" if first_bad < steps else "a step of another process"
+            raise diverged(where, state, lr=settings.lr, keep=keep)
         if keep and wanted:
             keep.save(state, team)
         if asked:
@@ -195,12 +203,12 @@ def harder_images(state: State, settings: TrainRecipe) -> NDArray[np.int64] | No
 def note_losses(fresh: Tensor, logits: Tensor, batch: Batch) -> None:
     """Enter each image's cross-entropy at its place; never quite 0, which stands for not seen."""
     losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none")
-    fresh[torch.from_numpy(batch.places).to(fresh.device)] = losses.clamp(min=1e-12)
+    fresh[torch.from_numpy(batch.places).to(fresh.device, non_blocking=True)] = losses.clamp(min=1e-12)
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """The model through torch.compile."""
-    result: nn.Module = torch.compile(model)  # type: ignore[assignment]  # of a module, it gives a module
+    """The model through torch.compile, once a shape: kernels for any shape would differ after a resume."""
+    result: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]  # of a module, it gives a module
     return result
 
 
@@ -225,15 +233,13 @@ def averaged(state: State) -> Iterator[None]:
     state.model.load_state_dict(own)
 
 
-def require_finite(first_bad: int, steps: int, *, state: State, lr: float, keep: Checkpoints | None) -> None:
-    """Raise RunError if a step's loss was not finite; first_bad: that step, or `steps`."""
-    if first_bad == steps:
-        return
+def diverged(where: str, state: State, *, lr: float, keep: Checkpoints | None) -> RunError:
+    """What to say when the loss is no longer a number."""
     saved = keep.all() if keep else []
     good = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint before it"
-    raise RunError(
-        f"training: expected a finite loss, received NaN or infinity in step {first_bad + 1} of epoch "
-        f"{state.epoch + 1}; {good}; try a lower train.lr (it is {lr:g}) or a warm-up (train.warmup_epochs)"
+    return RunError(
+        f"training: expected a finite loss, received NaN or infinity in {where} of epoch {state.epoch + 1}; {good}; "
+        f"try a lower train.lr (it is {lr:g}) or a warm-up (train.warmup_epochs)"
     )
 
 
@@ -244,10 +250,12 @@ def stopped_early(history: History, patience: int | None) -> bool:
 
 def evaluate(model: nn.Module, batches: Batches, team: Team | None = None) -> tuple[float, float]:
     """(accuracy as a share, mean cross-entropy in nats) on every row of `batches`, in all processes together."""
-    logits = torch.from_numpy(predict_logits(model, batches))
-    labels = torch.from_numpy(batches.labels[batches.rows])
-    losses = functional.cross_entropy(logits.double(), labels, reduction="sum")
-    sums = torch.stack([(logits.argmax(1) == labels).sum().double(), losses, torch.tensor(len(labels)).double()])
+    sums = torch.zeros(3, dtype=torch.float64)
+    if len(batches.rows):  # of a small split, a process may have none
+        logits = torch.from_numpy(predict_logits(model, batches))
+        labels = torch.from_numpy(batches.labels[batches.rows])
+        losses = functional.cross_entropy(logits.double(), labels, reduction="sum")
+        sums = torch.stack([(logits.argmax(1) == labels).sum().double(), losses, torch.tensor(len(labels)).double()])
     right, loss, count = (team.sum(sums.to(team.device)) if team else sums).tolist()
     return right / count, loss / count
 
@@ -273,11 +281,16 @@ def epoch_line(history: History, epochs: int, *, images: int) -> str:
 def deterministic() -> Iterator[None]:
     """Reproducible kernels, and torch's global generators borrowed and given back."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    choices: Any = torch.utils.deterministic  # its one attribute is not declared
+    filling = choices.fill_uninitialized_memory
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         # Warn only: CUDA has no deterministic version of a few operations, and a run there is better than none.
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # It would also fill every new tensor, to show up reads of memory that nobody wrote: a pass over it each time.
+        choices.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            choices.fill_uninitialized_memory = filling

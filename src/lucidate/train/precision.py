@@ -27,18 +27,25 @@ def working_type(precision: str) -> torch.dtype:
 
 
 def choose_precision(
-    settings: TrainRecipe, model: nn.Module, *, image_size: int, device: torch.device, reporter: Reporter
+    settings: TrainRecipe,
+    model: nn.Module,
+    *,
+    image_size: int,
+    device: torch.device,
+    reporter: Reporter,
+    processes: int = 1,
 ) -> str:
     """The recipe's, or for "auto" whichever of float32 and bfloat16 takes a training step sooner. The model stays as
     it is."""
     if settings.precision != "auto":
         return settings.precision
     trial = copy.deepcopy(model).train()
-    images = torch.randn(settings.batch_size, 3, image_size, image_size, device=device)
+    batch = max(settings.batch_size // processes, 2)  # this process's part
+    images = torch.randn(batch, 3, image_size, image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     # A processor that only emulates bfloat16 takes many times as long: a few images show it in a moment.
     best = dict.fromkeys(("float32", "bfloat16"), float("inf"))
-    for size in (min(16, settings.batch_size), settings.batch_size):
+    for size in (min(16, batch), batch):
         for turn in range(TURNS):
             for precision in best:
                 seconds = _step_seconds(trial, images[:size], precision)

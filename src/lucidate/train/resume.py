@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class State:
     """Where a training is: the one thing in it that changes.
 
     epoch, step: the next step to take, both from 0. best: weights of the best validation accuracy so far. average:
-    averaged weights, where the recipe asks for them. sums: (2,) float32, loss and right answers of this process's
-    images of this epoch so far. seen: images of the epoch so far, in all processes.
+    averaged weights, where the recipe asks for them. sums: (processes, 2) float32, loss and right answers of this
+    epoch's images so far; each process adds to its own row. seen: images of the epoch so far, in all processes.
     losses, fresh: (M,) float32, of each training image when it was last seen before this epoch, and in it (0: not yet,
     or in another process); where the recipe goes by them.
     seconds: what earlier processes spent on this epoch.
@@ -81,9 +81,7 @@ class Checkpoints:
         Raises RunError when it cannot be written.
         """
         self._saved = time.monotonic()
-        for kept in (state.sums, state.fresh):
-            if kept is not None:
-                kept.copy_(team.sum(kept) if team.leads else 0 * team.sum(kept))  # the leader holds those of all
+        sums, fresh = team.sum(state.sums), team.sum(state.fresh) if state.fresh is not None else None
         if not team.leads:
             return
         target = self.folder / f"{state.epoch:05d}-{state.step:07d}"
@@ -91,7 +89,7 @@ class Checkpoints:
         try:
             with atomic_path(target) as temporary:
                 temporary.mkdir()
-                _write(temporary / "tensors.safetensors", save(_tensors(state)))
+                _write(temporary / "tensors.safetensors", save(_tensors(replace(state, sums=sums, fresh=fresh))))
                 _write(temporary / "state.json", json.dumps({**place, "history": jsonable(state.history)}).encode())
                 hashes = {path.name: sha256(path) for path in temporary.iterdir()}
                 _write(temporary / "manifest.json", json.dumps(hashes, indent=1).encode())
@@ -101,7 +99,7 @@ class Checkpoints:
                 f"checkpoint: expected {target} to be writable, received {error.strerror}; what was saved before is "
                 "whole: mend that and go on with --resume"
             ) from None
-        for old in self.all()[:-KEPT]:
+        for old in [path for path in self.all() if path != target][: 1 - KEPT]:
             shutil.rmtree(old)
         self._saved = time.monotonic()
 
@@ -120,9 +118,11 @@ class Checkpoints:
             return False
         if not team.leads:
             _fill(state, tensors, place)
-            for kept in (state.sums, state.fresh):
-                if kept is not None:
-                    kept.zero_()  # the leader holds those of all
+            if state.fresh is not None:
+                state.fresh.zero_()  # the leader holds what all have seen
+        own = state.sums[team.rank].clone()
+        state.sums.zero_()
+        state.sums[team.rank] = own
         self._reporter.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
         return True
 
@@ -137,6 +137,11 @@ class Checkpoints:
                 self._reporter.say(f"checkpoint {path.name} is damaged ({reason}): falling back to the one before")
                 continue
             return tensors, place
+        if self.all():
+            raise RunError(
+                f"--resume: expected a checkpoint that is whole, received only damaged ones in {self.folder}; "
+                "delete that folder to train from the beginning"
+            )
         return b"", b""
 
     def remove(self) -> None:

@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lucidate.core.errors import LucidateError, RunError
 from lucidate.core.machine import processes
@@ -88,10 +90,12 @@ def gather(device: torch.device) -> Iterator[Team]:
     fabric = _launch(device)
     try:
         yield Team(fabric.device, fabric)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise RunError(
             f"training: expected {fabric.world_size} processes to stay together, but a peer of process "
-            f"{fabric.global_rank} was lost or failed ({' '.join(str(error).split())[:120]}); what was saved is whole: "
+            f"{fabric.global_rank} was lost or failed ({_line(error)}); what was saved is whole: "
             "start them again with --resume"
         ) from error
     finally:
@@ -107,8 +111,24 @@ def _launch(device: torch.device) -> Fabric:
         raise LucidateError(
             "torchrun: expected lightning-fabric, received an installation without it; pip install lightning-fabric"
         ) from None
+    wanted = ("LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+    if missing := [name for name in wanted if name not in os.environ]:
+        raise LucidateError(
+            f"torchrun: expected its variables, received RANK and WORLD_SIZE without {', '.join(missing)}; start with "
+            "torchrun"
+        )
     per_node = int(os.environ["LOCAL_WORLD_SIZE"])
-    options: dict[str, Any] = {"forward_sync_buffers": False}  # layers that are shared hold the same values already
+    if device.type == "cuda" and per_node > torch.cuda.device_count():
+        raise LucidateError(
+            f"torchrun: expected at most {torch.cuda.device_count()} processes, one a GPU, received {per_node}"
+        )
+    # Layers that are shared hold the same values already. The option's name depends on torch's version.
+    known = signature(DistributedDataParallel).parameters
+    options: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False,
+        # With it, gradients stay in the order in which they are summed, also after a resume; of two, order is nothing.
+        "find_unused_parameters": processes()[1] > 2,
+    }
     fabric = Fabric(
         accelerator=device.type,
         devices=per_node,
@@ -119,5 +139,12 @@ def _launch(device: torch.device) -> Fabric:
             **options,
         ),
     )
-    fabric.launch()
+    try:
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"torchrun: expected processes that find each other, received {_line(error)}") from None
     return fabric
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
