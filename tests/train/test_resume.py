@@ -143,7 +143,7 @@ def test_where_every_checkpoint_is_damaged_nothing_is_trained_over_them(tmp_path
         train(tmp_path, stop=after(3))
     flip_bit(tmp_path / "00000-0000003" / "tensors.safetensors")
     before = (tmp_path / "00000-0000003" / "tensors.safetensors").read_bytes()
-    with pytest.raises(RunError, match="received only damaged ones in .*; delete that folder"):
+    with pytest.raises(RunError, match=r"received only damaged ones in .*; delete that folder"):
         train(tmp_path)
     assert (tmp_path / "00000-0000003" / "tensors.safetensors").read_bytes() == before
 
