@@ -31,6 +31,7 @@ from lucidate.train.team import Team
 
 DROPOUT = 1  # keeps the seed of a step's dropout apart from that of its augmentation
 AGREE_STEPS = 10  # between questions to all processes whether one was asked to stop
+DIVERGED = 1e4  # nats: no training that learns is ever near; NaN is not below it either
 FINITE_STEPS = 50  # between looks at whether the loss is still finite: each look makes a GPU wait
 
 
@@ -135,7 +136,7 @@ def train_epoch(state: State, common: Steps) -> float:
     images = min(images, steps * batches.batch_size)  # a last batch that is too small is left out
     before, start, seen_before = state.seconds, time.perf_counter(), state.seen
     kind = working_type(common.precision)
-    first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was not finite
+    first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was none
 
     def rate_of(step: int) -> float:
         place = epoch * all_steps + step * all_steps / steps  # an epoch of fewer images is still an epoch
@@ -166,7 +167,7 @@ def train_epoch(state: State, common: Steps) -> float:
         state.sums[team.rank] += torch.stack([loss.detach() * len(batch.labels), right])
         if state.fresh is not None:
             note_losses(state.fresh, logits.detach(), batch)
-        first_bad = torch.where(loss.detach().isfinite(), first_bad, first_bad.clamp(max=step))
+        first_bad = torch.where(loss.detach() < DIVERGED, first_bad, first_bad.clamp(max=step))
 
         spent = time.perf_counter() - start
         state.seconds = before + spent
@@ -238,8 +239,8 @@ def diverged(where: str, state: State, *, lr: float, keep: Checkpoints | None) -
     saved = keep.all() if keep else []
     good = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint before it"
     return RunError(
-        f"training: expected a finite loss, received NaN or infinity in {where} of epoch {state.epoch + 1}; {good}; "
-        f"try a lower train.lr (it is {lr:g}) or a warm-up (train.warmup_epochs)"
+        f"training: expected a loss that falls, received NaN, infinity or more than {DIVERGED:,.0f} in {where} of epoch "
+        f"{state.epoch + 1}; {good}; try a lower train.lr (it is {lr:g}) or a warm-up (train.warmup_epochs)"
     )
 
 
