@@ -239,8 +239,8 @@ def diverged(where: str, state: State, *, lr: float, keep: Checkpoints | None) -
     saved = keep.all() if keep else []
     good = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint before it"
     return RunError(
-        f"training: expected a loss that falls, received NaN, infinity or more than {DIVERGED:,.0f} in {where} of epoch "
-        f"{state.epoch + 1}; {good}; try a lower train.lr (it is {lr:g}) or a warm-up (train.warmup_epochs)"
+        f"training: expected a loss that falls, received NaN, infinity or more than {DIVERGED:,.0f} in {where} of "
+        f"epoch {state.epoch + 1}; {good}; try a lower train.lr (it is {lr:g}) or a warm-up (train.warmup_epochs)"
     )
 
 
