@@ -94,6 +94,8 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
 
 def textbook(source: str, seconds: float, batch: int) -> float:
     """What a PyTorch tutorial does."""
+    from lucidate.models.operators import declare_missing_operators
+
     declare_missing_operators()
     import torch
     from torch import nn, optim
@@ -147,17 +149,6 @@ def textbook(source: str, seconds: float, batch: int) -> float:
         return len(labels)
 
     return measured(step, seconds)
-
-
-def declare_missing_operators() -> None:
-    """A torchvision built for CUDA does not import under a CPU torch, for two operators that are not used here."""
-    import torch
-
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        globals()["_library"] = library  # it ends with its last reference
 
 
 def keras(source: str, seconds: float) -> float:
