@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 _libraries: list[torch.library.Library] = []  # declarations end with their library
@@ -15,6 +17,6 @@ def declare_missing_operators() -> None:
     """
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library = torch.library.Library("torchvision", "FRAGMENT")
+            library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
             _libraries.append(library)
