@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -12,6 +13,7 @@ import lucidate
 from lucidate.cli import analyze, data, demo, gallery, models, predict, run, train
 from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
+from lucidate.core.machine import processes
 
 # Typer ships with click, or with its own copy of it, depending on its version; its public names lead to either.
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
@@ -63,10 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(getattr(error, "status", 2))
+        leave(getattr(error, "status", 2))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        leave(130)
     if status == 130:  # Typer has met the interrupt before us, and says nothing
         print("interrupted", file=sys.stderr)
-    sys.exit(status if isinstance(status, int) else 0)
+    leave(status if isinstance(status, int) else 0)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process."""
+    if processes()[1] > 1:
+        # Threads that served the other processes can keep the interpreter from ending: everything is written by now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
