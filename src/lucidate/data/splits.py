@@ -32,8 +32,7 @@ class Splits:
 
     def rows(self, name: str) -> NDArray[np.int64]:
         """Rows of one split by name. Raises RunError for a name that is none."""
-        if name not in NAMES:
-            raise RunError(f"split: expected one of {', '.join(NAMES)}, received {name!r}")
+        require_name(name)
         return getattr(self, name)
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -64,6 +63,12 @@ class Splits:
         index, names = table["index"].to_numpy(), np.array(table["split"].to_pylist())
         rows = {name: index[names == name] for name in NAMES}
         return cls(scheme=table.schema.metadata[b"scheme"].decode(), **rows)
+
+
+def require_name(name: str) -> None:
+    """Raise RunError for a name that no split has."""
+    if name not in NAMES:
+        raise RunError(f"split: expected one of {', '.join(NAMES)}, received {name!r}")
 
 
 def make_splits(

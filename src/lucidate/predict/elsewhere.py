@@ -18,7 +18,7 @@ from lucidate.data.batches import Batches
 from lucidate.data.decode import DecodeError, decode
 from lucidate.data.pack import open_pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.splits import NAMES
+from lucidate.data.splits import require_name
 from lucidate.models import load_model
 from lucidate.predict.infer import batch_size, predict_logits
 
@@ -44,8 +44,7 @@ def predict_source(
 
     Its classes must be among the model's, by name, in any order and any selection. Raises PredictionsError otherwise.
     """
-    if split not in NAMES:
-        raise LucidateError(f"split: expected one of {', '.join(NAMES)}, received {split!r}")
+    require_name(split)
     card = RunCard.load(run.card)
     preprocess = Preprocess.from_dict(card.preprocess)
     pack = open_pack(source, image_size=preprocess.size, reporter=reporter)
