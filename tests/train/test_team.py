@@ -156,21 +156,41 @@ def test_shared_layers_keep_weights_and_names() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.Dropout(0.3)))
     before = model.state_dict()
     parameters = list(model.parameters())
-    share_layers(model, Place())
+    share_layers(model, Place(), alone=True)
+    assert type(model[1]) is nn.BatchNorm2d
+    share_layers(model, Place(), alone=False)
     assert type(model[1]) is SharedBatchNorm
     assert type(model[2][0]) is SharedDropout  # type: ignore[index]
     assert list(model.state_dict()) == list(before)
     assert all(ours is theirs for ours, theirs in zip(model.parameters(), parameters, strict=True))
 
 
-def test_shared_dropout_of_the_whole_batch_is_torchs() -> None:
+def test_a_part_of_the_batch_meets_the_whole_batchs_masks() -> None:
     model, place = TwoLayers(), Place(whole=16)
     images = torch.randn(16, 3, 8, 8)
+    share_layers(model, place, alone=True)
     torch.manual_seed(5)
     expected = model(images)
-    share_layers(model, place)
-    torch.manual_seed(5)
-    torch.testing.assert_close(model(images), expected, atol=0, rtol=1e-6)
     torch.manual_seed(5)
     place.part = slice(4, 9)
     torch.testing.assert_close(model(images[4:9]), expected[4:9], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(50, 8, 5, 7), (50, 333)])
+@pytest.mark.parametrize("rate", [0.25, 0.5, 0.9])
+def test_dropout_drops_its_share_anywhere_and_keeps_the_mean(shape: tuple[int, ...], rate: float) -> None:
+    dropout = SharedDropout(rate)
+    dropout.place = Place(whole=50)
+    torch.manual_seed(1)
+    values = torch.ones(shape, requires_grad=True)
+    dropped = dropout(values)
+    dropped.sum().backward()
+    kept = (dropped > 0).double()
+    spread = (rate * (1 - rate) / kept.numel()) ** 0.5
+    assert abs(float(kept.mean()) - (1 - rate)) < 4 * spread
+    flat = kept.flatten() - kept.mean()
+    neighbours = float((flat[1:] * flat[:-1]).mean()) / (rate * (1 - rate))
+    assert abs(neighbours) < 4 / kept.numel() ** 0.5  # four values share a random word, and nothing else
+    torch.testing.assert_close(dropped[dropped > 0], torch.full((int(kept.sum()),), 1 / (1 - rate)))
+    assert torch.equal(values.grad, dropped.detach())
+    assert dropout.eval()(values) is values

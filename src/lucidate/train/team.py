@@ -52,8 +52,7 @@ class Team:
 
     def share_layers(self, model: nn.Module) -> None:
         """Let layers that look at the whole batch look at all processes' parts."""
-        if self._fabric:
-            share_layers(model, self.place)
+        share_layers(model, self.place, alone=self.size == 1)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
