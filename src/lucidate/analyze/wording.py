@@ -38,3 +38,8 @@ def among(number: int, group: str) -> str:
 def listed(names: list[str]) -> str:
     """Names in a sentence: "a", "a and b", "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign: 0.012 → "+1.2 points"."""
+    return f"{100 * difference:+.1f} points".replace("-", "\N{MINUS SIGN}")
