@@ -19,9 +19,17 @@ PUBLIC = [
     "ModelRecipe",
     "Predictions",
     "Recipe",
+    "Run",
     "RunCard",
     "TrainRecipe",
+    "analyze",
+    "dataset",
+    "ensemble",
+    "gallery",
+    "levels",
+    "load",
     "load_recipe",
+    "train",
     "__version__",
 ]
 

@@ -6,7 +6,11 @@ Importing this loads no torch; each public name is imported when it is first use
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # Type checkers see packages of these names otherwise, which they do not know to be callable.
+    from lucidate.api import Run, analyze, dataset, ensemble, gallery, levels, load, train  # noqa: F401
 
 __version__ = "0.1.0"
 
@@ -18,9 +22,17 @@ _HOME = {
     "ModelRecipe": "lucidate.core.recipe",
     "Predictions": "lucidate.core.records",
     "Recipe": "lucidate.core.recipe",
+    "Run": "lucidate.api",
     "RunCard": "lucidate.core.records",
     "TrainRecipe": "lucidate.core.recipe",
+    "analyze": "lucidate.api",
+    "dataset": "lucidate.api",
+    "ensemble": "lucidate.api",
+    "gallery": "lucidate.api",
+    "levels": "lucidate.api",
+    "load": "lucidate.api",
     "load_recipe": "lucidate.core.recipe",
+    "train": "lucidate.api",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]

@@ -10,7 +10,16 @@ from torch.nn import functional
 from fakes import colored_batches, colored_images
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import AugmentRecipe
-from lucidate.data.augment import Draws, augment, cut_out, flip_horizontally, mix_up, transform_affinely, translate
+from lucidate.data.augment import (
+    Draws,
+    augment,
+    cut_mix,
+    cut_out,
+    flip_horizontally,
+    mix_up,
+    transform_affinely,
+    translate,
+)
 from lucidate.data.batches import derived_seed, generator_for
 from lucidate.data.preprocess import Preprocess, fit_preprocess
 
@@ -189,6 +198,79 @@ def test_the_share_of_a_mix_is_drawn_anew_in_each_step() -> None:
     assert shares[0] == shares[2]
     assert len({*shares[0], *shares[1]}) == 6
     assert all(0 <= share <= 1 for share in shares[0])
+
+
+def test_the_other_options_leave_the_draw_of_a_mix_as_it_was() -> None:
+    batches = colored_batches(range(48))
+    for step, batch in batches.shuffled(2, 1, recipe=AugmentRecipe(mixup=0.4), flips=False):
+        assert batch.share == Draws(generator_for(2, 1, step), 16).beta(0.4)
+
+
+@pytest.mark.parametrize("count", [4, 5])
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 10.0])
+def test_cut_and_pasted_is_one_box_of_the_neighbour(count: int, alpha: float) -> None:
+    images = torch.arange(count).float()[:, None, None, None].repeat(1, 3, 16, 12)
+    neighbours = torch.tensor([1.0, 0.0, 3.0, 2.0, 4.0])[:count, None, None, None]
+    shares, covered = [], torch.zeros(16, 12)
+    for seed in range(300):
+        mixed, share = cut_mix(images, draws_of(seed, count), alpha=alpha)
+        pasted = mixed == neighbours
+        box = pasted[0, 0]
+        assert torch.equal(box, box.any(1)[:, None] & box.any(0)[None, :])
+        assert torch.equal(pasted[:4], box.expand(4, 3, 16, 12))  # an odd last one has itself pasted on it
+        assert torch.equal(mixed, torch.where(box, neighbours, images))
+        assert share == pytest.approx(1 - float(box.float().mean()))
+        shares.append(share)
+        covered += box
+    assert covered.min() > 0
+    assert len(set(shares)) > 20
+    # Half of the area before it is cut off at the edges, which leaves of it the more, the smaller boxes are.
+    assert 0.55 < np.mean(shares) < 0.75
+    assert torch.equal(images[:, 0, 0, 0], torch.arange(count).float())  # what was given is as it was
+
+
+def test_where_both_ways_of_mixing_are_asked_for_each_batch_takes_one() -> None:
+    batches = replace(colored_batches(range(90)), batch_size=2)
+    recipe = AugmentRecipe(flip=False, mixup=10.0, cutmix=10.0)
+    plain = dict(batches.shuffled(0, 1, recipe=AugmentRecipe(flip=False), flips=False))
+    blended = 0
+    for step, batch in batches.shuffled(0, 1, recipe=recipe, flips=False):
+        images = plain[step].images
+        if torch.allclose(batch.images, mix_up(images, batch.share), atol=1e-6):
+            blended += 1
+        else:
+            own = (batch.images == images).all(1)
+            assert torch.equal(torch.where(own[:, None], images, images.flip(0)), batch.images)
+            assert float(own.float().mean()) == pytest.approx(batch.share)
+    assert 12 < blended < 33  # of 45
+
+
+@pytest.mark.parametrize("asked", [{"cutmix": 1.0}, {"cutmix": 0.5, "mixup": 0.5, "translate": 1}])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_parts_of_a_batch_get_what_they_get_in_the_whole(asked: dict[str, float], ranks: int) -> None:
+    recipe = AugmentRecipe.model_validate({"trivial": True, **asked})
+    whole = colored_batches(range(75))
+    parts = [replace(whole, rank=rank, ranks=ranks) for rank in range(ranks)]
+    steps = [dict(batches.shuffled(3, 1, recipe=recipe, flips=True)) for batches in (whole, *parts)]
+    assert len(steps[0]) == 5
+    for step, batch in steps[0].items():
+        together = torch.cat([part[step].images for part in steps[1:]])
+        torch.testing.assert_close(together, batch.images, atol=1e-5, rtol=0)
+        assert {part[step].share for part in steps[1:]} == {batch.share}
+
+
+def test_trivial_augmentation_sees_pixels_before_they_are_normalized() -> None:
+    batches = colored_batches(range(90))
+    seen, plain = (
+        torch.cat([batch.images for _, batch in batches.shuffled(0, 1, recipe=recipe, flips=False)])
+        for recipe in (AugmentRecipe(trivial=True), AugmentRecipe())
+    )
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    black, white = -0.5 / 0.25, 0.5 / 0.25
+    assert seen.min() == pytest.approx(black)  # what comes in from outside
+    assert seen.max() <= white + 1e-6
+    alike = ((seen - plain).abs() < 1e-5).flatten(1).all(1)
+    assert 2 <= int(alike.sum()) < 45  # the identity, and what changes nothing at these magnitudes or this size
 
 
 def test_images_that_are_kept_on_the_device_are_the_same_as_streamed_ones() -> None:

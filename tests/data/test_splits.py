@@ -81,3 +81,17 @@ def test_splits_are_stored_with_ids(tmp_path: Path) -> None:
         again.rows("tset")
     with pytest.raises(RunError, match="expected the split of a run"):
         Splits.load(tmp_path / "nothing.parquet")
+
+
+def test_training_on_fewer_images_keeps_the_classes_and_the_test_split() -> None:
+    labels = np.repeat(np.arange(4), 100)
+    given_ = np.full(400, "")
+    whole, less = (
+        make_splits(labels, given_, scheme=POOLED, val_fraction=0.1, seed=5, train_size=size) for size in (None, 80)
+    )
+    assert label_counts(less, labels) == {"train": [20] * 4, "validation": [2] * 4, "test": [10] * 4}
+    assert np.array_equal(less.test, whole.test)
+    assert set(less.train) <= set(whole.train)
+    assert set(less.validation) <= set(whole.validation)
+    plenty = make_splits(labels, given_, scheme=POOLED, val_fraction=0.1, seed=5, train_size=10_000)
+    assert np.array_equal(plenty.train, whole.train)

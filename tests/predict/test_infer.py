@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from fakes import Listener, TwoLayers, colored_batches
+from lucidate.models.views import view_logits
 from lucidate.predict.infer import predict_logits
-from lucidate.predict.tta import view_logits
 
 
 class Corner(nn.Module):

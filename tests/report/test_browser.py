@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from pairs import make_pair
 
 pytestmark = pytest.mark.browser
 
@@ -261,3 +262,21 @@ def test_what_a_phone_cuts_off_is_hinted_at(tab: Tab) -> None:
     tab.open("docs/shapes_confusion_matrix.html")  # ten classes fit
     assert page.locator("#swipe").is_hidden()
     tab.check()
+
+
+def test_a_comparison_opens_with_its_chart_and_both_grids(context: Any, tmp_path: Path) -> None:
+    tab = Tab(context, make_pair().build(tmp_path / "page").parent)
+    page = tab.open("index.html")
+    page.wait_for_selector("#plot svg.main-svg")
+    assert page.locator("#plot .barlayer .point").count() == 10
+    for size in (WIDE, PHONE):
+        page.set_viewport_size(size)
+        page.wait_for_function(f"window.innerWidth === {size['width']}")
+        assert overflow(page) <= 0
+    page.locator("#fixed .more").click()
+    page.wait_for_url("**/fixed.html")
+    page.wait_for_selector("#plot svg.main-svg")
+    page.get_by_role("button", name="Look closer").click()
+    assert "A weak: taken for" in page.locator("dialog").inner_text()
+    tab.check()
+    tab.page.close()

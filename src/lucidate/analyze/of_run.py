@@ -17,7 +17,7 @@ from lucidate.core.records import History, Predictions, RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.reopen import reopen_pack
-from lucidate.data.splits import Splits
+from lucidate.data.splits import Splits, require_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +37,23 @@ def analyze_run(
     Raises RunError where the split has not been predicted yet.
     """
     card = RunCard.load(run.card)
+    predictions = predictions_of(run, split)
+    pack = pack or reopen_pack(card, reporter=reporter)
+    images = _images(pack, dict(Splits.load(run.splits)))
+    history = History.load(run.history) if run.history.exists() else None  # an ensemble has none
+    findings = analyze(predictions, history=history, images=images, seed=card.seed)
+    return Analysis(predictions, findings, pack)
+
+
+def predictions_of(run: RunDir, split: str) -> Predictions:
+    """A run's predictions of one split of its images. Raises RunError where there are none yet."""
+    require_name(split)
     if not run.predictions(split).exists():
         raise RunError(
             f"run: expected predictions of the {split} split in {run.path}, received none; "
             f"make them with: lucidate predict {run.path} --split {split}"
         )
-    pack = pack or reopen_pack(card, reporter=reporter)
-    predictions = Predictions.load(run.predictions(split))
-    images = _images(pack, dict(Splits.load(run.splits)))
-    findings = analyze(predictions, history=History.load(run.history), images=images, seed=card.seed)
-    return Analysis(predictions, findings, pack)
+    return Predictions.load(run.predictions(split))
 
 
 def analyze_external(

@@ -30,6 +30,18 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: NDArray[np.int64]) -> Tiles:
+        """The given ones of these images, in the given order."""
+        return Tiles(
+            ids=self.ids[rows],
+            index=self.index[rows],
+            labels=self.labels[rows],
+            predicted=self.predicted[rows],
+            confidence=self.confidence[rows],
+            true_probability=self.true_probability[rows],
+            class_names=self.class_names,
+        )
+
     def frame(self) -> pd.DataFrame:
         """One row an image: id, true and predicted class, their probabilities."""
         names = np.array(self.class_names)

@@ -42,4 +42,22 @@ def listed(names: list[str]) -> str:
 
 def points(difference: float) -> str:
     """A difference of shares in percentage points, with its sign: 0.012 → "+1.2 points"."""
-    return f"{100 * difference:+.1f} points".replace("-", "\N{MINUS SIGN}")
+    return f"{signed_points(difference)} points"
+
+
+def points_interval(low: float, high: float) -> str:
+    """A 95 % interval of a difference of shares: "95 % CI +0.6 to +1.8 points"."""
+    return f"95 % CI {signed_points(low)} to {signed_points(high)} points"
+
+
+def signed_points(difference: float) -> str:
+    """The number of `points` alone: 0.012 → "+1.2"; "0.0" has no sign."""
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
+
+
+def p_value(p: float) -> str:
+    """The p of a test: "p = 0.031", "p = 0.0004", "p < 0.0001"."""
+    if p < 1e-4:
+        return "p < 0.0001"
+    return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.1g}"

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lucidate
-from lucidate.cli import analyze, data, demo, gallery, models, predict, run, train
+from lucidate.cli import analyze, compare, data, demo, ensemble, gallery, levels, models, predict, report, run, train
 from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
 from lucidate.core.machine import processes
@@ -33,6 +33,10 @@ app.command()(train.train)
 app.command()(predict.predict)
 app.command()(analyze.analyze)
 app.command()(gallery.gallery)
+app.command()(report.report)
+app.command()(compare.compare)
+app.command()(ensemble.ensemble)
+app.command()(levels.levels)
 app.command()(models.models)
 app.add_typer(data.app, name="data")
 

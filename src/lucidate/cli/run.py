@@ -22,7 +22,7 @@ def run(
     resume: Resume = False,
     json: Json = False,
 ) -> None:
-    """Train, predict, analyze, and write the gallery.
+    """Train, predict, analyze, and write the gallery and the report.
 
     Example: lucidate run compact --data cifar10 --set train.epochs=5 --out runs/first
     """
@@ -34,7 +34,8 @@ def run(
         return
     text = (
         f"validation accuracy {result['val_accuracy']:.4f}, test accuracy {result['test_accuracy']:.4f}, "
-        f"{result['seconds']:.0f} s\nrun      {result['run']}\ngallery  {Path(result['gallery']).resolve()}"
+        f"{result['seconds']:.0f} s\nrun      {result['run']}\ngallery  {Path(result['gallery']).resolve()}\n"
+        f"report   {Path(result['report']).resolve()}"
     )
     console.emit(result, text, as_json=json)
 
@@ -61,6 +62,7 @@ def main_road(
             return {}  # the first of the processes that train together goes on
         from lucidate.predict import predict_run
         from lucidate.report.gallery.of_run import gallery_of_run
+        from lucidate.report.pdf import report_of_run
 
         for split in ("validation", "test"):
             if resume and folder.predictions(split).exists():
@@ -70,10 +72,12 @@ def main_road(
         card = RunCard.load(folder.card).with_results(seconds=seconds).model_copy(update={"status": "finished"})
         card.save(folder.card)
         index = gallery_of_run(folder, pack=pack, reporter=reporter)
+        report = report_of_run(folder, pack=pack, reporter=reporter)
     return {
         "run": str(folder.path),
         "val_accuracy": card.results.val_accuracy,
         "test_accuracy": card.results.test_accuracy,
         "gallery": str(index),
+        "report": str(report),
         "seconds": round(time.perf_counter() - start, 2),
     }

@@ -55,10 +55,12 @@ def make_ready(
     if not rank and not (resume and run.card.exists()):
         RunDir.free(run.path)
     from lucidate.data.dataset import prepare
-    from lucidate.models import check
+    from lucidate.models import check, require_weights
 
     chosen = pick_device(device)
     check(resolved.model)  # before the images are packed, which may take minutes
+    if not (resume and run.card.exists()):
+        require_weights(resolved.model)
     dataset = prepare(resolved, reporter=reporter)
     check(resolved.model, image_size=dataset.pack.image_size)
     say_set_aside([{"path": item.path, "reason": item.reason} for item in dataset.pack.set_aside], to=reporter)

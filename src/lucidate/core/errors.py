@@ -7,6 +7,7 @@
     │   └── UnsafeFileError     a file that tries to do more than hold data
     ├── PredictionsError        a table of predictions that cannot be analyzed
     ├── RunError                a run folder that is missing, taken, unfinished or locked
+    ├── WeightsError            weights to begin with that cannot be had, read or used
     ├── UnknownNameError        a name that no registry holds
     └── Interrupted             work that was asked to stop, saved so that it can go on; exit status 130
 
@@ -42,6 +43,10 @@ class PredictionsError(LucidateError):
 
 class RunError(LucidateError):
     """A run folder is missing, taken, unfinished or locked."""
+
+
+class WeightsError(LucidateError):
+    """Weights to begin with cannot be had, read or used."""
 
 
 class UnknownNameError(LucidateError):

@@ -29,6 +29,9 @@ class DataRecipe(Section):
     source: str = "digits"
     split: Literal["official", "80-10-10"] = "official"
     val_fraction: float = Field(0.1, gt=0, lt=0.9, description="share of `train` kept for validation (official split)")
+    train_size: int | None = Field(
+        None, ge=1, description="train on so many images, drawn by class, with validation in proportion; default: all"
+    )
     image_size: int | None = Field(
         None, ge=8, le=512, description="side in pixels; default: the images' own where all agree, else 64"
     )
@@ -72,6 +75,21 @@ class TrainRecipe(Section):
     input_epochs: int | None = Field(
         None, ge=0, description="epochs in which fastnet's input layer still learns its bias; default: all"
     )
+    probe_steps: int = Field(
+        0, ge=0, description="timm models that begin with weights: L-BFGS steps of the head alone, before the rest"
+    )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="timm models that begin with weights: factor of the rate a layer, from the head down",
+    )
+    freeze: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="timm models that begin with weights: share of the layers, the first ones, that stay",
+    )
     precision: Literal["float32", "bfloat16", "auto", "float64"] = Field(
         "float32",
         description="of convolutions and products; auto: bfloat16 where a probe finds it faster; float64: slow, "
@@ -91,7 +109,15 @@ class AugmentRecipe(Section):
     zoom: float = Field(0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
     shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")
     cutout: int = Field(0, ge=0, le=512, description="side in pixels of a square that is hidden; 0: none")
+    trivial: bool = Field(False, description="before all else, TrivialAugment's wide space: one operation an image")
     mixup: float = Field(0.0, ge=0, le=10, description="blend pairs of images by Beta(mixup, mixup); 0: none")
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="paste a box of another image, its area from Beta(cutmix, cutmix); 0: none; where mixup is asked "
+        "for too, each batch takes either by a fair draw",
+    )
 
 
 class PredictRecipe(Section):

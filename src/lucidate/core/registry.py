@@ -49,8 +49,13 @@ class Registry(Generic[F]):
 
     def options(self, name: str) -> dict[str, Any]:
         """Keyword-only parameters of the function and their defaults: what a recipe may set."""
-        parameters = inspect.signature(self[name]).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return keyword_options(self[name])
+
+
+def keyword_options(function: Callable[..., Any]) -> dict[str, Any]:
+    """A function's keyword-only parameters and their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def choices(received: str, known: Registry[Any] | list[str]) -> str:

@@ -35,6 +35,10 @@ class Draws:
         """(count, P) int64 from low to high - 1."""
         return torch.randint(low, high, (count, self.batch), generator=self.generator)[:, self.part]
 
+    def number(self, low: int, high: int) -> int:
+        """One number from low to high - 1 for the whole batch."""
+        return int(torch.randint(low, high, (1,), generator=self.generator))
+
     def beta(self, alpha: float) -> float:
         """One number from Beta(alpha, alpha) for the whole batch."""
         # torch's own takes no generator: NumPy's is seeded from ours.
@@ -113,6 +117,40 @@ def mix_up(images: Tensor, share: float) -> Tensor:
     return torch.lerp(images[partners(len(images)).to(images.device)], images, share)
 
 
+def cut_mix(images: Tensor, draws: Draws, *, alpha: float) -> tuple[Tensor, float]:
+    """Paste a box of each image's partner over it: (images, part of their area that is their own).
+
+    images: (B, C, H, W). After S. Yun et al., arXiv:1905.04899: one box a batch, in the image's proportions, of an area
+    from Beta(alpha, alpha), centered anywhere. What hangs over the edge is cut off, and not counted.
+    """
+    height, width = images.shape[2:]
+    side = (1 - draws.beta(alpha)) ** 0.5  # of the box, as a fraction of the image's
+    rows = _interval(draws.number(0, height), round(height * side), height)
+    columns = _interval(draws.number(0, width), round(width * side), width)
+    mixed = images.clone()
+    mixed[:, :, rows, columns] = images[:, :, rows, columns][partners(len(images)).to(images.device)]
+    return mixed, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+
+
+def _interval(center: int, length: int, size: int) -> slice:
+    """The part of 0 … size - 1 that lies within `length` places around one."""
+    start = center - length // 2
+    return slice(max(start, 0), min(start + length, size))
+
+
+def mix(images: Tensor, draws: Draws, *, recipe: AugmentRecipe) -> tuple[Tensor, float]:
+    """The mixing that a recipe asks for: (images, weight of their own labels, the rest being their partners').
+
+    images: (B, C, H, W). Of two ways, each batch takes either with probability ½.
+    """
+    if recipe.cutmix and not (recipe.mixup and draws.number(0, 2)):
+        return cut_mix(images, draws, alpha=recipe.cutmix)
+    if recipe.mixup:
+        share = draws.beta(recipe.mixup)
+        return mix_up(images, share), share
+    return images, 1.0
+
+
 def partners(batch: int) -> Tensor:
     """(B,) int64: images 0 and 1 are each other's partner, 2 and 3 …; the last of an odd number is its own."""
     places = torch.arange(batch)
@@ -120,7 +158,7 @@ def partners(batch: int) -> Tensor:
 
 
 def augment(images: Tensor, draws: Draws, *, recipe: AugmentRecipe, flips: bool, turn: Tensor | None = None) -> Tensor:
-    """All that a recipe asks for, but for mixing. images: (B, C, H, W) float.
+    """All that a recipe asks for, but for mixing, and `trivial`, which comes before. images: (B, C, H, W) float.
 
     flips: whether the source allows mirroring, for `flip = "auto"` and "alternating". turn: (B,) bool, which images
     are mirrored in this epoch when they alternate.

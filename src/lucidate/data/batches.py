@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lucidate.core.recipe import AugmentRecipe
-from lucidate.data.augment import Draws, augment, mix_up
+from lucidate.data.augment import Draws, augment, mix
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.store import read_rows
+from lucidate.data.trivial import trivial_augment
 
 SIDES = 2**31  # keeps the seed of alternating flips apart from that of any epoch's order
 DEVICE_SHARE = 0.5  # of an accelerator's free memory: what images may take; the rest is for the training
@@ -35,7 +36,7 @@ class Batch:
     """One training step's images on a device, or this process's part of them.
 
     images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. places: (P,) int64, which of the batches'
-    rows they are. whole: images of the step in all processes. share: weight of `labels` where images are blended with
+    rows they are. whole: images of the step in all processes. share: weight of `labels` where images are mixed with
     their partners, else 1.
     """
 
@@ -81,7 +82,9 @@ class Batches:
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(normalized float32 images (B, 3, S, S), int64 labels (B,)) of every row once, as they stand."""
         for step in range(len(self)):
-            yield self._load(np.arange(step * self.batch_size, min((step + 1) * self.batch_size, len(self.rows))))
+            stop = min((step + 1) * self.batch_size, len(self.rows))
+            pixels, labels = self._load(np.arange(step * self.batch_size, stop))
+            yield self.preprocess.normalize(pixels), labels
 
     def shuffled(
         self,
@@ -107,27 +110,28 @@ class Batches:
             part = part_of(len(places), self.rank, self.ranks)
             draws = Draws(generator_for(seed, epoch, step), len(places), part)
             mine = places[part]
-            images, labels = self._load(mine)
+            pixels, labels = self._load(mine)
+            if recipe.trivial:
+                changed = trivial_augment(pixels.permute(0, 3, 1, 2).float() / 255, draws)
+                pixels = changed.permute(0, 2, 3, 1) * 255  # to be normalized as uint8 is, if no longer whole numbers
+            images = self.preprocess.normalize(pixels)
             turn = torch.from_numpy(sides[self.rows[mine]] ^ (epoch % 2 == 1))
             images = augment(images, draws, recipe=recipe, flips=flips, turn=turn)
-            share = 1.0
-            if recipe.mixup:
-                share = draws.beta(recipe.mixup)
-                images = mix_up(images, share)
+            images, share = mix(images, draws, recipe=recipe)
             yield step, Batch(images, labels, mine, len(places), share)
 
     def _load(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images and labels at some places of `rows`."""
+        """(pixels (P, S, S, 3) uint8, labels (P,) int64) at some places of `rows`, on the device."""
         if self._held is not None:
             images, labels = self._held
             chosen = torch.from_numpy(places).to(self.device, non_blocking=True)
-            return self.preprocess.normalize(images[chosen]), labels[chosen]
+            return images[chosen], labels[chosen]
         rows = self.rows[places]
         pixels = torch.from_numpy(read_rows(self.images, rows))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()  # so that the copy runs beside the training
         labels = torch.from_numpy(self.labels[rows]).to(self.device, non_blocking=True)
-        return self.preprocess.normalize(pixels.to(self.device, non_blocking=True)), labels
+        return pixels.to(self.device, non_blocking=True), labels
 
     @cached_property
     def _held(self) -> tuple[Tensor, Tensor] | None:

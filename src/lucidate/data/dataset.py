@@ -39,7 +39,12 @@ def prepare(recipe: Recipe, *, reporter: Reporter | None = None) -> Dataset:
     reporter = reporter or Silent()
     pack = open_pack(recipe.data.source, image_size=recipe.data.image_size, reporter=reporter)
     splits = make_splits(
-        pack.labels, pack.given, scheme=recipe.data.split, val_fraction=recipe.data.val_fraction, seed=recipe.seed
+        pack.labels,
+        pack.given,
+        scheme=recipe.data.split,
+        val_fraction=recipe.data.val_fraction,
+        seed=recipe.seed,
+        train_size=recipe.data.train_size,
     )
     if splits.scheme != recipe.data.split:
         reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {recipe.seed}")

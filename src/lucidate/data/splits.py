@@ -72,13 +72,20 @@ def require_name(name: str) -> None:
 
 
 def make_splits(
-    labels: NDArray[np.int64], given: NDArray[np.str_], *, scheme: str, val_fraction: float, seed: int
+    labels: NDArray[np.int64],
+    given: NDArray[np.str_],
+    *,
+    scheme: str,
+    val_fraction: float,
+    seed: int,
+    train_size: int | None = None,
 ) -> Splits:
     """Divide a data set.
 
     labels: (N,) in [0, K). given: (N,) "train", "test" or "" as the source says. scheme: "official" keeps the given
     test split and takes `val_fraction` of each class of the rest for validation; a source without a test split of
     its own is pooled instead, as "80-10-10" always is: per class 80 % train, 10 % validation, 10 % test.
+    train_size: images that train, where not all are to; validation shrinks in proportion, the test split does not.
     Raises SourceError when a split would be empty.
     """
     generator = np.random.default_rng(seed)
@@ -91,6 +98,9 @@ def make_splits(
     else:
         test = everything[is_test]
         train, validation = _take(everything[~is_test], labels, val_fraction, generator)
+    if train_size is not None and train_size < len(train):
+        share = train_size / len(train)
+        train, validation = (_take(rows, labels, share, generator)[1] for rows in (train, validation))
     splits = Splits(scheme, train, validation, test)
     for name, rows in splits:
         if not len(rows):

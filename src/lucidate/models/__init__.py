@@ -3,9 +3,23 @@
 from lucidate.models import compact as _compact  # noqa: F401  (registers)
 from lucidate.models.checkpoint import load_model, load_weights, save_weights
 from lucidate.models.fastnet import hold_input
-from lucidate.models.registry import build, check, models, parameter_count, place, register, value_count
+from lucidate.models.registry import (
+    backbone,
+    begins_with_weights,
+    build,
+    check,
+    models,
+    parameter_count,
+    place,
+    preprocess_for,
+    register,
+    require_weights,
+    value_count,
+)
 
 __all__ = [
+    "backbone",
+    "begins_with_weights",
     "build",
     "check",
     "hold_input",
@@ -14,7 +28,9 @@ __all__ = [
     "models",
     "parameter_count",
     "place",
+    "preprocess_for",
     "register",
+    "require_weights",
     "save_weights",
     "value_count",
 ]

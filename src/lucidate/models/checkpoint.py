@@ -38,6 +38,6 @@ def load_model(run: RunDir, *, device: torch.device | str = "cpu") -> nn.Module:
     """A run's trained model, in evaluation mode and channels_last."""
     card = RunCard.load(run.card)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave no trace of drawing them
-        model = build(card.recipe.model, len(card.classes))
+        model = build(card.recipe.model, len(card.classes), image_size=card.data.image_size, initial=False)
     load_weights(model, run.weights)
     return place(model, device).eval()

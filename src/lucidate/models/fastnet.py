@@ -37,7 +37,10 @@ class Group(nn.Module):
         self.skips = depth > 2
 
     def forward(self, features: Tensor) -> Tensor:
-        features = first = self.activation(self.norm1(self.pool(self.conv1(features))))
+        features = self.conv1(features)
+        # Of tiny images, a single value is left in the end: it stays.
+        features = self.pool(features) if features.shape[-1] > 1 else features
+        features = first = self.activation(self.norm1(features))
         last = len(self.convs) - 1
         for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             features = norm(conv(features))
@@ -46,7 +49,7 @@ class Group(nn.Module):
 
 
 class FastNet(nn.Module):
-    """whiten → groups → global max pooling → head. Takes (B, 3, S, S) float32, S ≥ 9; gives logits (B, K)."""
+    """whiten → groups → global max pooling → head. Takes (B, 3, S, S) float32, S ≥ 3; gives logits (B, K)."""
 
     def __init__(self, num_classes: int, *, widths: tuple[int, ...], depth: int, momentum: float, scale: float) -> None:
         super().__init__()
@@ -98,7 +101,7 @@ def fastnet(
     """The custom network: whitened input, three groups of convolutions, built for accuracy per second.
 
     widths: channels of each group. depth: convolutions in each. momentum: of BatchNorm's running statistics, high since
-    training is short. scale: of the logits. Images of 17 pixels or more a side for three groups.
+    training is short. scale: of the logits. Groups that find a single value leave it so: images may be tiny.
     """
     if min(widths) < 1:
         raise RecipeError(f"model.widths: expected 1 or more, received {list(widths)}")

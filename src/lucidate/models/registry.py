@@ -11,19 +11,35 @@ from torch import nn
 
 from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import ModelRecipe
-from lucidate.core.registry import Registry, choices
+from lucidate.core.registry import Registry, choices, keyword_options
+from lucidate.data.preprocess import Preprocess
+from lucidate.models.names import ENSEMBLE, TIMM
 
 models: Registry[Callable[..., nn.Module]] = Registry("model")
 register = models.register
 
 
-def build(recipe: ModelRecipe, num_classes: int) -> nn.Module:
-    """A new model with fresh weights from torch's current generator.
+def build(recipe: ModelRecipe, num_classes: int, *, image_size: int = 32, initial: bool = True) -> nn.Module:
+    """A new model with fresh weights from torch's current generator, or the ones that the recipe begins with.
 
-    Raises UnknownNameError for a name, RecipeError for an option, that does not exist or does not fit.
+    image_size: pixels a side of the images it will see; some of timm's are made for one. initial: False where other
+    weights follow, so that none are fetched.
+    Raises UnknownNameError for a name, RecipeError for an option, that does not exist or does not fit; WeightsError.
     """
-    function = models[recipe.name]
-    known = models.options(recipe.name)
+    function: Callable[..., nn.Module]
+    arguments: tuple[Any, ...]
+    if recipe.name == ENSEMBLE:
+        from lucidate.models.ensemble import build_ensemble
+
+        return build_ensemble(recipe.options, num_classes, build=build)
+    if name := timm_name(recipe):
+        from lucidate.models.zoo import require_name, timm_model  # takes seconds
+
+        require_name(name)  # before options, which may be those of the model that stood there before
+        function, arguments = timm_model, (name, num_classes, image_size, initial)
+    else:
+        function, arguments = models[recipe.name], (num_classes,)
+    known = keyword_options(function)
     hints = get_type_hints(function)
     options: dict[str, Any] = {}
     for name, value in recipe.options.items():
@@ -33,7 +49,7 @@ def build(recipe: ModelRecipe, num_classes: int) -> nn.Module:
             value = tuple(value)
         _check(f"model.{name}", value, hints[name])
         options[name] = value
-    return function(num_classes, **options)
+    return function(*arguments, **options)
 
 
 def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
@@ -42,7 +58,7 @@ def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
     Raises RecipeError, UnknownNameError.
     """
     with torch.device("meta"):  # shapes without values
-        model = build(recipe, 2).eval()
+        model = build(recipe, 2, image_size=image_size, initial=False).eval()
         try:
             model(torch.empty(2, 3, image_size, image_size))
         except RuntimeError as error:
@@ -51,6 +67,42 @@ def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
                 f"model: expected options that suit images of {image_size} pixels, received {recipe.name} with "
                 f"{recipe.options or 'its defaults'}: {reason}; set data.image_size or other options"
             ) from None
+
+
+def timm_name(recipe: ModelRecipe) -> str:
+    """What timm calls the model of "timm:NAME"; "" for a model of our own."""
+    return recipe.name.removeprefix(TIMM) if recipe.name.startswith(TIMM) else ""
+
+
+def preprocess_for(recipe: ModelRecipe, fitted: Preprocess) -> Preprocess:
+    """The preprocessing of a model: its own where it brings one, else what was `fitted` to the training images."""
+    if name := timm_name(recipe):
+        from lucidate.models.zoo import own_preprocess
+
+        return own_preprocess(name, fitted)
+    return fitted
+
+
+def begins_with_weights(recipe: ModelRecipe) -> bool:
+    """Whether training begins with somebody's weights rather than from scratch."""
+    return bool(timm_name(recipe)) and bool(recipe.options.get("pretrained") or recipe.options.get("weights"))
+
+
+def backbone(model: nn.Module) -> tuple[nn.Module | None, str]:
+    """timm's own model inside ours and the prefix of its values' names; (None, "") for a model of another kind."""
+    net = getattr(model, "net", None)
+    return (net, "net.") if hasattr(net, "forward_head") else (None, "")
+
+
+def require_weights(recipe: ModelRecipe) -> None:
+    """Fetch, or find, the weights that a recipe begins with, before anything else is done. Raises WeightsError."""
+    if name := timm_name(recipe):
+        from lucidate.models.weights import find_weights
+        from lucidate.models.zoo import require_name
+
+        require_name(name)
+        options = recipe.options
+        find_weights(name, pretrained=bool(options.get("pretrained")), weights=options.get("weights"))
 
 
 def _check(name: str, value: object, hint: Any) -> None:

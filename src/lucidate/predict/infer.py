@@ -19,7 +19,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.splits import Splits
 from lucidate.models import load_model
-from lucidate.predict.tta import Views, view_logits
+from lucidate.models.views import Views, view_logits
 
 BATCH = 128  # on two cores larger batches leave the cache and gain nothing
 ACCELERATOR_BATCH = 1_000  # keeps an accelerator busy; six views of it still fit in little memory

@@ -20,11 +20,20 @@ from lucidate.core.rundir import RunDir
 from lucidate.data.batches import Batches, derived_seed
 from lucidate.data.dataset import Dataset
 from lucidate.data.store import read_rows
-from lucidate.models import build, parameter_count, place, save_weights, value_count
+from lucidate.models import (
+    begins_with_weights,
+    build,
+    parameter_count,
+    place,
+    preprocess_for,
+    save_weights,
+    value_count,
+)
 from lucidate.models.fastnet import FastNet
 from lucidate.predict.infer import batch_size
 from lucidate.train.loop import train_model
 from lucidate.train.precision import choose_precision
+from lucidate.train.probe import train_head
 from lucidate.train.resume import Checkpoints
 from lucidate.train.team import Team, gather
 
@@ -78,10 +87,15 @@ def _fit(
 ) -> RunCard:
     """`fit`, in one of the processes; the leader alone writes."""
     device = team.device
+    checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
+    # What is gone on with brings its own weights: none are fetched for it.
+    fresh = not checkpoints.all() and not run.weights.exists()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(recipe.seed, INITIAL))
-        model = build(recipe.model, len(dataset.pack.class_names))
+        side = dataset.pack.image_size
+        model = build(recipe.model, len(dataset.pack.class_names), image_size=side, initial=fresh)
     place(model, device)
+    dataset = replace(dataset, preprocess=preprocess_for(recipe.model, dataset.preprocess))
     train = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
     require_divisible(recipe, train, team)
     card = make_card(recipe, dataset, model, run=run, team=team, command=command)
@@ -90,7 +104,8 @@ def _fit(
         if old:
             card = require_same(old, card)
         else:
-            side = dataset.pack.image_size
+            for note in card.notes:
+                reporter.say(note)
             precision = choose_precision(
                 recipe.train, model, image_size=side, device=device, reporter=reporter, processes=team.size
             )
@@ -102,7 +117,9 @@ def _fit(
         card.save(run.card)
         dataset.splits.save(run.splits, dataset.pack.ids)
     fit_input(model, dataset, device=device)
-    checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
+    if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
+        whole = dataset.batches("train", batch_size=batch_size(device), device=device)
+        train_head(model, whole, steps=recipe.train.probe_steps, precision=card.precision, reporter=reporter)
     history = train_model(
         model,
         train,
@@ -185,6 +202,7 @@ def make_card(recipe: Recipe, dataset: Dataset, model: nn.Module, *, run: RunDir
         hardware=machine.hardware(accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None),
         threads=torch.get_num_threads(),
         processes=team.size,
+        notes=getattr(model, "notes", ()),
         commit=machine.commit(),
         command=command,
     )

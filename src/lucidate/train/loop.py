@@ -20,8 +20,9 @@ from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.core.records import History
 from lucidate.data.batches import Batch, Batches, derived_seed, part_of
-from lucidate.models import hold_input
+from lucidate.models import begins_with_weights, hold_input
 from lucidate.predict.infer import predict_logits
+from lucidate.train.depth import freeze, hold_frozen
 from lucidate.train.losses import classification_loss
 from lucidate.train.optim import make_optimizer, set_learning_rate
 from lucidate.train.precision import casting, working_type
@@ -65,7 +66,10 @@ def train_model(
     batches = replace(batches, rank=team.rank, ranks=team.size)
     validation = replace(validation, rows=validation.rows[part_of(len(validation.rows), team.rank, team.size)])
     sums = torch.zeros(team.size, 2, device=batches.device)
-    state = State(model, make_optimizer(model, settings), copy_state(model), sums)
+    loaded = begins_with_weights(recipe.model)
+    freeze(model, settings.freeze if loaded else 0.0)
+    optimizer = make_optimizer(model, settings, layer_decay=settings.layer_decay if loaded else 1.0)
+    state = State(model, optimizer, copy_state(model), sums)
     if settings.average:
         state.average = copy_state(model)
     if settings.hard_epochs:
@@ -143,6 +147,7 @@ def train_epoch(state: State, common: Steps) -> float:
         return learning_rate(settings, step=place, steps_per_epoch=all_steps, val_accuracy=state.history.val_accuracy)
 
     state.model.train()
+    hold_frozen(state.model)
     hold_input(state.model, settings.input_epochs is not None and epoch >= settings.input_epochs)
     call = team.wrap(compiled(state.model) if settings.compile else state.model)
     shuffled = batches.shuffled(

@@ -5,21 +5,26 @@ from __future__ import annotations
 from torch import nn, optim
 
 from lucidate.core.recipe import TrainRecipe
+from lucidate.train.depth import layered_groups
 from lucidate.train.muon import Muon
 
 
-def make_optimizer(model: nn.Module, recipe: TrainRecipe) -> optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: TrainRecipe, *, layer_decay: float = 1.0) -> optim.Optimizer:
     """The recipe's optimizer over every trainable parameter.
 
     Weight decay acts on matrices and filters only: decaying biases and norm scales regularizes nothing.
+    layer_decay: factor of the rate a layer, from the head down; not for muon.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "muon":
         return _muon(parameters, recipe)
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    if layer_decay < 1:
+        groups = layered_groups(model, weight_decay=recipe.weight_decay, layer_decay=layer_decay)
+    else:
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
     # Fused: one kernel for all tensors; on CPU, too, it saves several milliseconds a step.
     if recipe.optimizer == "sgd":
         return optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lucidate.analyze import Findings
 from lucidate.report import theme
@@ -27,7 +29,7 @@ from lucidate.report.figures import (
     true_probability,
 )
 from lucidate.report.figures.boards import Board
-from lucidate.report.sheets import Sheet
+from lucidate.report.sheets import Sheet, make_sheet
 
 
 class Info(Protocol):
@@ -65,6 +67,21 @@ class FigureEntry:
         """The finding it draws; None when the question could not be asked."""
         info: Info | None = getattr(findings, self.question)
         return info
+
+    def sheet(self, info: Info, pixels: NDArray[np.uint8], *, url: str = "") -> Sheet | None:
+        """The images of a grid, from the packed store (N, H, W, 3); None for charts and empty grids."""
+        board = self.board(info) if self.board else None
+        if not board:
+            return None
+        return make_sheet(
+            pixels,
+            board.index,
+            ids=board.ids,
+            cells=board.cells,
+            columns=board.columns,
+            gaps=board.gaps,
+            url=url,
+        )
 
     def interactive(self, info: Info, sheet: Sheet | None = None) -> go.Figure:
         """The Plotly drawing. sheet: of a grid that has images."""

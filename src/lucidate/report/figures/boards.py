@@ -20,6 +20,7 @@ COLUMNS = 10
 GAP = 16  # pixels between tiles that carry captions
 TIGHT = 4  # pixels between tiles whose rows are named
 CAPTION = 44  # pixels under a tile that carries two lines
+LINE = 15  # pixels more for a third
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class Board:
     ids: (T,) str; index: (T,) int64 rows of the packed store; cells: (T,) int64, reading order, may leave gaps.
     first, second: the two lines under a tile, both empty where the row says it all. amounts: what ends the second, kept
     whole where a name must be shortened. wrong: (T,) bool, outlined.
+    third, third_amounts: a third line with its end, where two models answered: it is right where the second line is
+    wrong and wrong where that is right; such tiles have no outline. Empty tuples: no tile has one.
     words: lines that hovering tells. pairs: (true, predicted) class indices. row_labels: one a row, or none at all.
     left_out: images that the Info holds and the board does not.
     """
@@ -45,11 +48,18 @@ class Board:
     row_labels: tuple[str, ...] = ()
     columns: int = COLUMNS
     left_out: int = 0
+    third: tuple[str, ...] = ()
+    third_amounts: tuple[str, ...] = ()
 
     @property
     def gaps(self) -> tuple[int, int]:
         """Pixels between columns and between rows."""
-        return (TIGHT, TIGHT) if self.row_labels else (GAP, CAPTION)
+        return (TIGHT, TIGHT) if self.row_labels else (GAP, CAPTION + (LINE if self.third else 0))
+
+    @property
+    def outlined(self) -> NDArray[np.bool_]:
+        """(T,) which tiles have an outline."""
+        return np.zeros_like(self.wrong) if self.third else self.wrong
 
 
 def examples_board(info: ExamplesPerClass) -> Board | None:

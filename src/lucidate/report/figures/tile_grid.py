@@ -90,9 +90,15 @@ def draw_matplotlib(board: Board, sheet: Sheet, *, title: str) -> Figure:
         axes.text(-12 * scale, middle, theme.matplotlib_text(name, ROW_LIMIT), ha="right", va="center", fontsize=7.5)
     for tile in range(drawn):
         x, y = sheet.corner(int(board.cells[tile]))
-        color = theme.LIGHT.wrong if board.wrong[tile] else theme.LIGHT.muted
-        second = _caption(board.second[tile], board.amounts[tile])
-        for text, offset, ink in ((_caption(board.first[tile]), 6, theme.LIGHT.ink), (second, 21, color)):
+        inks = (theme.LIGHT.muted, theme.LIGHT.wrong)
+        captions = [
+            (_caption(board.first[tile]), 6, theme.LIGHT.ink),
+            (_caption(board.second[tile], board.amounts[tile]), 21, inks[int(board.wrong[tile])]),
+        ]
+        if board.third:
+            third = _caption(board.third[tile], board.third_amounts[tile])
+            captions.append((third, 36, inks[int(not board.wrong[tile])]))
+        for text, offset, ink in captions:
             if text:
                 place = (scale * (x + sheet.tile / 2), scale * (y + sheet.tile + offset))
                 axes.text(*place, theme.matplotlib_text(text), ha="center", va="top", fontsize=5.6, color=ink)
@@ -138,6 +144,7 @@ def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
     x, y = corners[:, 0] + sheet.tile / 2, corners[:, 1] + sheet.tile
     first = [_caption(text) for text in board.first]
     second = [_caption(text, amount) for text, amount in zip(board.second, board.amounts, strict=True)]
+    third = [_caption(text, amount) for text, amount in zip(board.third, board.third_amounts, strict=True)]
 
     def line(texts: list[str], chosen: NDArray[np.bool_], offset: int, color: str) -> go.Scatter:
         return go.Scatter(
@@ -156,6 +163,8 @@ def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
         (second, board.wrong, 28, theme.LIGHT.wrong),
         (second, ~board.wrong, 28, theme.LIGHT.muted),
     ]
+    if third:
+        lines += [(third, ~board.wrong, 43, theme.LIGHT.wrong), (third, board.wrong, 43, theme.LIGHT.muted)]
     return [line(*arguments) for arguments in lines if any(arguments[0]) and arguments[1].any()]
 
 
@@ -165,8 +174,8 @@ def _caption(text: str, amount: str = "") -> str:
 
 
 def _frames(board: Board, sheet: Sheet, tiles: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Outlines of the wrong ones of the first `tiles`, as one path with gaps (NaN) between frames."""
-    corners = [sheet.corner(cell) for cell in board.cells[:tiles][board.wrong[:tiles]].tolist()]
+    """The outlines among the first `tiles`, as one path with gaps (NaN) between frames."""
+    corners = [sheet.corner(cell) for cell in board.cells[:tiles][board.outlined[:tiles]].tolist()]
     a, b = -OUTLINE, sheet.tile + OUTLINE
     shape_x, shape_y = np.array([a, b, b, a, a, np.nan]), np.array([a, a, b, b, a, np.nan])
     path = [(left + shape_x, top + shape_y) for left, top in corners]

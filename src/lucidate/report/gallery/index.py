@@ -26,14 +26,16 @@ $metrics
 </header>
 $teaser
 $groups
-<section class="passport" aria-labelledby="passport">
-<h2 id="passport">About this run</h2>
+$passport
+""")
+
+_PASSPORT = Template("""<section class="passport" aria-labelledby="passport">
+<h2 id="passport">$title</h2>
 <dl>
 $facts
 </dl>
 $notes
-</section>
-""")
+</section>""")
 
 
 def index_page(
@@ -54,11 +56,19 @@ def index_page(
         metrics="\n".join(_metrics(findings, {card.question: card for card in cards})),
         teaser=_teaser(cards, findings),
         groups=groups,
-        facts="\n".join(f"<div><dt>{escape(label)}</dt><dd>{text(value)}</dd></div>" for label, value in facts),
-        notes="".join(f'<p class="note">{text(note)}</p>' for note in notes),
+        passport=passport("About this run", facts, notes),
     )
     home = '<span class="home">lucidate</span>'
     return frame(body, title=f"{title} · {model} – lucidate", description=findings.summary.headline, root="", home=home)
+
+
+def passport(title: str, facts: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
+    """Where it all comes from, at the foot of the first page, as HTML."""
+    return _PASSPORT.substitute(
+        title=escape(title),
+        facts="\n".join(f"<div><dt>{escape(label)}</dt><dd>{text(value)}</dd></div>" for label, value in facts),
+        notes="".join(f'<p class="note">{text(note)}</p>' for note in notes),
+    )
 
 
 def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:

@@ -37,7 +37,7 @@ def describe_run(run: RunDir, analysis: Analysis) -> About:
         ("Data", f"{card.data.source}, {card.data.images:,} images of {card.data.image_size} pixels"),
         ("Split", f"{card.split.scheme}: {sizes}"),
         ("Model", f"{card.model.name}, {card.model.parameters:,} parameters"),
-        ("Training", f"{results.epochs} epochs in {_duration(results.train_seconds)}"),
+        ("Training", f"{_epochs(results.epochs)}{_duration(results.train_seconds)}"),
         ("Validation accuracy", percent(results.val_accuracy or 0.0)),
         ("Seed", str(card.seed)),
         ("Hardware", where),
@@ -66,6 +66,10 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
     if aside := len(analysis.pack.set_aside):
         notes.append(f"{count(aside, 'file')} of the source {'was' if aside == 1 else 'were'} set aside.")
     return tuple(notes)
+
+
+def _epochs(epochs: int | None) -> str:
+    return "its members, " if epochs is None else f"{count(epochs, 'epoch')} in "
 
 
 def _duration(seconds: float | None) -> str:

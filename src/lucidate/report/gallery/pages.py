@@ -27,7 +27,7 @@ _FRAME = Template("""<!doctype html>
 <meta name="description" content="$description">
 <link rel="icon" href="$icon">
 <link rel="stylesheet" href="${root}assets/gallery.css">
-<script src="${root}assets/gallery.js"></script>
+$styles<script src="${root}assets/gallery.js"></script>
 $scripts</head>
 <body>
 <a class="skip" href="#main">Skip to content</a>
@@ -45,6 +45,17 @@ $body
 </html>
 """)
 
+_DRAWN = Template("""<section class="figure figure--$kind" aria-label="$title">
+<div class="tools" id="tools"></div>
+<p class="swipe" id="swipe" hidden>Scroll sideways to see the rest <span aria-hidden="true">→</span></p>
+<div class="scroller" id="scroller"><div class="plot" id="plot" role="img" aria-label="$headline"></div></div>
+<noscript><p class="hint">The figure needs JavaScript; here is its picture.</p>
+<img src="${root}plots/$name.png" width="$width" height="$height" alt="$headline"></noscript>
+</section>
+$hint
+<p class="links">$downloads</p>
+$tables""")
+
 _FIGURE = Template("""<nav class="pager" aria-label="Figures">
 $before
 <span class="place">$number of $total</span>
@@ -55,16 +66,7 @@ $after
 <h1>$title</h1>
 <p class="lead">$headline</p>
 </header>
-<section class="figure figure--$kind" aria-label="$title">
-<div class="tools" id="tools"></div>
-<p class="swipe" id="swipe" hidden>Scroll sideways to see the rest <span aria-hidden="true">→</span></p>
-<div class="scroller" id="scroller"><div class="plot" id="plot" role="img" aria-label="$headline"></div></div>
-<noscript><p class="hint">The figure needs JavaScript; here is its picture.</p>
-<img src="../plots/$name.png" width="$width" height="$height" alt="$headline"></noscript>
-</section>
-$hint
-<p class="links">$downloads</p>
-$tables
+$figure
 <nav class="next" aria-label="Previous and next figure">
 $previous_card
 $next_card
@@ -97,26 +99,62 @@ def text(words: str) -> str:
     return escape(words).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def frame(body: str, *, title: str, description: str, root: str, home: str, scripts: Sequence[str] = ()) -> str:
-    """A whole document. body and home: HTML; title and description: text. root: relative path of the gallery."""
+def frame(
+    body: str,
+    *,
+    title: str,
+    description: str,
+    root: str,
+    home: str,
+    scripts: Sequence[str] = (),
+    styles: Sequence[str] = (),
+) -> str:
+    """A whole document. body and home: HTML; title and description: text. root: relative path of the gallery.
+
+    scripts, styles: what the page needs of assets/ beside what all pages need.
+    """
     return _FRAME.substitute(
         title=escape(title),
         description=escape(description),
         icon=_ICON,
         root=root,
         scripts="".join(f'<script defer src="{root}assets/{script}"></script>\n' for script in scripts),
+        styles="".join(f'<link rel="stylesheet" href="{root}assets/{style}">\n' for style in styles),
         home=home,
         body=body,
     )
 
 
-def figure_page(cards: Sequence[Card], place: int, *, tables: Sequence[Table], about_title: str) -> str:
-    """The page of one figure, with its neighbors and its numbers."""
+def drawn(card: Card, *, tables: Sequence[Table], root: str) -> str:
+    """A figure with its hint, downloads and tables, as HTML; the one figure of its page, which needs `data_of` it."""
+    downloads = [download(f"{root}assets/csv/{table.name}.csv", f"{table.title} (CSV)") for table in tables]
+    downloads.append(download(f"{root}plots/{card.name}.png", "Picture (PNG)"))
+    return _DRAWN.substitute(
+        kind=card.kind,
+        title=escape(card.title),
+        headline=text(card.headline),
+        name=card.name,
+        root=root,
+        width=card.size[0] // 2,
+        height=card.size[1] // 2,
+        hint=_hint(card),
+        downloads="".join(downloads),
+        tables="".join(_details(table) for table in tables),
+    )
+
+
+def data_of(card: Card) -> list[str]:
+    """Scripts of a page that draws this figure."""
+    return ["plotly.min.js", f"data/{card.name}.js"]
+
+
+def figure_page(
+    cards: Sequence[Card], place: int, *, tables: Sequence[Table], about_title: str, whole: str = "gallery"
+) -> str:
+    """The page of one figure, with its neighbors and its numbers. whole: what the site is, for links to its start."""
     card = cards[place]
     previous = cards[place - 1] if place else None
     following = cards[place + 1] if place + 1 < len(cards) else None
-    downloads = [_download(f"../assets/csv/{table.name}.csv", f"{table.title} (CSV)") for table in tables]
-    downloads.append(_download(f"../plots/{card.name}.png", "Picture (PNG)"))
     body = _FIGURE.substitute(
         before=_step(previous, "prev", "Previous figure", "←"),
         after=_step(following, "next", "Next figure", "→"),
@@ -125,24 +163,18 @@ def figure_page(cards: Sequence[Card], place: int, *, tables: Sequence[Table], a
         group=escape(card.group),
         title=escape(card.title),
         headline=text(card.headline),
-        kind=card.kind,
-        name=card.name,
-        width=card.size[0] // 2,
-        height=card.size[1] // 2,
-        hint=_hint(card),
-        downloads="".join(downloads),
-        tables="".join(_details(table) for table in tables),
-        previous_card=_neighbor(previous, "Previous"),
-        next_card=_neighbor(following, "Next"),
+        figure=drawn(card, tables=tables, root="../"),
+        previous_card=_neighbor(previous, "Previous", whole),
+        next_card=_neighbor(following, "Next", whole),
     )
-    home = f'<a class="home" href="../index.html"><span aria-hidden="true">←</span> {escape(about_title)} gallery</a>'
+    arrow = '<span aria-hidden="true">←</span>'
     return frame(
         body,
         title=f"{card.title} – {about_title}",
         description=card.headline,
         root="../",
-        home=home,
-        scripts=["plotly.min.js", f"data/{card.name}.js"],
+        home=f'<a class="home" href="../index.html">{arrow} {escape(about_title)} {whole}</a>',
+        scripts=data_of(card),
     )
 
 
@@ -165,7 +197,8 @@ def _scaled(sheet: Sheet) -> str:
     return f"Shown as they are stored, in {size}."
 
 
-def _download(url: str, label: str) -> str:
+def download(url: str, label: str) -> str:
+    """A link that saves a file."""
     return f'<a class="download" href="{url}" download>{escape(label)}</a>'
 
 
@@ -187,7 +220,7 @@ def _step(card: Card | None, rel: str, label: str, arrow: str) -> str:
     return f'<a class="step" rel="{rel}" href="{card.name}.html" aria-label="{label}: {escape(card.title)}">{arrow}</a>'
 
 
-def _neighbor(card: Card | None, label: str) -> str:
+def _neighbor(card: Card | None, label: str, whole: str) -> str:
     if card is None:
-        return f'<a class="neighbor" href="../index.html"><span>{label}</span>Back to the gallery</a>'
+        return f'<a class="neighbor" href="../index.html"><span>{label}</span>Back to the {whole}</a>'
     return f'<a class="neighbor" href="{card.name}.html"><span>{label}</span>{escape(card.title)}</a>'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,7 +25,7 @@ from lucidate.report.figures import FIGURES, FigureEntry, Info
 from lucidate.report.gallery import pages, stills
 from lucidate.report.gallery.index import index_page
 from lucidate.report.gallery.tables import Table
-from lucidate.report.sheets import Sheet, make_sheet
+from lucidate.report.sheets import Sheet
 
 
 @dataclass(frozen=True)
@@ -54,60 +56,86 @@ def build_gallery(
     The same arguments give the same bytes. The folder is complete or not there: it is written aside and swapped in.
     Raises PredictionsError where pixels are not the images that the predictions speak of.
     """
-    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or len(pixels) <= predictions.index.max():
-        raise PredictionsError(
-            f"pixels: expected uint8 images of shape (N, H, W, 3), N above {predictions.index.max()}, "
-            f"received {pixels.dtype} of shape {pixels.shape}"
-        )
-    dataset = slug(predictions.dataset)
+    check_pixels(pixels, predictions.index)
     asked = [(entry, info) for entry in FIGURES if (info := entry.info(findings)) is not None]
-    with atomic_path(folder) as site:
-        for part in ("docs", "plots", "assets/data", "assets/sprites", "assets/csv"):
-            (site / part).mkdir(parents=True)
-        _write_assets(site)
-        cards: list[pages.Card] = []
-        for done, (entry, info) in enumerate(asked):
-            reporter.advance("gallery", done, len(asked), entry.title)
-            cards.append(_write_figure(site, entry, info, pixels, name=entry.name(dataset)))
+    with new_site(folder) as site:
+        cards = write_figures(site, asked, pixels, dataset=predictions.dataset, task="gallery", reporter=reporter)
         for place, card in enumerate(cards):
             tables = [Table(card.title, card.name, asked[place][1].frame())]
             if asked[place][0].question == "per_class_accuracy":
                 report = findings.classification_report
                 tables.append(Table("Classification report", f"{card.name}_report", report.frame()))
-            for table in tables:
-                (site / "assets/csv" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8", newline="")
+            write_tables(site, tables)
             page = pages.figure_page(cards, place, tables=tables, about_title=about.title)
-            (site / "docs" / f"{card.name}.html").write_text(page, encoding="utf-8", newline="\n")
+            write_text(site / "docs" / f"{card.name}.html", page)
         index = index_page(cards, findings, title=about.title, model=about.model, facts=about.facts, notes=about.notes)
-        (site / "index.html").write_text(index, encoding="utf-8", newline="\n")
+        write_text(site / "index.html", index)
     reporter.advance("gallery", len(asked), len(asked))
     return folder / "index.html"
+
+
+def check_pixels(pixels: NDArray[np.uint8], index: NDArray[np.int64]) -> None:
+    """Refuse pixels that cannot be the images of these rows. Raises PredictionsError."""
+    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or len(pixels) <= index.max(initial=-1):
+        raise PredictionsError(
+            f"pixels: expected uint8 images of shape (N, H, W, 3), N above {index.max(initial=-1)}, "
+            f"received {pixels.dtype} of shape {pixels.shape}"
+        )
+
+
+@contextmanager
+def new_site(folder: Path) -> Iterator[Path]:
+    """A site with what all pages share and no page: written aside, swapped in where the block raises nothing."""
+    with atomic_path(folder) as site:
+        for part in ("docs", "plots", "assets/data", "assets/sprites", "assets/csv"):
+            (site / part).mkdir(parents=True)
+        _write_assets(site)
+        yield site
+
+
+def write_figures(
+    site: Path,
+    asked: Sequence[tuple[FigureEntry, Info]],
+    pixels: NDArray[np.uint8],
+    *,
+    dataset: str,
+    task: str,
+    reporter: Reporter,
+) -> list[pages.Card]:
+    """Draw each info by its entry, interactive and still, and return their cards. task: what the reporter is told."""
+    cards: list[pages.Card] = []
+    for done, (entry, info) in enumerate(asked):
+        reporter.advance(task, done, len(asked), entry.title)
+        cards.append(_write_figure(site, entry, info, pixels, name=entry.name(slug(dataset))))
+    return cards
+
+
+def write_tables(site: Path, tables: Sequence[Table]) -> None:
+    """Each as a CSV file by its name."""
+    for table in tables:
+        (site / "assets/csv" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8", newline="")
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same bytes on every system."""
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_assets(site: Path) -> None:
     """What all pages share."""
     assets = resources.files("lucidate.report.gallery") / "assets"
     style = theme.css_variables() + (assets / "gallery.css").read_text(encoding="utf-8")
-    (site / "assets/gallery.css").write_text(style, encoding="utf-8", newline="\n")
+    write_text(site / "assets/gallery.css", style)
     (site / "assets/gallery.js").write_bytes((assets / "gallery.js").read_bytes())
-    (site / "assets/plotly.min.js").write_text(plotly.offline.get_plotlyjs(), encoding="utf-8", newline="\n")
+    write_text(site / "assets/plotly.min.js", plotly.offline.get_plotlyjs())
     (site / ".nojekyll").touch()  # GitHub Pages would otherwise run its own generator over the folder
 
 
 def _write_figure(site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np.uint8], *, name: str) -> pages.Card:
     """Draw one figure both ways; write its sprite, data and picture."""
     board = entry.board(info) if entry.board else None
-    sheet = None
-    if board:
-        sheet = make_sheet(
-            pixels,
-            board.index,
-            ids=board.ids,
-            cells=board.cells,
-            columns=board.columns,
-            gaps=board.gaps,
-            url=f"../assets/sprites/{name}-001.webp",
-        )
+    sheet = entry.sheet(info, pixels, url=f"../assets/sprites/{name}-001.webp")
+    if sheet:
         (site / "assets/sprites" / f"{name}-001.webp").write_bytes(sheet.encoded())
     data = page_data(entry.interactive(info, sheet), sheet, title=entry.title)
     (site / "assets/data" / f"{name}.js").write_text(data, encoding="ascii", newline="\n")

@@ -1,0 +1,194 @@
+"""The Python interface: what the commands do, as functions on runs.
+
+>>> import lucidate
+>>> run = lucidate.train("digits", out="runs/first")  # doctest: +SKIP
+>>> run.predict("test").accuracy  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lucidate.analyze.findings import Findings
+from lucidate.analyze.findings import analyze as find
+from lucidate.analyze.of_run import analyze_run
+from lucidate.core.errors import RunError, UnknownNameError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.recipe import Recipe, find_recipe, load_recipe
+from lucidate.core.records import History, Predictions, RunCard
+from lucidate.core.registry import choices
+from lucidate.core.rundir import RunDir, fresh_path
+from lucidate.data.dataset import Dataset, prepare
+from lucidate.data.splits import require_name
+from lucidate.ensemble import EnsembleGain, Method, ensemble_runs
+from lucidate.levels import LevelsResult, run_levels
+from lucidate.models import check, load_model, require_weights
+from lucidate.predict import Answer, predict_files, predict_run, predict_source
+from lucidate.report.figures import FIGURES
+from lucidate.report.gallery.of_run import gallery_of_run
+from lucidate.report.pdf import report_of_run
+from lucidate.train import default_device, fit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training, by its folder. Nothing is read before it is asked for."""
+
+    path: Path
+
+    @property
+    def folder(self) -> RunDir:
+        return RunDir(self.path)
+
+    @property
+    def card(self) -> RunCard:
+        """The passport: recipe, data, split, versions, results."""
+        return RunCard.load(self.folder.card)
+
+    @property
+    def history(self) -> History:
+        """Training as Keras writes it. Raises RunError for an ensemble, which has none."""
+        return History.load(self.folder.history)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.card.classes
+
+    def predict(self, split: str = "test") -> Predictions:
+        """Its own images of a split, predicted once and kept. The test split is opened here: choose before."""
+        require_name(split)
+        path = self.folder.predictions(split)
+        if path.exists():
+            return Predictions.load(path)
+        with self.folder.lock():
+            return predict_run(self.folder, split, device=default_device())
+
+    def predict_source(self, source: str, *, split: str = "test") -> Predictions:
+        """Another source's images: those it gives to `split`, or all where it gives none to it."""
+        return predict_source(self.folder, source, split=split, device=default_device())
+
+    def name(self, *paths: str | Path, top: int = 3) -> list[Answer]:
+        """The likeliest classes of image files."""
+        return predict_files(self.folder, [Path(path) for path in paths], top=top, device=default_device())
+
+    def model(self) -> nn.Module:
+        """The trained network, in evaluation mode; it takes normalized images (see card.preprocess)."""
+        return load_model(self.folder)
+
+    def figure(self, question: str, *, split: str = "test", interactive: bool = False) -> Any:
+        """One figure of the gallery, by the field of Findings that it draws, such as "confusion_matrix".
+
+        A Matplotlib figure; interactive: a Plotly one. Raises UnknownNameError for a question that no figure draws.
+        """
+        known = {entry.question: entry for entry in FIGURES}
+        if question not in known:
+            raise UnknownNameError(f"figure: expected {choices(question, list(known))}, received {question!r}")
+        self.predict(split)
+        analysis = analyze_run(self.folder, split=split)
+        entry, info = known[question], known[question].info(analysis.findings)
+        if info is None:
+            raise RunError(f"figure: expected a run with a training history for {question}, received {self.path}")
+        sheet = entry.sheet(info, analysis.pack.images)
+        return entry.interactive(info, sheet) if interactive else entry.still(info, sheet)
+
+    def gallery(self) -> Path:
+        """Write the gallery of the test split; returns its first page."""
+        self.predict("test")
+        return gallery_of_run(self.folder)
+
+    def report(self) -> Path:
+        """Write report.pdf about the test split."""
+        self.predict("test")
+        return report_of_run(self.folder)
+
+
+def load(path: str | Path) -> Run:
+    """A run from its folder. Raises RunError where there is none, or its training did not end."""
+    return Run(RunDir.open(Path(path)).path)
+
+
+def dataset(source: str, *, split: str = "official", seed: int = 0) -> Dataset:
+    """A source's images, packed and divided as a training would: `.pack.images` (N, S, S, 3) uint8, `.splits`."""
+    return prepare(load_recipe("compact", source=source, overrides=_overrides({"data.split": split, "seed": seed})))
+
+
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    data: str | None = None,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train by a recipe (its name, file or record) into a folder; validation is predicted, the test split stays sealed.
+
+    data: in place of the recipe's source. settings: on top of it, such as {"train.epochs": 3}. out: default
+    runs/NAME. Raises LucidateError for whatever the caller can mend.
+    """
+    if isinstance(recipe, Recipe):
+        resolved, name = recipe, recipe.model.name
+    else:
+        resolved = load_recipe(recipe, source=data, overrides=_overrides(settings or {}))
+        name = find_recipe(recipe).stem
+    run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
+    if not (resume and run.card.exists()):
+        RunDir.free(run.path)
+        require_weights(resolved.model)
+    check(resolved.model)
+    reporter = reporter or Silent()
+    images = prepare(resolved, reporter=reporter)
+    check(resolved.model, image_size=images.pack.image_size)
+    with run.claim(resume=resume):
+        fit(resolved, images, run=run, reporter=reporter)
+        if not run.predictions("validation").exists():
+            predict_run(run, "validation", pack=images.pack, device=default_device(), reporter=reporter)
+    return Run(run.path)
+
+
+def analyze(subject: Run | Predictions, *, split: str = "test") -> Findings:
+    """Every question about a run's split, or about a table of predictions."""
+    if isinstance(subject, Predictions):
+        return find(subject)
+    subject.predict(split)
+    return analyze_run(subject.folder, split=split).findings
+
+
+def gallery(run: Run) -> Path:
+    """Write a run's gallery; returns its first page."""
+    return run.gallery()
+
+
+def ensemble(
+    members: Sequence[Run], *, out: str | Path | None = None, combine: Method = "softmax"
+) -> tuple[Run, EnsembleGain]:
+    """Combine runs into one; returns it, and what it brings over its members on the test split."""
+    run = RunDir(Path(out) if out else fresh_path(Path("runs"), "ensemble"))
+    with run.claim():
+        gain = ensemble_runs([member.folder for member in members], run, method=combine, device=default_device())
+    return Run(run.path), gain
+
+
+def levels(
+    data: str, *, out: str | Path, settings: Mapping[str, Any] | None = None, reporter: Reporter | None = None
+) -> LevelsResult:
+    """Take a data set through the levels of the challenge; what an earlier call has finished is not repeated."""
+    return run_levels(
+        data,
+        Path(out),
+        overrides=_overrides(settings or {}),
+        device=default_device(),
+        reporter=reporter or Silent(),
+    )
+
+
+def _overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as `--set` takes them: JSON's scalars and lists are TOML's."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]

@@ -1,0 +1,47 @@
+"""The chapters of the report, in their order.
+
+To add one: a function of the material that gives a chapter, or None where there is nothing to say, and its place here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lucidate.core.progress import Reporter
+from lucidate.report.pdf import ending, levels, opening, results
+from lucidate.report.pdf.content import Chapter, Report
+from lucidate.report.pdf.material import Material
+
+CHAPTERS: tuple[Callable[[Material], Chapter | None], ...] = (
+    opening.question,
+    opening.data,
+    opening.method,
+    opening.training,
+    results.results,
+    results.classes,
+    results.trust,
+    results.samples,
+    levels.levels,
+    ending.limits,
+    ending.passport,
+)
+
+
+def compose(material: Material, *, reporter: Reporter) -> Report:
+    """Everything that the report says."""
+    card = material.card
+    chapters = []
+    for done, chapter_of in enumerate(CHAPTERS):
+        reporter.advance("report", done, len(CHAPTERS) + 1, chapter_of.__name__)
+        if chapter := chapter_of(material):
+            chapters.append(chapter)
+    reporter.advance("report", len(CHAPTERS), len(CHAPTERS) + 1, "typesetting")
+    title = f"{card.model.name} on {card.data.dataset}"
+    return Report(
+        title=title,
+        answer=material.findings.summary.headline,
+        numbers=opening.key_numbers(material),
+        short=opening.in_short(material),
+        chapters=tuple(chapters),
+        footer=title,
+    )

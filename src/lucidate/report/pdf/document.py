@@ -1,0 +1,93 @@
+"""Content → pages, by Typst.
+
+The template beside this file holds the look and nothing that differs between reports. Words and numbers reach it as a
+JSON file, where a string is a string: what looks like markup in the name of a class is printed, never obeyed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib as mpl
+import typst
+from matplotlib.font_manager import findfont, get_font
+
+from lucidate.report.pdf.content import Facts, Picture, Report
+from lucidate.report.theme import LIGHT
+
+TEMPLATE = "template.typ"
+FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")  # Matplotlib's, for letters that the compiler's own fonts lack
+BREAK = "\N{ZERO WIDTH SPACE}"
+_LONG = re.compile(r"\S{20}(?=\S{8})")  # a word of 28 characters may be wider than half a page
+
+
+def typeset(report: Report, *, made: int) -> bytes:
+    """The report as a PDF; the same report gives the same bytes. made: the date it bears, in Unix seconds."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures: list[Picture] = []
+        content = {**_plain(report, pictures), "palette": asdict(LIGHT)}
+        for number, picture in enumerate(pictures):
+            (folder / _file(number, picture)).write_bytes(picture.content)
+        (folder / "content.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        (folder / "fonts").mkdir()
+        for font in FONTS:
+            shutil.copy(Path(mpl.get_data_path()) / "fonts/ttf" / font, folder / "fonts")
+        template = resources.files("lucidate.report.pdf") / TEMPLATE
+        source = folder / TEMPLATE
+        source.write_bytes(template.read_bytes())
+        return typst.compile(
+            str(source),
+            root=str(folder),
+            font_paths=[str(folder / "fonts")],
+            # The compiler's own fonts and these make the pages alike on every machine. Only letters that
+            # neither has, such as Chinese ones, are worth a look at what is installed here.
+            ignore_system_fonts=_letters(content, pictures) <= _known_letters(),
+            timestamp=made,
+        )
+
+
+def _plain(value: Any, pictures: list[Picture]) -> Any:
+    """Records as JSON writes them, blocks with their kind; pictures by file name, and added to the list."""
+    if isinstance(value, Picture):
+        pictures.append(value)
+        return {"file": _file(len(pictures) - 1, value), "alt": _clean(value.alt)}
+    if isinstance(value, Facts):
+        facts = [[_clean(label), _clean(words, breaks=label not in value.literal)] for label, words in value.facts]
+        return {"kind": "facts", "facts": facts, "literal": sorted(value.literal)}
+    if is_dataclass(value) and not isinstance(value, type):
+        content = {field.name: _plain(getattr(value, field.name), pictures) for field in fields(value)}
+        return {"kind": type(value).__name__.lower(), **content}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple):
+        return [_plain(item, pictures) for item in value]
+    return _clean(value) if isinstance(value, str) else value
+
+
+def _file(number: int, picture: Picture) -> str:
+    return f"{number:03d}.{picture.suffix}"
+
+
+def _clean(words: str, *, breaks: bool = True) -> str:
+    """Printable characters and newlines; with places to break in long words, but for what is to be copied."""
+    printable = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in words)
+    return _LONG.sub(lambda found: found[0] + BREAK, printable) if breaks else printable
+
+
+def _letters(content: dict[str, Any], pictures: list[Picture]) -> set[int]:
+    """Code points of all text; of a drawing those of its markup as well, which are plain ones."""
+    drawn = (picture.content.decode() for picture in pictures if picture.suffix == "svg")
+    return set(map(ord, "".join([json.dumps(content, ensure_ascii=False), *drawn]))) - {ord(BREAK), ord("\n")}
+
+
+def _known_letters() -> set[int]:
+    """Code points of DejaVu Sans, which comes with Matplotlib."""
+    return set(get_font(findfont("DejaVu Sans")).get_charmap())

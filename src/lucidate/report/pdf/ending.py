@@ -1,0 +1,116 @@
+"""The last chapters: what the figures cannot tell, and what would be needed to make the run again."""
+
+from __future__ import annotations
+
+from lucidate.analyze.wording import count, percent
+from lucidate.report.pdf.content import Chapter, Facts, Points
+from lucidate.report.pdf.material import Material, duration
+
+FEW = 50  # images of a class, below which its accuracy is known to ±10 points or worse
+AGREES = 0.01  # difference of mean confidence and accuracy that is not worth a warning
+MOST_NOTES = 12  # of a passport's notes; a network fitted to small images brings many
+LITERAL = frozenset({"Command", "Commit", "Hash of the images"})
+
+
+def limits(material: Material) -> Chapter:
+    """What a reader must not conclude."""
+    points = [*_notes(material), *_data(material), _test(material), _seed(material), *_model(material)]
+    return Chapter("What these figures do not tell", (Points(tuple(points)),))
+
+
+def passport(material: Material) -> Chapter:
+    """Versions, hardware, seed, command."""
+    card = material.card
+    hardware = card.hardware
+    parts = (
+        hardware.get("accelerator"),
+        hardware.get("processor"),
+        count(hardware["cores"], "core") if hardware.get("cores") else None,
+        f"{hardware['memory_gib']:g} GiB" if hardware.get("memory_gib") else None,
+        hardware.get("system"),
+    )
+    prepared = ", ".join(f"{key} {_plain(value)}" for key, value in card.preprocess.items())
+    facts = (
+        ("Run", f"{card.name}, made {card.created}"),
+        ("Command", card.command or "called from Python"),
+        ("Commit", card.commit or "not from a checkout"),
+        ("Seed", str(card.seed)),
+        ("Data", f"{card.data.source}, {count(card.data.images, 'image')}"),
+        ("Hash of the images", card.data.pack),
+        ("Preprocessing", prepared),
+        ("Hardware", ", ".join(str(part) for part in parts if part)),
+        ("Threads", f"{card.threads}" + (f" in each of {card.processes} processes" if card.processes > 1 else "")),
+        ("Time", f"{duration(card.results.train_seconds)} of training, {duration(card.results.seconds)} in all"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
+    )
+    return Chapter("Passport", (Facts(facts, LITERAL),))
+
+
+def _notes(material: Material) -> list[str]:
+    notes = material.card.notes
+    if len(notes) <= MOST_NOTES:
+        return list(notes)
+    return [*notes[:MOST_NOTES], f"{count(len(notes) - MOST_NOTES, 'more note')} of this kind in run.json."]
+
+
+def _data(material: Material) -> list[str]:
+    card, points = material.card, []
+    if card.split.requested != card.split.scheme:
+        points.append(
+            f"The split asked for was {card.split.requested}, but the source has no test images of its own: all were "
+            f"pooled and divided {card.split.scheme}."
+        )
+    if aside := len(card.data.set_aside):
+        points.append(
+            f"{count(aside, 'file')} of the source could not be used and {'was' if aside == 1 else 'were'} set aside."
+        )
+    fewest = int(material.findings.per_class_accuracy.total.min())
+    if fewest < FEW:
+        points.append(
+            f"The smallest class has {count(fewest, f'{material.split} image')}: accuracies of single classes are "
+            "known only as well as their intervals say."
+        )
+    points.append("Labels are taken as they are: a wrong one counts as a mistake of the model, or hides one.")
+    return points
+
+
+def _test(material: Material) -> str:
+    opened = material.card.results.test_openings
+    if material.split != "test" or not opened:
+        return f"These are {material.split} images: where choices were made on them, the accuracy flatters the model."
+    if opened == 1:
+        return "The sealed test split was opened once; what there was to choose was chosen on validation images."
+    return (
+        f"The test split was opened {opened} times: choices may have been made with its results in view, and its "
+        "accuracy may flatter the model."
+    )
+
+
+def _seed(material: Material) -> str:
+    return (
+        f"One run with one seed ({material.card.seed}). The intervals count the luck of which images were drawn, not "
+        "that of the seed: another one gives another network, and a somewhat other accuracy."
+    )
+
+
+def _model(material: Material) -> list[str]:
+    summary = material.findings.summary
+    gap = summary.overconfidence
+    said = f"mean confidence is {percent(summary.mean_confidence)} at an accuracy of {percent(summary.accuracy)}"
+    if abs(gap) < AGREES:
+        sure = f"Confidence and accuracy agree on the whole ({said}); for single images this promises nothing."
+    else:
+        more = "more" if gap > 0 else "less"
+        sure = f"The model claims {more} than it keeps: {said}. Do not read its confidence as a probability."
+        if gap < 0:
+            sure = f"The model is less sure than it could be: {said}. Do not read its confidence as a probability."
+    return [
+        sure,
+        "The images it was judged on come from the same source as those it learned from. How it does on images from "
+        "elsewhere, of other cameras, crops or seasons, is not known.",
+        f"It answers with one of its {material.classes} classes whatever it is shown; it cannot say “none of these”.",
+    ]
+
+
+def _plain(value: object) -> str:
+    return ", ".join(f"{part:g}" for part in value) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,144 @@
+"""The gallery's still drawings as vector pictures in the report's type, and images as tiles.
+
+Text stays text: Typst sets it in the font of the page, so it is sharp and can be searched. Matplotlib lays it out in
+STIX, whose widths are close to those of Libertinus; it has no access to the latter, which is inside the compiler.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from io import BytesIO
+from typing import cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure as Drawing
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from numpy.typing import NDArray
+from PIL import Image
+
+from lucidate.analyze.class_distribution import ClassDistribution
+from lucidate.analyze.misclassified import Misclassified
+from lucidate.analyze.per_class import PerClassAccuracy
+from lucidate.analyze.tiles import Tiles
+from lucidate.analyze.top_confusions import TopConfusions
+from lucidate.analyze.true_probability import TrueClassProbability
+from lucidate.report import theme
+from lucidate.report.figures import FIGURES, FigureEntry
+from lucidate.report.pdf.content import Picture
+from lucidate.report.sheets import fit
+
+FULL, HALF = 6.54, 3.15  # inches: the page's column, and half of it less the gap
+TYPE = "Libertinus Serif"  # of the page
+LAYOUT_TYPE = ("STIXGeneral", "DejaVu Sans")  # both come with Matplotlib, so pages are alike on every machine
+VECTOR_CELLS = 2_500  # of a matrix; more would be slow to show, and are embedded as a picture of cells
+RASTER_DPI = 300
+JPEG_QUALITY = 88  # of a tile: 3 KB, where lossless takes 15
+NAME_LIMIT = 16  # characters of a class where half of the page's width is all there is
+MOST_ROWS = 20  # classes in a chart or a table: what fits beside another on a page
+_FAMILY = re.compile(rb"(font(?:-family)?:[^;\"]*?)'?STIXGeneral'?")  # Matplotlib's versions write either property
+
+
+def entry_of(question: str) -> FigureEntry:
+    """The gallery's figure of a question of `Findings`."""
+    return next(entry for entry in FIGURES if entry.question == question)
+
+
+def vector(drawing: Drawing, *, width: float, height: float, alt: str) -> Picture:
+    """A drawing of Matplotlib's as SVG, without its title, which the caption replaces. width, height: inches."""
+    settings = {"font.family": list(LAYOUT_TYPE), "svg.fonttype": "none", "svg.hashsalt": "lucidate"}
+    buffer = BytesIO()
+    with mpl.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
+        # Letters that Matplotlib's fonts lack get a rough width here; Typst sets them in whichever font has them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        drawing.set_size_inches(width, height)
+        engine = drawing.get_layout_engine()
+        if isinstance(engine, ConstrainedLayoutEngine):
+            engine.set(w_pad=0.07, h_pad=0.02)  # inches; letters of the page are a little wider
+        drawing.supxlabel("")
+        for axes in drawing.axes:
+            axes.set_title("", loc="left")
+            for image in list(axes.images):
+                _as_cells(axes, image)
+        for text in drawing.findobj(Text):
+            text.set_fontfamily(list(LAYOUT_TYPE))
+        drawing.savefig(buffer, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Creator": None})
+    content = _FAMILY.sub(rb"\1'" + TYPE.encode() + b"'", buffer.getvalue())
+    return Picture(content, "svg", alt)
+
+
+def rows_height(rows: int, *, legend: bool = False) -> float:
+    """Inches of a chart of one row a class."""
+    return 0.5 + 0.19 * max(rows, 5) + (0.2 if legend else 0.0)
+
+
+def tile(image: NDArray[np.uint8], *, alt: str) -> Picture:
+    """One image, (H, W, 3) uint8, as the gallery shows it: enlarged or reduced for display only."""
+    buffer = BytesIO()
+    Image.fromarray(fit(image)).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return Picture(buffer.getvalue(), "jpg", alt)
+
+
+def fewest_images(info: ClassDistribution, most: int = MOST_ROWS) -> ClassDistribution:
+    """The classes with the fewest images, in their own order; all, where there are no more than `most`."""
+    chosen = np.sort(np.argsort(info.counts.sum(axis=0), kind="stable")[:most])
+    return ClassDistribution(_names(info.class_names, chosen), info.splits, info.counts[:, chosen])
+
+
+def hardest(info: PerClassAccuracy, most: int = MOST_ROWS) -> PerClassAccuracy:
+    """The classes of the lowest accuracy."""
+    chosen = np.argsort(info.accuracy, kind="stable")[:most]
+    return PerClassAccuracy(
+        class_names=_names(info.class_names, chosen),
+        correct=info.correct[chosen],
+        total=info.total[chosen],
+        low=info.low[chosen],
+        high=info.high[chosen],
+        overall=info.overall,
+    )
+
+
+def least_probable(info: TrueClassProbability, most: int = MOST_ROWS) -> TrueClassProbability:
+    """The classes that get the least probability on their own images."""
+    chosen = np.argsort(info.mean, kind="stable")[:most]
+    return TrueClassProbability(_names(info.class_names, chosen), info.mean[chosen], info.median[chosen], info.overall)
+
+
+def most_frequent(info: TopConfusions, most: int) -> TopConfusions:
+    """The most frequent of the listed pairs."""
+    chosen = np.argsort(-info.counts, kind="stable")[:most]
+    listed = {"true": info.true[chosen], "predicted": info.predicted[chosen], "counts": info.counts[chosen]}
+    return TopConfusions(**{**vars(info), **listed})
+
+
+def fewer(info: Misclassified, most: int) -> Misclassified:
+    """Evenly chosen ones of a sample of mistakes, which stands in the order of classes: so they show all of them."""
+    tiles = info.tiles
+    if len(tiles) <= most:
+        return info
+    places = np.linspace(0, len(tiles) - 1, most).round().astype(np.int64)
+    arrays = {key: values[places] for key, values in vars(tiles).items() if key != "class_names"}
+    return Misclassified(info.pool, info.images, Tiles(**arrays, class_names=tiles.class_names))
+
+
+def _names(names: tuple[str, ...], chosen: NDArray[np.intp]) -> tuple[str, ...]:
+    return tuple(theme.shorten(names[k], NAME_LIMIT) for k in chosen.tolist())
+
+
+def _as_cells(axes: Axes, image: AxesImage) -> None:
+    """Put rectangles in the place of an image: viewers blur small images, or show them as they like."""
+    values = np.ma.masked_invalid(np.asarray(image.get_array()))
+    if values.ndim != 2 or values.size > VECTOR_CELLS:
+        return
+    limits = axes.get_xlim(), axes.get_ylim()
+    rows, columns = (np.arange(side + 1) - 0.5 for side in values.shape)
+    axes.pcolormesh(
+        columns, rows, values, cmap=image.get_cmap(), norm=cast(Normalize, image.norm), zorder=image.get_zorder()
+    )
+    axes.set(xlim=limits[0], ylim=limits[1])
+    image.remove()

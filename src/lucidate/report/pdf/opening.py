@@ -1,0 +1,178 @@
+"""The first page, and the chapters up to the results: the question, the data, the method, the training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lucidate.analyze.curves import TrainingCurve
+from lucidate.analyze.wording import count, images, percent
+from lucidate.report import theme
+from lucidate.report.figures import boards, class_distribution, curves
+from lucidate.report.pdf import figures
+from lucidate.report.pdf.content import (
+    Beside,
+    Block,
+    Chapter,
+    Facts,
+    Figure,
+    KeyNumber,
+    Paragraph,
+    Points,
+    Table,
+    Tile,
+    Tiles,
+)
+from lucidate.report.pdf.material import Material, class_list, duration, interval_of, machine, of_classes, span
+from lucidate.report.pdf.recipe import recipe_facts
+
+FEWEST = 12  # classes whose numbers of images are drawn: what fits on the first page
+EXAMPLE_ROWS = 10  # classes whose examples are shown
+USES = {
+    "train": "the weights are fitted to these",
+    "validation": "settings and epochs are chosen on these",
+    "test": "sealed until the end",
+}
+
+
+def key_numbers(material: Material) -> tuple[KeyNumber, ...]:
+    """What a reader should keep."""
+    card, summary = material.card, material.findings.summary
+    results = card.results
+    split = summary.split.capitalize()
+    numbers = [
+        KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"95 % interval {span(summary.low, summary.high)}")
+    ]
+    if material.split != "validation" and results.val_accuracy is not None:
+        low, high = interval_of(results.val_accuracy, card.split.sizes.get("validation", 0))
+        numbers.append(
+            KeyNumber(percent(results.val_accuracy), "Validation accuracy", f"95 % interval {span(low, high)}")
+        )
+    numbers.append(KeyNumber(f"{summary.errors:,}", "Mistakes", f"of {images(summary.images, summary.split)}"))
+    numbers.append(KeyNumber(f"{card.model.parameters:,}", "Parameters", "trainable"))
+    if results.train_seconds is not None:
+        epochs = f"{count(results.epochs, 'epoch')} on " if results.epochs else "on "
+        numbers.append(KeyNumber(duration(results.train_seconds), "Training", epochs + machine(card)))
+    return tuple(numbers)
+
+
+def in_short(material: Material) -> Points:
+    """The findings that a reader in a hurry needs."""
+    findings = material.findings
+    told = (findings.per_class_accuracy, findings.top_confusions, findings.confidence)
+    return Points(tuple(info.headline for info in told))
+
+
+def question(material: Material) -> Chapter:
+    """What was asked."""
+    card, summary = material.card, material.findings.summary
+    train = card.split.sizes.get("train", 0)
+    return Chapter(
+        "The question",
+        (
+            Paragraph(
+                f"What does an image show? {card.model.name} learned from {count(train, 'labeled image')} and was then "
+                f"asked to name the class of {images(summary.images, summary.split)} that it had not learned from. "
+                f"Each belongs to one of {material.classes} classes: {class_list(card.classes)}. This report says how "
+                "often the answer is right, which classes are mixed up, how far the model's own confidence can be "
+                "trusted, and what none of these figures can tell."
+            ),
+        ),
+    )
+
+
+def data(material: Material) -> Chapter:
+    """The images and how they were divided."""
+    card, findings = material.card, material.findings
+    side = card.data.image_size
+    blocks: list[Block] = [
+        Paragraph(
+            f"The images come from {card.data.dataset}: {count(card.data.images, 'image')} of {side}×{side} pixels in "
+            f"{material.classes} classes, divided with a fixed seed. {findings.class_distribution.headline}"
+        ),
+        Beside(_distribution(material), _split_table(material), share=0.56),
+    ]
+    if tiles := _examples(material):
+        blocks.append(tiles)
+    return Chapter("The data", tuple(blocks))
+
+
+def method(material: Material) -> Chapter:
+    """The model and its recipe."""
+    return Chapter("The method", (Facts(recipe_facts(material.card)),))
+
+
+def training(material: Material) -> Chapter | None:
+    """The curves; None where there is no history, as of an ensemble."""
+    accuracy, loss = material.findings.accuracy_curve, material.findings.loss_curve
+    if accuracy is None or loss is None:
+        return None
+    words = Paragraph(
+        f"{count(len(accuracy.train), 'epoch')} took {duration(material.card.results.train_seconds)} on "
+        f"{machine(material.card)}. Values of training are means over an epoch, of images that were augmented and a "
+        "network that was still changing: they may lie below those of validation."
+    )
+    return Chapter("The training", (words, Beside(_curve(accuracy), _curve(loss))))
+
+
+def _curve(info: TrainingCurve) -> Figure:
+    drawing = curves.draw_matplotlib(info)
+    for note in list(drawing.axes[0].texts):
+        note.remove()  # names the best epoch, as the caption does; at half the width it would lie on the lines
+    return Figure(
+        info.headline, figures.vector(drawing, width=figures.HALF, height=2.1, alt=f"{info.measure} by epoch")
+    )
+
+
+def _distribution(material: Material) -> Figure:
+    info = material.findings.class_distribution
+    shown = figures.fewest_images(info, FEWEST)
+    drawing = class_distribution.draw_matplotlib(shown)
+    rows = len(shown.class_names)
+    picture = figures.vector(
+        drawing,
+        width=0.56 * figures.FULL - 0.12,
+        height=figures.rows_height(rows, legend=True),
+        alt="images of each class, by split",
+    )
+    return Figure(
+        "Images of each class",
+        picture,
+        of_classes(rows, material.classes, "smallest" if info.imbalance > 1 else "first"),
+    )
+
+
+def _split_table(material: Material) -> Table:
+    card = material.card
+    total = max(sum(card.split.sizes.values()), 1)
+    rows = []
+    for name, size in card.split.sizes.items():
+        use = USES.get(name, "")
+        if name == "test" and card.results.test_openings:
+            opened = card.results.test_openings
+            use = f"opened {'once' if opened == 1 else f'{opened} times'}, to judge"
+        rows.append((f"{name}\n{use}", f"{size:,}", percent(size / total)))
+    how = {"official": "test images as the source gives them", "80-10-10": "all images pooled, then drawn by class"}
+    scheme = card.split.scheme
+    return Table(
+        "What the splits are for",
+        ("Split", "Images", "Share"),
+        tuple(rows),
+        "lrr",
+        note=f"Scheme {scheme}: {how[scheme]}." if scheme in how else f"Scheme {scheme}.",
+    )
+
+
+def _examples(material: Material) -> Tiles | None:
+    info = material.findings.examples_per_class
+    board = boards.examples_board(info)
+    if board is None:
+        return None
+    rows = min(len(board.row_labels), EXAMPLE_ROWS)
+    cells: list[Tile | None] = [None] * (rows * board.columns)
+    for place, cell in enumerate(board.cells.tolist()):
+        if cell < len(cells):
+            pixels = np.asarray(material.pixels[board.index[place]])
+            cells[cell] = Tile(figures.tile(pixels, alt=board.words[place][0]))
+    note = of_classes(rows, material.classes, "first")
+    labels = tuple(theme.shorten(name, 14) for name in board.row_labels[:rows])
+    return Tiles(info.headline, tuple(cells), board.columns, labels, note)

@@ -1,0 +1,166 @@
+"""A recipe in words: what a reader must know to judge how a model was trained.
+
+Settings that have no words here are listed by their names where they differ from the defaults, so that nothing that
+was chosen is passed over in silence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from lucidate.analyze.wording import count
+from lucidate.core.recipe import AugmentRecipe, TrainRecipe
+from lucidate.core.records import RunCard
+
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD with Nesterov momentum", "muon": "Muon"}
+VIEWS = {
+    "one": "the image as it is",
+    "mirror": "mean over the image and its mirror image",
+    "mirror-shift": "mean over the image, its mirror image, and both shifted by a pixel",
+}
+MODELS = {
+    "compact": "three blocks of two convolutions with batch normalization, global average pooling, a dense layer",
+    "fastnet": "a convolutional network built for accuracy per second: whitened patches first, then three groups of "
+    "convolutions that begin as the identity, after K. Jordan (arXiv:2404.00498)",
+}
+AUGMENTATIONS = {
+    "translate": "shifts of at most {} pixels",
+    "rotation": "rotation by at most {} of a turn",
+    "zoom": "zoom by at most {}",
+    "shift": "shifts of at most {} of the side",
+    "cutout": "a hidden square of {} pixels",
+    "trivial": "TrivialAugment",
+    "mixup": "mixup, Beta({0}, {0})",
+    "cutmix": "CutMix, Beta({0}, {0})",
+}
+# Settings of [train] that the sentences below speak of, or that only hold for another choice than was made.
+TOLD = {
+    "epochs",
+    "batch_size",
+    "lr",
+    "optimizer",
+    "head_lr",
+    "bias_lr",
+    "weight_decay",
+    "momentum",
+    "muon_momentum",
+    "label_smoothing",
+    "schedule",
+    "warmup_epochs",
+    "plateau_patience",
+    "plateau_factor",
+    "early_stop",
+    "restore_best",
+    "average",
+    "hard_epochs",
+    "hard_share",
+    "precision",
+}
+
+
+def recipe_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
+    """Label and words of each part of a run's recipe; parts without a choice are left out."""
+    train = card.recipe.train
+    facts = (
+        ("Model", _model(card)),
+        ("Parameters", f"{card.model.parameters:,} trainable"),
+        ("Training", _training(card)),
+        ("Optimizer", _optimizer(train)),
+        ("Schedule", _schedule(train)),
+        ("Regularization", _regularization(train)),
+        ("Augmentation", _augmentation(card.recipe.augment, flips=card.data.flips)),
+        ("Weights kept", _kept(train)),
+        ("When asked", VIEWS.get(card.recipe.predict.views, card.recipe.predict.views)),
+        ("Arithmetic", card.precision),
+        ("Other settings", _others(train)),
+    )
+    return tuple((label, words) for label, words in facts if words)
+
+
+def _model(card: RunCard) -> str:
+    options = "; ".join(f"{key} {_plain(value)}" for key, value in card.model.options.items())
+    words = MODELS.get(card.model.name, "")
+    return ": ".join(part for part in (card.model.name, words) if part) + (f" ({options})" if options else "")
+
+
+def _training(card: RunCard) -> str:
+    train, ran = card.recipe.train, card.results.epochs
+    epochs = count(train.epochs, "epoch")
+    if ran is not None and ran != train.epochs:
+        epochs = f"{ran} of at most {epochs}"
+    words = f"{epochs}, batches of {train.batch_size:,}"
+    if train.hard_epochs:
+        words += f"; the last {train.hard_epochs} on the harder {100 * train.hard_share:g} % of the images alone"
+    return words
+
+
+def _optimizer(train: TrainRecipe) -> str:
+    rates = [f"learning rate {train.lr:g}"]
+    if train.optimizer == "muon":
+        rates[0] += " for filters"
+        parts = ((train.head_lr, "the head"), (train.bias_lr, "biases"))
+        rates += [f"{rate:g} for {what}" for rate, what in parts if rate]
+        rates.append(f"momentum {train.muon_momentum:g} and {train.momentum:g}")
+    elif train.optimizer == "sgd":
+        rates.append(f"momentum {train.momentum:g}")
+    return f"{OPTIMIZERS.get(train.optimizer, train.optimizer)}; {', '.join(rates)}"
+
+
+def _schedule(train: TrainRecipe) -> str:
+    words = {
+        "constant": "constant rate",
+        "cosine": "rate falls to zero along a cosine",
+        "linear": "rate falls to zero along a line",
+        "plateau": f"rate times {train.plateau_factor:g} after {count(train.plateau_patience, 'epoch')} without a "
+        "better validation accuracy",
+    }[train.schedule]
+    if train.warmup_epochs:
+        words += f"; warm-up over {count(train.warmup_epochs, 'epoch')}"
+    if train.early_stop:
+        words += f"; training ends after {count(train.early_stop, 'epoch')} without a better validation accuracy"
+    return words
+
+
+def _regularization(train: TrainRecipe) -> str:
+    parts = [
+        (train.weight_decay, f"weight decay {train.weight_decay:g}"),
+        (train.label_smoothing, f"label smoothing {train.label_smoothing:g}"),
+    ]
+    return ", ".join(words for value, words in parts if value)
+
+
+def _augmentation(augment: AugmentRecipe, *, flips: bool) -> str:
+    values = augment.model_dump()
+    flip = values.pop("flip")
+    parts = []
+    if flip is True or (flips and flip == "auto"):
+        parts.append("mirror images at random")
+    elif flips and flip == "alternating":
+        parts.append("mirror images every other epoch")
+    for key, value in values.items():
+        if value:
+            parts.append(AUGMENTATIONS[key].format(_plain(value)) if key in AUGMENTATIONS else f"{key} {_plain(value)}")
+    return ", ".join(parts) or "none"
+
+
+def _kept(train: TrainRecipe) -> str:
+    words = "of the epoch with the best validation accuracy" if train.restore_best else "of the last epoch"
+    return f"{words}, averaged over steps (decay {train.average:g})" if train.average else words
+
+
+def _others(train: BaseModel) -> str:
+    fields = type(train).model_fields
+    untold = {key: (getattr(train, key), field.default) for key, field in fields.items() if key not in TOLD}
+    chosen = {key: value for key, (value, default) in untold.items() if value != default}
+    return ", ".join(f"{key} {_plain(value)}" for key, value in chosen.items())
+
+
+def _plain(value: Any) -> str:
+    """A setting as it is said: 0.25, "48, 128, 192", yes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,188 @@
+"""The chapters of results: how good, which classes, how sure, and the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lucidate.analyze.classification_report import ClassificationReport
+from lucidate.analyze.misclassified import Misclassified
+from lucidate.analyze.wording import percent
+from lucidate.report import theme
+from lucidate.report.figures import boards, confidence, confusion_matrix
+from lucidate.report.figures import per_class_accuracy as per_class
+from lucidate.report.figures import top_confusions as top
+from lucidate.report.figures import true_probability as probability
+from lucidate.report.figures.boards import Board
+from lucidate.report.pdf import figures
+from lucidate.report.pdf.content import Beside, Block, Chapter, Figure, Paragraph, Table, Tile, Tiles
+from lucidate.report.pdf.material import Material, interval_of, of_classes, span
+
+COLUMNS = 8  # tiles with captions in a row
+ALL_SHOWN = 2 * COLUMNS  # mistakes in the sample
+NAME, CAPTION = 17, 19  # characters in the two lines under a tile of an eighth of the column
+PAIRS = 6  # confusions drawn
+FEWEST_PAIRS = 3  # fewer are plain from the matrix
+SAMPLES = (
+    ("misclassified", ALL_SHOWN, boards.misclassified_board),
+    ("most_confident_wrong", COLUMNS, boards.confident_board),
+    ("hard_but_correct", COLUMNS, boards.hard_board),
+    ("most_confident_right", COLUMNS, boards.confident_board),
+)
+
+
+def results(material: Material) -> Chapter:
+    """Accuracies with their intervals, and what is taken for what."""
+    findings = material.findings
+    blocks: list[Block] = [_accuracies(material)]
+    info = figures.most_frequent(findings.top_confusions, PAIRS)
+    if len(info.counts) >= FEWEST_PAIRS:
+        picture = figures.vector(
+            top.draw_matplotlib(info),
+            width=figures.FULL,
+            height=figures.rows_height(len(info.counts)),
+            alt="the most frequent confusions",
+        )
+        blocks.append(Figure(info.headline, picture, "Each way by itself; in brackets the share of the true class."))
+    # A matrix without numbers takes a page of its own: what is smaller comes before it.
+    blocks.insert(1 if material.classes <= confusion_matrix.MAX_NUMBERED else len(blocks), _confusion_figure(material))
+    return Chapter("The results", tuple(blocks))
+
+
+def classes(material: Material) -> Chapter:
+    """Accuracy, precision, recall and F1 of each class."""
+    info = figures.hardest(material.findings.per_class_accuracy)
+    rows = len(info.class_names)
+    picture = figures.vector(
+        per_class.draw_matplotlib(info),
+        width=figures.HALF,
+        height=figures.rows_height(rows, legend=True),
+        alt="accuracy of each class with its 95 % interval",
+    )
+    figure = Figure(
+        "Accuracy, with its 95 % interval",
+        picture,
+        of_classes(rows, material.classes, "hardest"),
+    )
+    findings = material.findings
+    words = Paragraph(f"{findings.per_class_accuracy.headline} {findings.classification_report.headline}")
+    return Chapter("Class by class", (words, Beside(figure, _report_table(material))))
+
+
+def trust(material: Material) -> Chapter:
+    """Confidence, right against wrong and class by class."""
+    findings = material.findings
+    histogram = figures.vector(
+        confidence.draw_matplotlib(findings.confidence),
+        width=figures.HALF,
+        height=2.35,
+        alt="confidence of right and of wrong predictions",
+    )
+    shown = figures.least_probable(findings.true_class_probability)
+    rows = len(shown.class_names)
+    by_class = figures.vector(
+        probability.draw_matplotlib(shown),
+        width=figures.HALF,
+        height=max(2.35, figures.rows_height(rows, legend=True)),
+        alt="mean and median probability of the true class",
+    )
+    left = Figure(findings.confidence.headline, histogram)
+    right = Figure(findings.true_class_probability.headline, by_class, of_classes(rows, material.classes, "lowest"))
+    return Chapter("How sure it is", (Beside(left, right),))
+
+
+def samples(material: Material) -> Chapter:
+    """Images that the model got wrong, and right."""
+    blocks = []
+    for question, most, board_of in SAMPLES:
+        if question == "most_confident_wrong" and material.findings.misclassified.pool <= ALL_SHOWN:
+            continue  # the sample before it is all of them
+        if tiles := _tiles(material, question, most, board_of):
+            blocks.append(tiles)
+    return Chapter("Image by image", tuple(blocks))
+
+
+def _accuracies(material: Material) -> Table:
+    """Validation and test, with and without test-time views where there are any."""
+    card, summary = material.card, material.findings.summary
+    found = card.results
+    views = card.recipe.predict.views != "one"
+    rows = []
+
+    def row(split: str, accuracy: float | None, how: str) -> None:
+        size = card.split.sizes.get(split, 0)
+        if accuracy is not None and size:
+            low, high = interval_of(accuracy, size)
+            errors = size - round(accuracy * size)
+            rows.append((split, how, f"{size:,}", f"{errors:,}", percent(accuracy), span(low, high)))
+
+    several, one = "several views averaged", "one view"
+    row("validation", found.val_accuracy, several if views else one)
+    row("validation", found.val_accuracy_one_view, one)
+    row("test", found.test_accuracy, several if views else one)
+    row("test", found.test_accuracy_one_view, one)
+    if not rows:  # of a run whose passport does not say
+        amounts = (f"{summary.images:,}", f"{summary.errors:,}", percent(summary.accuracy))
+        rows = [(summary.split, several if views else one, *amounts, span(summary.low, summary.high))]
+    return Table(
+        summary.headline,
+        ("Split", "Asked with", "Images", "Mistakes", "Accuracy", "95 % interval"),
+        tuple(rows),
+        "llrrrr",
+        wide=1,
+        note="Wilson's intervals: where the accuracy lies that more images of the same kind would show.",
+    )
+
+
+def _confusion_figure(material: Material) -> Figure:
+    info = material.findings.confusion_matrix
+    k = material.classes
+    picture = figures.vector(
+        confusion_matrix.draw_matplotlib(info),
+        width=figures.FULL,
+        height=3.0 if k <= 5 else 3.75 if k <= 12 else 5.8 if k <= 30 else 8.2,
+        alt="confusion matrix: true class by row, predicted class by column",
+    )
+    return Figure(info.headline, picture, confusion_matrix.note(info))
+
+
+def _report_table(material: Material) -> Table:
+    info: ClassificationReport = material.findings.classification_report
+    order = np.argsort(material.findings.per_class_accuracy.accuracy, kind="stable")[: figures.MOST_ROWS].tolist()
+    rows = [
+        (
+            theme.shorten(info.class_names[k], figures.NAME_LIMIT),
+            *(f"{100 * scores[k]:.1f}" for scores in (info.precision, info.recall, info.f1)),
+            f"{info.support[k]:,}",
+        )
+        for k in order
+    ]
+    means = [f"{100 * scores.mean():.1f}" for scores in (info.precision, info.recall, info.f1)]
+    rows.append(("mean of all classes", *means, f"{info.support.sum():,}"))
+    return Table(
+        "Precision, recall and F1, in percent",
+        ("Class", "Precision", "Recall", "F1", "Images"),
+        tuple(rows),
+        "lrrrr",
+    )
+
+
+def _tiles(material: Material, question: str, most: int, board_of: Callable[[Any], Board | None]) -> Tiles | None:
+    info = getattr(material.findings, question)
+    if isinstance(info, Misclassified):
+        info = figures.fewer(info, most)
+    board = board_of(info)
+    if board is None:
+        return None
+    tiles = []
+    for place in range(min(len(board.ids), most)):
+        amount = board.amounts[place]
+        second = f"{theme.shorten(board.second[place], CAPTION - 1 - len(amount))} {amount}".strip()
+        picture = figures.tile(np.asarray(material.pixels[board.index[place]]), alt="; ".join(board.words[place]))
+        first = theme.shorten(board.first[place], NAME)
+        tiles.append(Tile(picture, first, second, bool(board.wrong[place])))
+    total = len(board.ids) + board.left_out
+    note = f"The first {len(tiles)} of these {total:,}; the gallery shows more." if len(tiles) < total else ""
+    return Tiles(f"{figures.entry_of(question).title}. {info.headline}", tuple(tiles), COLUMNS, note=note)
