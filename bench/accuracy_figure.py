@@ -24,7 +24,7 @@ from lucidate.report import theme
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "time_to_accuracy.json"
 COLORS = (theme.LIGHT.slate, theme.LIGHT.sand, theme.LIGHT.right, theme.LIGHT.wrong)
-NAMES = {"compact": "compact", "fast": "fast", "strong": "strong"}
+NAMES = {"compact": "compact", "fast": "fast", "medium": "medium", "strong": "strong"}
 
 
 def curves(runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

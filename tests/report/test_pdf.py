@@ -22,7 +22,7 @@ from lucidate.core.rundir import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.data.splits import make_splits
 from lucidate.report.figures import levels as drawing
-from lucidate.report.pdf import document, ending, figures, recipe, report_of_run, results
+from lucidate.report.pdf import document, ending, figures, opening, recipe, report_of_run, results
 from lucidate.report.pdf.chapters import CHAPTERS, compose
 from lucidate.report.pdf.content import Facts, Figure, Points, Table, Tiles
 from lucidate.report.pdf.material import Material
@@ -221,7 +221,7 @@ def test_levels_have_a_chapter(case: Callable[..., Any], tmp_path: Path) -> None
     assert [row[0] for row in table.rows] == ["1", "2", "3", "3.1", "3.2"]
     assert table.indented == {3, 4}
     assert table.rows[1][4] == "89.3 %\n88.7–89.9 %"
-    assert table.rows[1][5] == "+2.1\np < 0.001"
+    assert table.rows[1][5] == "+2.1\np < 0.0001"
     assert table.rows[0][5] == "–"
     assert "its best member alone 90.1 %" in table.rows[2][1]
     assert table.rows[2][6:] == ("30.5", "512")
@@ -299,6 +299,39 @@ def test_a_recipe_in_words(case: Callable[..., Any]) -> None:
     assert "shifted by a pixel" in facts["When asked"]
     assert facts["Other settings"] == "compile yes"
     assert "Regularization" not in facts
+
+
+def test_weights_that_a_model_begins_with(case: Callable[..., Any]) -> None:
+    def facts(**options: Any) -> dict[str, str]:
+        model = ModelCard(name="timm:resnet50", options={"fit": "native", **options}, parameters=1, values=1)
+        made = make_recipe({"train": {"probe_steps": 100, "layer_decay": 0.8, "freeze": 0.5}})
+        return dict(recipe.recipe_facts(card_of(case(3, 60), model=model, recipe=made)))
+
+    tuned = facts(pretrained=True)
+    assert tuned["Model"] == "resnet50 of timm (fit native)"
+    assert tuned["Begins with"] == "pretrained weights, those that timm names on the hub"
+    assert tuned["Fine-tuning"] == (
+        "first the head alone, by 100 steps of L-BFGS; rates times 0.8 a layer from the head down; "
+        "the first 50 % of the layers stay as they are"
+    )
+    assert facts(weights="mine.safetensors")["Begins with"] == "the weights of mine.safetensors"
+    scratch = facts(pretrained=False)
+    assert scratch["Begins with"] == "random weights"
+    assert not {"Fine-tuning", "Other settings"} & scratch.keys()
+
+
+def test_an_ensemble_has_members_and_no_seed(case: Callable[..., Any]) -> None:
+    members = [
+        {"name": name, "model": {"name": "compact"}, "share": share} for name, share in (("one", 0.25), ("two", 0.75))
+    ]
+    made = make_recipe({"model": {"name": "ensemble", "members": members}})
+    model = ModelCard(name="ensemble", options={"method": "weighted"}, parameters=2, values=2)
+    material = material_of(case(3, 60, history=False), recipe=made, model=model)
+    facts = dict(blocks_of(material, Facts, chapters=[opening.method])[0].facts)
+    assert facts["Members"] == "one (compact, share 0.25); two (compact, share 0.75)"
+    assert "Training" not in facts
+    assert "all members" in blocks_of(material, Table, chapters=[results.results])[0].rows[0]
+    assert "One ensemble." in " ".join(blocks_of(material, Points, chapters=[ending.limits])[0].points)
 
 
 def test_samples_show_mistakes_of_many_classes(large_case: Any) -> None:

@@ -8,6 +8,7 @@
     ├── PredictionsError        a table of predictions that cannot be analyzed
     ├── RunError                a run folder that is missing, taken, unfinished or locked
     ├── WeightsError            weights to begin with that cannot be had, read or used
+    ├── ExplainError            a heatmap that a model, or a layer, cannot give
     ├── UnknownNameError        a name that no registry holds
     └── Interrupted             work that was asked to stop, saved so that it can go on; exit status 130
 
@@ -47,6 +48,10 @@ class RunError(LucidateError):
 
 class WeightsError(LucidateError):
     """Weights to begin with cannot be had, read or used."""
+
+
+class ExplainError(LucidateError):
+    """A model, or the layer that was named, cannot give a heatmap."""
 
 
 class UnknownNameError(LucidateError):

@@ -24,7 +24,7 @@ from lucidate.ensemble.combine import Method, align, combine
 from lucidate.ensemble.gain import EnsembleGain, ensemble_gain
 from lucidate.models import load_model, parameter_count, save_weights, value_count
 from lucidate.models.ensemble import Ensemble, Member
-from lucidate.models.names import ENSEMBLE
+from lucidate.core.names import ENSEMBLE
 from lucidate.predict import predict_run
 
 SPLITS = ("validation", "test")
@@ -121,7 +121,7 @@ def ensemble_runs(
         threads=torch.get_num_threads(),
         commit=machine.commit(),
         command=command,
-        notes=tuple(dict.fromkeys(note for other in cards for note in other.notes)),
+        notes=tuple(f"{name}: {note}" for name, other in zip(names, cards, strict=True) for note in other.notes),
     )
     final.with_results(
         **results,

@@ -13,7 +13,7 @@ from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.core.registry import Registry, choices, keyword_options
 from lucidate.data.preprocess import Preprocess
-from lucidate.models.names import ENSEMBLE, TIMM
+from lucidate.core.names import ENSEMBLE, TIMM
 
 models: Registry[Callable[..., nn.Module]] = Registry("model")
 register = models.register

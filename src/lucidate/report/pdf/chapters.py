@@ -25,6 +25,7 @@ CHAPTERS: tuple[Callable[[Material], Chapter | None], ...] = (
     ending.limits,
     ending.passport,
 )
+STEPS = len(CHAPTERS) + 1  # of progress; the last one is typesetting
 
 
 def compose(material: Material, *, reporter: Reporter) -> Report:
@@ -32,11 +33,11 @@ def compose(material: Material, *, reporter: Reporter) -> Report:
     card = material.card
     chapters = []
     for done, chapter_of in enumerate(CHAPTERS):
-        reporter.advance("report", done, len(CHAPTERS) + 1, chapter_of.__name__)
+        reporter.advance("report", done, STEPS, chapter_of.__name__)
         if chapter := chapter_of(material):
             chapters.append(chapter)
-    reporter.advance("report", len(CHAPTERS), len(CHAPTERS) + 1, "typesetting")
-    title = f"{card.model.name} on {card.data.dataset}"
+    reporter.advance("report", len(CHAPTERS), STEPS, "typesetting")
+    title = f"{material.model} on {card.data.dataset}"
     return Report(
         title=title,
         answer=material.findings.summary.headline,

@@ -87,6 +87,11 @@ def _test(material: Material) -> str:
 
 
 def _seed(material: Material) -> str:
+    if material.ensemble:
+        return (
+            "One ensemble. The intervals count the luck of which images were drawn, not that of training: other "
+            "members, or the same ones from other seeds, give a somewhat other accuracy."
+        )
     return (
         f"One run with one seed ({material.card.seed}). The intervals count the luck of which images were drawn, not "
         "that of the seed: another one gives another network, and a somewhat other accuracy."

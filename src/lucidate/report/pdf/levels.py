@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lucidate.analyze.levels import Level, LevelsTable
-from lucidate.analyze.wording import percent, points
+from lucidate.analyze.wording import p_value, percent, points
 from lucidate.report.figures import levels as drawing
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import Block, Chapter, Figure, Points, Table
@@ -56,7 +56,7 @@ def _row(level: Level, number: str) -> tuple[str, ...]:
     change = "–"
     if level.change is not None:
         change = points(level.change).removesuffix(" points")
-        change += f"\n{_p(level.p)}" if level.p is not None else ""
+        change += f"\n{p_value(level.p)}" if level.p is not None else ""
     return (
         number,
         f"{level.title}\n{model}" if level.title else model,
@@ -67,7 +67,3 @@ def _row(level: Level, number: str) -> tuple[str, ...]:
         f"{level.seconds / 60:,.1f}",
         f"{level.images_per_second:,.0f}",
     )
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lucidate.analyze.findings import Findings
 from lucidate.analyze.intervals import wilson_interval
 from lucidate.analyze.levels import LevelsTable
+from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.records import RunCard
 from lucidate.report import theme
 
@@ -33,6 +34,15 @@ class Material:
     @property
     def classes(self) -> int:
         return len(self.card.classes)
+
+    @property
+    def model(self) -> str:
+        """What the model is called."""
+        return self.card.model.name.removeprefix(TIMM)
+
+    @property
+    def ensemble(self) -> bool:
+        return self.card.recipe.model.name == ENSEMBLE
 
 
 def interval_of(accuracy: float, images: int) -> tuple[float, float]:
@@ -71,5 +81,5 @@ def class_list(names: tuple[str, ...]) -> str:
 
 
 def of_classes(shown: int, total: int, which: str) -> str:
-    """What a shortened chart or table leaves out; nothing where it is whole."""
-    return f"The {shown} {which} of {total} classes; the gallery shows all." if shown < total else ""
+    """What a shortened chart leaves out; nothing where it is whole. which: such as "{} hardest"."""
+    return f"The {which.format(shown)} of {total} classes; the gallery shows all." if shown < total else ""

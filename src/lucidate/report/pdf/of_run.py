@@ -11,7 +11,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir, atomic_write
 from lucidate.data.pack import Pack
-from lucidate.report.pdf.chapters import compose
+from lucidate.report.pdf.chapters import STEPS, compose
 from lucidate.report.pdf.document import typeset
 from lucidate.report.pdf.material import Material
 
@@ -44,7 +44,7 @@ def write_report(material: Material, path: Path, *, reporter: Reporter | None = 
     reporter = reporter or Silent()
     report = compose(material, reporter=reporter)
     atomic_write(path, typeset(report, made=_seconds(material.card.created)))
-    reporter.advance("report", 1, 1)
+    reporter.advance("report", STEPS, STEPS)
     return path
 
 

@@ -58,20 +58,24 @@ def key_numbers(material: Material) -> tuple[KeyNumber, ...]:
 def in_short(material: Material) -> Points:
     """The findings that a reader in a hurry needs."""
     findings = material.findings
-    told = (findings.per_class_accuracy, findings.top_confusions, findings.confidence)
-    return Points(tuple(info.headline for info in told))
+    told = [findings.per_class_accuracy.headline, findings.top_confusions.headline, findings.confidence.headline]
+    if material.levels:
+        told.append(material.levels.headline)
+    return Points(tuple(told))
 
 
 def question(material: Material) -> Chapter:
     """What was asked."""
     card, summary = material.card, material.findings.summary
     train = card.split.sizes.get("train", 0)
+    who = "An ensemble of networks" if material.ensemble else material.model
+    unseen = "" if summary.split in ("train", "all") else " that it had not learned from"
     return Chapter(
         "The question",
         (
             Paragraph(
-                f"What does an image show? {card.model.name} learned from {count(train, 'labeled image')} and was then "
-                f"asked to name the class of {images(summary.images, summary.split)} that it had not learned from. "
+                f"What does an image show? {who} learned from {count(train, 'labeled image')} and was then "
+                f"asked to name the class of {images(summary.images, summary.split)}{unseen}. "
                 f"Each belongs to one of {material.classes} classes: {class_list(card.classes)}. This report says how "
                 "often the answer is right, which classes are mixed up, how far the model's own confidence can be "
                 "trusted, and what none of these figures can tell."
@@ -137,7 +141,7 @@ def _distribution(material: Material) -> Figure:
     return Figure(
         "Images of each class",
         picture,
-        of_classes(rows, material.classes, "smallest" if info.imbalance > 1 else "first"),
+        of_classes(rows, material.classes, "{} smallest" if info.imbalance > 1 else "first {}"),
     )
 
 
@@ -173,6 +177,6 @@ def _examples(material: Material) -> Tiles | None:
         if cell < len(cells):
             pixels = np.asarray(material.pixels[board.index[place]])
             cells[cell] = Tile(figures.tile(pixels, alt=board.words[place][0]))
-    note = of_classes(rows, material.classes, "first")
+    note = f"The first {rows} of these; the gallery shows more." if rows < len(board.row_labels) else ""
     labels = tuple(theme.shorten(name, 14) for name in board.row_labels[:rows])
     return Tiles(info.headline, tuple(cells), board.columns, labels, note)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lucidate.analyze.wording import count
+from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.recipe import AugmentRecipe, TrainRecipe
 from lucidate.core.records import RunCard
 
@@ -35,6 +36,7 @@ AUGMENTATIONS = {
     "mixup": "mixup, Beta({0}, {0})",
     "cutmix": "CutMix, Beta({0}, {0})",
 }
+BEGINNING = ("pretrained", "weights")  # options of timm models that have a line of their own
 # Settings of [train] that the sentences below speak of, or that only hold for another choice than was made.
 TOLD = {
     "epochs",
@@ -57,15 +59,22 @@ TOLD = {
     "hard_epochs",
     "hard_share",
     "precision",
+    "probe_steps",
+    "layer_decay",
+    "freeze",
 }
 
 
 def recipe_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
     """Label and words of each part of a run's recipe; parts without a choice are left out."""
+    if card.recipe.model.name == ENSEMBLE:
+        return _ensemble_facts(card)
     train = card.recipe.train
     facts = (
         ("Model", _model(card)),
         ("Parameters", f"{card.model.parameters:,} trainable"),
+        ("Begins with", _beginning(card)),
+        ("Fine-tuning", _tuning(card)),
         ("Training", _training(card)),
         ("Optimizer", _optimizer(train)),
         ("Schedule", _schedule(train)),
@@ -79,10 +88,56 @@ def recipe_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
     return tuple((label, words) for label, words in facts if words)
 
 
+def _ensemble_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
+    """An ensemble was not trained: its members were, each by a recipe of its own."""
+    options = card.model.options
+    members = card.recipe.model.options.get("members", [])
+    named = (f"{m['name']} ({m['model']['name']}, share {m['share']:.2f})" for m in members)
+    ways = {
+        "softmax": "the mean of the members' probabilities",
+        "logits": "the mean of the members' logits",
+        "weighted": "the weighted mean of the members' probabilities, shares fitted on validation images",
+        "greedy": "the mean of the members selected on validation images, by forward selection with replacement",
+    }
+    method = str(options.get("method", ""))
+    return (
+        ("Model", f"ensemble of {len(members)} networks, each trained by a recipe of its own"),
+        ("Members", "; ".join(named)),
+        ("Combination", ways.get(method, method)),
+        ("Parameters", f"{card.model.parameters:,} trainable, all members together"),
+    )
+
+
 def _model(card: RunCard) -> str:
-    options = "; ".join(f"{key} {_plain(value)}" for key, value in card.model.options.items())
-    words = MODELS.get(card.model.name, "")
-    return ": ".join(part for part in (card.model.name, words) if part) + (f" ({options})" if options else "")
+    name = card.model.name
+    told = {key: value for key, value in card.model.options.items() if not (name.startswith(TIMM) and key in BEGINNING)}
+    options = "; ".join(f"{key} {_plain(value)}" for key, value in told.items())
+    words = f"{name.removeprefix(TIMM)} of timm" if name.startswith(TIMM) else name
+    if name in MODELS:
+        words += f": {MODELS[name]}"
+    return f"{words} ({options})" if options else words
+
+
+def _beginning(card: RunCard) -> str:
+    options = card.model.options
+    if not card.model.name.startswith(TIMM):
+        return ""
+    if options.get("weights"):
+        return f"the weights of {options['weights']}"
+    return "pretrained weights, those that timm names on the hub" if options.get("pretrained") else "random weights"
+
+
+def _tuning(card: RunCard) -> str:
+    """Of models that begin with weights; others leave these settings alone."""
+    train, options = card.recipe.train, card.model.options
+    if not (options.get("weights") or options.get("pretrained")):
+        return ""
+    parts = (
+        (train.probe_steps, f"first the head alone, by {count(train.probe_steps, 'step')} of L-BFGS"),
+        (train.layer_decay < 1, f"rates times {train.layer_decay:g} a layer from the head down"),
+        (train.freeze, f"the first {100 * train.freeze:g} % of the layers stay as they are"),
+    )
+    return "; ".join(words for wanted, words in parts if wanted)
 
 
 def _training(card: RunCard) -> str:

@@ -64,7 +64,7 @@ def classes(material: Material) -> Chapter:
     figure = Figure(
         "Accuracy, with its 95 % interval",
         picture,
-        of_classes(rows, material.classes, "hardest"),
+        of_classes(rows, material.classes, "{} hardest"),
     )
     findings = material.findings
     words = Paragraph(f"{findings.per_class_accuracy.headline} {findings.classification_report.headline}")
@@ -89,7 +89,7 @@ def trust(material: Material) -> Chapter:
         alt="mean and median probability of the true class",
     )
     left = Figure(findings.confidence.headline, histogram)
-    right = Figure(findings.true_class_probability.headline, by_class, of_classes(rows, material.classes, "lowest"))
+    right = Figure(findings.true_class_probability.headline, by_class, of_classes(rows, material.classes, "{} lowest"))
     return Chapter("How sure it is", (Beside(left, right),))
 
 
@@ -118,14 +118,15 @@ def _accuracies(material: Material) -> Table:
             errors = size - round(accuracy * size)
             rows.append((split, how, f"{size:,}", f"{errors:,}", percent(accuracy), span(low, high)))
 
-    several, one = "several views averaged", "one view"
-    row("validation", found.val_accuracy, several if views else one)
+    one = "one view"
+    asked = "all members" if material.ensemble else "several views averaged" if views else one
+    row("validation", found.val_accuracy, asked)
     row("validation", found.val_accuracy_one_view, one)
-    row("test", found.test_accuracy, several if views else one)
+    row("test", found.test_accuracy, asked)
     row("test", found.test_accuracy_one_view, one)
     if not rows:  # of a run whose passport does not say
         amounts = (f"{summary.images:,}", f"{summary.errors:,}", percent(summary.accuracy))
-        rows = [(summary.split, several if views else one, *amounts, span(summary.low, summary.high))]
+        rows = [(summary.split, asked, *amounts, span(summary.low, summary.high))]
     return Table(
         summary.headline,
         ("Split", "Asked with", "Images", "Mistakes", "Accuracy", "95 % interval"),
@@ -142,7 +143,7 @@ def _confusion_figure(material: Material) -> Figure:
     picture = figures.vector(
         confusion_matrix.draw_matplotlib(info),
         width=figures.FULL,
-        height=3.0 if k <= 5 else 3.75 if k <= 12 else 5.8 if k <= 30 else 8.2,
+        height=max(1.9, 0.85 + 0.29 * k) if k <= 16 else 5.8 if k <= 30 else 8.2,
         alt="confusion matrix: true class by row, predicted class by column",
     )
     return Figure(info.headline, picture, confusion_matrix.note(info))

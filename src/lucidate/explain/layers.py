@@ -1,0 +1,105 @@
+"""Which layer a heatmap is taken from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lucidate.core.errors import ExplainError
+from lucidate.core.registry import choices
+from lucidate.explain.borrow import borrowed
+
+LEAST = 4  # cells a side: a smaller map says hardly more than where the middle is
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer and what its output is made of.
+
+    name: in the model. grid: (height, width) of its map. tokens: whether the output is (B, N, C), one token a cell in
+    reading order, behind `skip` others such as CLS.
+    """
+
+    name: str
+    grid: tuple[int, int]
+    tokens: bool = False
+    skip: int = 0
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """The layer's output, or its gradient, as a map (B, C, H, W)."""
+        if not self.tokens:
+            return output
+        return output[:, self.skip :].transpose(1, 2).unflatten(2, self.grid)
+
+
+def find_layer(model: nn.Module, image_size: int, *, name: str | None = None) -> Layer:
+    """The last feature map of at least 4×4, or the layer that is named. Raises ExplainError.
+
+    Of a vision transformer, the normalization before the last block's attention: after it, only CLS still counts.
+    image_size: pixels a side of what the model takes.
+    """
+    seen = trace(model, image_size)
+    if name is not None:
+        return _named(seen, name)
+    good = [layer for layer in seen if min(layer.grid) >= LEAST]
+    if not good:
+        largest = max(seen, key=lambda layer: min(layer.grid), default=None)
+        found = f"at most {largest.grid[0]}×{largest.grid[1]} ({largest.name})" if largest else "none"
+        raise ExplainError(
+            f"explain: expected a feature map of at least {LEAST}×{LEAST}, received {found} from images of {image_size} "
+            "pixels; set data.image_size higher, or fit = 'native' for a model of timm's"
+        )
+    before_attention = [layer for layer in good if layer.tokens and layer.name.endswith("norm1")]
+    return before_attention[-1] if before_attention else good[-1]
+
+
+def _named(seen: list[Layer], name: str) -> Layer:
+    known = {layer.name: layer for layer in seen}
+    if name not in known:
+        raise ExplainError(f"--layer: expected {choices(name, list(known))}, received {name!r}")
+    if min(known[name].grid) < LEAST:
+        use = [layer.name for layer in seen if min(layer.grid) >= LEAST]
+        height, width = known[name].grid
+        instead = f"use {use[-1]}" if use else "no layer of this model has one"
+        raise ExplainError(f"--layer: expected a map of at least {LEAST}×{LEAST}, {name} has {height}×{width}; {instead}")
+    return known[name]
+
+
+@torch.no_grad()
+def trace(model: nn.Module, image_size: int) -> list[Layer]:
+    """Every layer whose output is a map, in the order in which they run; one that runs twice counts at its last turn."""
+    found: dict[str, Layer] = {}
+    parameter = next(model.parameters())
+    grid, skip = patch_grid(model)
+
+    def look(name: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            return
+        layer = None
+        if output.ndim == 4 and output.shape[2] > 1 and output.shape[3] > 1:
+            layer = Layer(name, (output.shape[2], output.shape[3]))
+        elif output.ndim == 4:
+            layer = Layer(name, (1, 1))
+        elif grid and output.ndim == 3 and output.shape[1] == grid[0] * grid[1] + skip:
+            layer = Layer(name, grid, tokens=True, skip=skip)
+        if layer:
+            found.pop(name, None)
+            found[name] = layer
+
+    with borrowed(model) as hook:
+        for name, module in model.named_modules():
+            if name:
+                hook(module, lambda _, __, output, name=name: look(name, output))
+        model(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
+    return list(found.values())
+
+
+def patch_grid(model: nn.Module) -> tuple[tuple[int, int] | None, int]:
+    """(rows and columns of patches, tokens before them) of a vision transformer; (None, 0) of other models."""
+    for module in model.modules():
+        embed = getattr(module, "patch_embed", None)
+        if embed is not None and getattr(embed, "grid_size", None) is not None:
+            return tuple(embed.grid_size), int(getattr(module, "num_prefix_tokens", 0))
+    return None, 0
