@@ -10,7 +10,21 @@ from typing import Annotated, NoReturn
 import typer
 
 import lucidate
-from lucidate.cli import analyze, compare, data, demo, ensemble, gallery, levels, models, predict, report, run, train
+from lucidate.cli import (
+    analyze,
+    compare,
+    data,
+    demo,
+    ensemble,
+    explain,
+    gallery,
+    levels,
+    models,
+    predict,
+    report,
+    run,
+    train,
+)
 from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
 from lucidate.core.machine import processes
@@ -35,6 +49,7 @@ app.command()(analyze.analyze)
 app.command()(gallery.gallery)
 app.command()(report.report)
 app.command()(compare.compare)
+app.command()(explain.explain)
 app.command()(ensemble.ensemble)
 app.command()(levels.levels)
 app.command()(models.models)

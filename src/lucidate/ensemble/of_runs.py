@@ -13,6 +13,7 @@ import torch
 
 from lucidate.core import machine
 from lucidate.core.errors import RunError
+from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import ModelRecipe, Recipe
 from lucidate.core.records import ModelCard, Predictions, RunCard, jsonable
@@ -24,7 +25,6 @@ from lucidate.ensemble.combine import Method, align, combine
 from lucidate.ensemble.gain import EnsembleGain, ensemble_gain
 from lucidate.models import load_model, parameter_count, save_weights, value_count
 from lucidate.models.ensemble import Ensemble, Member
-from lucidate.core.names import ENSEMBLE
 from lucidate.predict import predict_run
 
 SPLITS = ("validation", "test")

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lucidate.core.errors import ExplainError
 from lucidate.explain.borrow import Tap, attribute_set, borrowed
@@ -32,10 +32,6 @@ class Maps:
     raw: Tensor
     logits: Tensor
 
-    def resized(self, side: int) -> Tensor:
-        """(B, side, side): bilinear, the scale kept."""
-        return functional.interpolate(self.raw[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
-
 
 def class_maps(
     model: nn.Module,
@@ -54,7 +50,9 @@ def class_maps(
     if method == "rollout":
         return attention_rollout(model, images)
     if method not in METHODS and method != "eigencam":
-        raise ExplainError(f"--method: expected one of {', '.join((*METHODS, 'eigencam', 'rollout'))}, received {method!r}")
+        raise ExplainError(
+            f"--method: expected one of {', '.join((*METHODS, 'eigencam', 'rollout'))}, received {method!r}"
+        )
     with borrowed(model) as hook, torch.set_grad_enabled(method != "eigencam"):
         tap = Tap(gradients=method != "eigencam")
         hook(model.get_submodule(layer.name), tap)
@@ -95,7 +93,7 @@ def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Channels weighted by positive gradients, each place by its own share. A. Chattopadhay et al., arXiv:1710.11063."""
+    """Channels weighted by positive gradients, each place by its share. A. Chattopadhay et al., arXiv:1710.11063."""
     squared, cubed = gradients**2, gradients**3
     total = activations.sum((2, 3), keepdim=True)
     share = squared / (2 * squared + total * cubed + 1e-6)
@@ -106,13 +104,13 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 def first_component(activations: Tensor) -> Tensor:
     """The features' first principal component: what the layer sees, whatever the class. M. Muhammad, arXiv:2008.00299.
 
-    Its sign is the decomposition's own, as in the usual implementation.
+    Its sign is arbitrary; NumPy's decomposition gives the one of the usual implementation, torch's another.
     """
     features = activations.flatten(2).transpose(1, 2)
     features = features - features.mean(1, keepdim=True)
-    directions = torch.linalg.svd(features, full_matrices=False).Vh[:, 0]
-    projected = torch.einsum("bnc,bc->bn", features, directions)
-    return projected.unflatten(1, activations.shape[2:]).relu()
+    directions = np.linalg.svd(features.cpu().numpy(), full_matrices=False)[2][:, 0]
+    projected = torch.einsum("bnc,bc->bn", features, torch.from_numpy(directions).to(features.device))
+    return projected.view(len(projected), *activations.shape[2:]).relu()
 
 
 METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -130,7 +128,9 @@ def attention_rollout(model: nn.Module, images: Tensor) -> Maps:
     arXiv:2005.00928. It is the same for every class. Raises ExplainError for a model without such attention.
     """
     grid, skip = patch_grid(model)
-    attentions = [module for module in model.modules() if hasattr(module, "attn_drop") and hasattr(module, "fused_attn")]
+    attentions = [
+        module for module in model.modules() if hasattr(module, "attn_drop") and hasattr(module, "fused_attn")
+    ]
     if grid is None or not attentions:
         raise ExplainError("--method: expected a vision transformer for rollout, received another model; use gradcam")
     weights: list[Tensor] = []
@@ -142,7 +142,7 @@ def attention_rollout(model: nn.Module, images: Tensor) -> Maps:
         for module in attentions:
             hook(module.attn_drop, keep)  # type: ignore[arg-type]
         logits = model(images)
-    return Maps(roll_out(weights, skip=skip).unflatten(1, grid), logits)
+    return Maps(roll_out(weights, skip=skip).reshape(-1, *grid), logits)
 
 
 def roll_out(weights: list[Tensor], *, skip: int) -> Tensor:

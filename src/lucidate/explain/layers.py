@@ -31,7 +31,8 @@ class Layer:
         """The layer's output, or its gradient, as a map (B, C, H, W)."""
         if not self.tokens:
             return output
-        return output[:, self.skip :].transpose(1, 2).unflatten(2, self.grid)
+        cells = output[:, self.skip :].transpose(1, 2)
+        return cells.reshape(*cells.shape[:2], *self.grid)
 
 
 def find_layer(model: nn.Module, image_size: int, *, name: str | None = None) -> Layer:
@@ -48,8 +49,8 @@ def find_layer(model: nn.Module, image_size: int, *, name: str | None = None) ->
         largest = max(seen, key=lambda layer: min(layer.grid), default=None)
         found = f"at most {largest.grid[0]}×{largest.grid[1]} ({largest.name})" if largest else "none"
         raise ExplainError(
-            f"explain: expected a feature map of at least {LEAST}×{LEAST}, received {found} from images of {image_size} "
-            "pixels; set data.image_size higher, or fit = 'native' for a model of timm's"
+            f"explain: expected a feature map of at least {LEAST}×{LEAST}, received {found} from images of "
+            f"{image_size} pixels; set data.image_size higher, or fit = 'native' for a model of timm's"
         )
     before_attention = [layer for layer in good if layer.tokens and layer.name.endswith("norm1")]
     return before_attention[-1] if before_attention else good[-1]
@@ -63,13 +64,15 @@ def _named(seen: list[Layer], name: str) -> Layer:
         use = [layer.name for layer in seen if min(layer.grid) >= LEAST]
         height, width = known[name].grid
         instead = f"use {use[-1]}" if use else "no layer of this model has one"
-        raise ExplainError(f"--layer: expected a map of at least {LEAST}×{LEAST}, {name} has {height}×{width}; {instead}")
+        raise ExplainError(
+            f"--layer: expected a map of at least {LEAST}×{LEAST}, {name} has {height}×{width}; {instead}"
+        )
     return known[name]
 
 
 @torch.no_grad()
 def trace(model: nn.Module, image_size: int) -> list[Layer]:
-    """Every layer whose output is a map, in the order in which they run; one that runs twice counts at its last turn."""
+    """Every layer whose output is a map, in the order in which they run; of one that runs twice, its last turn."""
     found: dict[str, Layer] = {}
     parameter = next(model.parameters())
     grid, skip = patch_grid(model)

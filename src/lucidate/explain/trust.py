@@ -76,8 +76,10 @@ def measure_trust(
     noise = torch.rand(maps.shape, generator=generator)
     middle = centered(maps.shape[-1]).expand_as(maps)
     away, back = (
-        {name: curve(model, images, labels, ranking, insert=insert) for name, ranking in
-         (("own", maps), ("random", noise), ("center", middle))}
+        {
+            name: curve(model, images, labels, ranking, insert=insert)
+            for name, ranking in (("own", maps), ("random", noise), ("center", middle))
+        }
         for insert in (False, True)
     )
     deletion_gain = share_of(np.minimum(away["random"], away["center"]) - away["own"])
@@ -127,9 +129,9 @@ def verdict(
         reasons.append("marking the middle of every image does as well")
     if not reasons:
         return (
-            f"believe, as a hint: {100 * pointing.mean:.0f} % of it lies in the right quarter of four (chance 25 %), it "
-            f"depends on what was learned (rank correlation {randomization.mean:.2f}), and what it marks matters more "
-            "than random places and the middle"
+            f"believe, as a hint: {100 * pointing.mean:.0f} % of it lies in the right quarter of four (chance 25 %), "
+            f"it depends on what was learned (rank correlation {randomization.mean:.2f}), and what it marks matters "
+            "more than random places and the middle"
         )
     word = "do not believe" if len(reasons) > 1 or randomization.mean > IGNORES else "with care"
     return f"{word}: {'; '.join(reasons)}"
@@ -166,6 +168,8 @@ def scramble(model: nn.Module, images: Tensor, *, generator: torch.Generator) ->
 
 def rank_correlations(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
     """Spearman's rank correlation of each pair of maps (N, S, S) → (N,), from -1 to 1."""
+    if not len(first):
+        return np.zeros(0)
     ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
     a, b = (values - values.mean(1, keepdims=True) for values in ranks)
     spread = np.sqrt((a**2).sum(1) * (b**2).sum(1))
@@ -183,7 +187,7 @@ def point(
     groups = four_classes(labels.cpu(), generator=generator)
     if not len(groups):
         return np.zeros(0)
-    tiles = images[groups.flatten()].unflatten(0, (len(groups), 4))
+    tiles = images[groups.flatten()].reshape(len(groups), 4, *images.shape[1:])
     rows = [torch.cat([tiles[:, 2 * row], tiles[:, 2 * row + 1]], dim=3) for row in (0, 1)]
     mosaics = torch.cat(rows, dim=2)
     side = images.shape[-1]
@@ -196,7 +200,7 @@ def point(
         maps = explain(model, mosaics, target)
     positive = maps.cpu().clamp(min=0)
     half = positive.shape[-1] // 2
-    cells = positive[:, : 2 * half, : 2 * half].unflatten(2, (2, half)).unflatten(1, (2, half)).sum((2, 4)).flatten(1)
+    cells = positive[:, : 2 * half, : 2 * half].reshape(-1, 2, half, 2, half).sum((2, 4)).flatten(1)
     total = cells.sum(1)
     inside = cells[torch.arange(len(cells)), cell]
     return torch.where(total > 0, inside / total.clamp(min=1e-30), torch.tensor(CHANCE)).double().numpy()
@@ -238,7 +242,7 @@ def curve(model: nn.Module, images: Tensor, labels: Tensor, ranking: Tensor, *, 
     probabilities = []
     rows = torch.arange(len(images))
     for fraction in FRACTIONS:
-        taken = (place < round(fraction * side * side)).unflatten(1, (side, side))[:, None].to(images.device)
+        taken = (place < round(fraction * side * side)).view(-1, 1, side, side).to(images.device)
         mixed = torch.where(taken, images, blurred) if insert else torch.where(taken, blurred, images)
         answers = [model(mixed[start : start + 128]).softmax(1).cpu() for start in range(0, len(mixed), 128)]
         probabilities.append(torch.cat(answers)[rows, labels.cpu()].double().numpy())

@@ -67,12 +67,17 @@ class Ensemble(nn.Module):
 
 def member_logits(model: nn.Module, member: Member, images: Tensor) -> Tensor:
     """One member's logits (B, K), in the ensemble's order of classes. images: (B, 3, S, S) in [0, 1]."""
+    logits = view_logits(model, normalized_for(member, images), views=member.views, mirror=member.mirror)
+    return logits[:, torch.tensor(member.order, device=logits.device)]
+
+
+def normalized_for(member: Member, images: Tensor) -> Tensor:
+    """Images (B, 3, S, S) in [0, 1], as one member wants to see them."""
     own = member.preprocess
     if images.shape[-1] != own.size:
         images = functional.interpolate(images, (own.size, own.size), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (own.mean, own.std))
-    logits = view_logits(model, (images - mean) / std, views=member.views, mirror=member.mirror)
-    return logits[:, torch.tensor(member.order, device=logits.device)]
+    return (images - mean) / std
 
 
 def average(logits: Tensor, shares: Tensor, averaged: Averaged) -> Tensor:

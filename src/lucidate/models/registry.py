@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from lucidate.core.errors import RecipeError
+from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.recipe import ModelRecipe
 from lucidate.core.registry import Registry, choices, keyword_options
 from lucidate.data.preprocess import Preprocess
-from lucidate.core.names import ENSEMBLE, TIMM
 
 models: Registry[Callable[..., nn.Module]] = Registry("model")
 register = models.register

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidate.core.errors import RecipeError, UnknownNameError
-from lucidate.data.preprocess import Preprocess
 from lucidate.core.names import TIMM
+from lucidate.data.preprocess import Preprocess
 from lucidate.models.operators import declare_missing_operators
 from lucidate.models.stems import fit_to_small
 from lucidate.models.weights import find_weights, load_into

@@ -81,7 +81,7 @@ def predict_files(
     """Predict image files of any size and common format. Raises LucidateError naming the first that cannot be read."""
     card = RunCard.load(run.card)
     preprocess = Preprocess.from_dict(card.preprocess)
-    images = np.stack([_read(path, preprocess.size) for path in paths])
+    images = np.stack([read_image(path, preprocess.size) for path in paths])
     batches = Batches(
         images,
         np.zeros(len(paths), np.int64),
@@ -105,7 +105,8 @@ def _logits(
     return predict_logits(model, batches, views=card.recipe.predict.views, mirror=mirror, reporter=reporter)
 
 
-def _read(path: Path, size: int) -> NDArray[np.uint8]:
+def read_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """A file's pixels (size, size, 3), as a training would have packed them. Raises LucidateError."""
     try:
         return decode(path.read_bytes(), size=size)
     except (OSError, DecodeError) as error:

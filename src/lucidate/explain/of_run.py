@@ -1,0 +1,220 @@
+"""A run's heatmaps: of a whole split, streamed to disk, with what they add up to and whether to trust them."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lucidate.core.errors import ExplainError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import Predictions, RunCard, jsonable
+from lucidate.core.registry import choices
+from lucidate.core.rundir import RunDir, atomic_path, atomic_write
+from lucidate.data.batches import Batches
+from lucidate.data.pack import Pack
+from lucidate.data.preprocess import Preprocess
+from lucidate.data.reopen import reopen_pack
+from lucidate.explain.heatmaps import Layers, Method, heatmaps, layers_for, resized
+from lucidate.explain.trust import Trust, measure_trust
+from lucidate.models import load_model
+
+Target = Literal["predicted", "true", "difference"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+BATCH = 128  # larger batches leave a processor's cache
+TRUSTED = 256  # images that trust is measured on: intervals of some points
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The heatmaps of a split.
+
+    layer: where they were taken, one name, or one a member of an ensemble. maps: (N, h, w) float16, memory-mapped, rows
+    as in the split's predictions. mean_maps: (K, h, w), mean over images of a class of their maps, each scaled to a
+    highest value of 1. center: (K,), share of a class's mean map inside the middle quarter of the area; a map that is
+    even everywhere has .25. peaks: (N,) the highest absolute value of each map before it was scaled to 1; 0 of an empty
+    one. empty: how many of those there are.
+    """
+
+    method: str
+    target: str
+    split: str
+    layer: dict[str, str]
+    images: int
+    images_per_second: float
+    empty: int
+    maps: NDArray[np.float16]
+    peaks: NDArray[np.float32]
+    mean_maps: NDArray[np.float32]
+    center: tuple[float, ...]
+    trust: Trust | None
+
+
+def explain_run(
+    run: RunDir,
+    *,
+    method: Method = "gradcam",
+    target: Target = "predicted",
+    split: str = "test",
+    layer: str | None = None,
+    trust: bool = True,
+    pack: Pack | None = None,
+    device: torch.device | str = "cpu",
+    reporter: Reporter | None = None,
+) -> Explanation:
+    """Heatmaps of every image that a run has predicted in a split, kept in its `explain/` folder.
+
+    target: "predicted" or "true" class, or "difference": why the predicted rather than the true one (of right answers:
+    rather than the second). Memory stays flat however many images there are. Raises ExplainError, RunError.
+    """
+    reporter = reporter or Silent()
+    if target not in TARGETS:
+        raise ExplainError(f"--target: expected {choices(target, list(TARGETS))}, received {target!r}")
+    card = RunCard.load(run.card)
+    predictions = Predictions.load(run.predictions(split))
+    pack = pack or reopen_pack(card, reporter=reporter)
+    preprocess = Preprocess.from_dict(card.preprocess)
+    model = load_model(run, device=device)
+    layers = layers_for(model, preprocess.size, method=method, name=layer)
+    batches = Batches(pack.images, pack.labels, predictions.index, preprocess, BATCH, torch.device(device))
+    asked, against = classes_to_explain(predictions, target)
+    name = f"{method}-{target}-{split}"
+    path = run.path / "explain" / f"{name}.npy"
+    path.parent.mkdir(exist_ok=True)
+    start = time.perf_counter()
+    means, peaks = _write_maps(
+        path,
+        model,
+        batches,
+        method=method,
+        layers=layers,
+        asked=asked,
+        against=against,
+        classes=predictions.labels if target == "true" else predictions.predicted,
+        count=predictions.num_classes,
+        reporter=reporter,
+    )
+    seconds = time.perf_counter() - start
+    verdict = None
+    if trust:
+        reporter.say("measuring whether the heatmaps deserve trust")
+        verdict = trust_of(model, batches, predictions, method=method, layers=layers, seed=card.seed)
+    found = Explanation(
+        method=method,
+        target=target,
+        split=split,
+        layer={member: chosen.name for member, chosen in layers.items()},
+        images=len(predictions),
+        images_per_second=len(predictions) / seconds,
+        empty=int((peaks == 0).sum()),
+        maps=np.load(path, mmap_mode="r"),
+        peaks=peaks,
+        mean_maps=means,
+        center=tuple(center_share(mean) for mean in means),
+        trust=verdict,
+    )
+    content = {key: value for key, value in vars(found).items() if key not in ("maps", "peaks")}
+    atomic_write(path.with_suffix(".json"), json.dumps(jsonable(content), indent=1).encode())
+    return found
+
+
+def classes_to_explain(predictions: Predictions, target: Target) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """(N,) class to explain, and (N,) the one it is set against, if any."""
+    if target == "true":
+        return predictions.labels, None
+    if target == "predicted":
+        return predictions.predicted, None
+    ranked = np.argsort(-predictions.logits, axis=1, kind="stable")
+    return predictions.predicted, np.where(predictions.correct, ranked[:, 1], predictions.labels)
+
+
+def trust_of(
+    model: nn.Module, batches: Batches, predictions: Predictions, *, method: Method, layers: Layers, seed: int
+) -> Trust:
+    """Trust, measured on up to 256 images that the model gets right, as many of each class as there are."""
+    right = np.flatnonzero(predictions.correct)
+    order = np.random.default_rng(seed).permutation(right)
+    turn = np.empty(len(order), dtype=np.int64)  # of an image within its class: take every class's first ones
+    for label in np.unique(predictions.labels[order]):
+        mine = np.flatnonzero(predictions.labels[order] == label)
+        turn[mine] = np.arange(len(mine))
+    chosen = np.sort(order[np.argsort(turn, kind="stable")[:TRUSTED]])
+    picked = Batches(batches.images, batches.labels, batches.rows[chosen], batches.preprocess, TRUSTED, batches.device)
+    images = torch.cat([images for images, _ in picked.in_order()])
+    labels = torch.from_numpy(predictions.labels[chosen]).to(batches.device)
+
+    def explain(other: nn.Module, shown: Tensor, target: Tensor) -> Tensor:
+        parts = [
+            resized(heatmaps(other, shown[rows], target[rows], method=method, layers=layers), shown.shape[-1])
+            for rows in (slice(start, start + BATCH) for start in range(0, len(shown), BATCH))
+        ]
+        return torch.cat(parts)
+
+    return measure_trust(model, images, labels, explain, method=method, seed=seed)
+
+
+def center_share(mean: NDArray[np.float32]) -> float:
+    """Share of a map (h, w) that lies in the middle quarter of its area; .25 of an even one, and of an empty one."""
+    positive = np.maximum(mean, 0).astype(np.float64)
+    weights = np.multiply.outer(*(_middle(size) for size in positive.shape))
+    total = positive.sum()
+    return float((positive * weights).sum() / total) if total > 0 else 0.25
+
+
+def _middle(size: int) -> NDArray[np.float64]:
+    """(size,) how much of each cell lies in the middle half of an axis, 0 to 1."""
+    edges = np.linspace(0, 1, size + 1)
+    return np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None) * size
+
+
+def _write_maps(
+    path: Path,
+    model: nn.Module,
+    batches: Batches,
+    *,
+    method: Method,
+    layers: Layers,
+    asked: NDArray[np.int64],
+    against: NDArray[np.int64] | None,
+    classes: NDArray[np.int64],
+    count: int,
+    reporter: Reporter,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Write every map to `path`, a batch at a time; returns the mean map of each class, and the maps' peaks."""
+    done, start, total = 0, time.perf_counter(), len(batches.rows)
+    peaks = np.zeros(total, np.float32)
+    sums: NDArray[np.float64] | None = None
+    numbers = np.bincount(classes, minlength=count)
+    with atomic_path(path) as temporary:
+        store: np.memmap[Any, np.dtype[np.float16]] | None = None
+        for images, _ in batches.in_order():
+            rows = slice(done, done + len(images))
+            target = torch.from_numpy(asked[rows]).to(images.device)
+            other = None if against is None else torch.from_numpy(against[rows]).to(images.device)
+            maps = heatmaps(model, images, target, method=method, layers=layers, against=other).cpu().numpy()
+            peaks[rows] = highest = np.abs(maps).max(axis=(1, 2))
+            # Scaled to a highest value of 1: float16 would lose small maps, and no image is to drown the mean.
+            scaled = maps / np.maximum(highest, np.finfo(np.float32).tiny)[:, None, None]
+            if store is None or sums is None:
+                store = np.lib.format.open_memmap(
+                    temporary, mode="w+", dtype=np.float16, shape=(total, *maps.shape[1:])
+                )
+                sums = np.zeros((count, *maps.shape[1:]))
+            store[rows] = scaled
+            np.add.at(sums, classes[rows], scaled)
+            done += len(images)
+            rate = done / (time.perf_counter() - start)
+            reporter.advance(f"explaining by {method}", done, total, f"{rate:,.0f} images/s")
+        if store is None or sums is None:
+            raise ExplainError("explain: expected predictions of at least one image, received none")
+        store.flush()
+    with atomic_path(path.with_suffix(".peaks.npy")) as temporary, temporary.open("wb") as file:
+        np.save(file, peaks)
+    return (sums / np.maximum(numbers, 1)[:, None, None]).astype(np.float32), peaks

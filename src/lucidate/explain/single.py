@@ -1,0 +1,125 @@
+"""Heatmaps of a few images: of files of any size, or of a run's own by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lucidate.core.errors import ExplainError
+from lucidate.core.records import RunCard, slug
+from lucidate.core.rundir import RunDir, atomic_path
+from lucidate.data.pack import Pack
+from lucidate.data.preprocess import Preprocess
+from lucidate.data.reopen import reopen_pack
+from lucidate.explain.heatmaps import Method, heatmaps, layers_for, resized
+from lucidate.explain.of_run import Target
+from lucidate.explain.overlay import overlay
+from lucidate.models import load_model
+from lucidate.predict.elsewhere import read_image
+
+SHOWN = 256  # pixels a side, at least, of a picture that is written
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One image's heatmap. classes: the two likeliest, or the true one second. peak: highest absolute value of the map
+    before it was scaled to 1; 0: it is empty, and the picture is the plain image."""
+
+    name: str
+    predicted: str
+    against: str | None
+    confidence: float
+    peak: float
+    picture: str
+    raw: str
+
+
+def explain_images(
+    run: RunDir,
+    images: Sequence[str],
+    *,
+    out: Path,
+    method: Method = "gradcam",
+    target: Target = "predicted",
+    layer: str | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Explained]:
+    """Write NAME.png, the image under its heatmap, and NAME.npy, the map as it is, for each image into `out`.
+
+    images: paths of files, or ids of the run's own images. target: as in `explain_run`; of files, whose true class
+    nobody knows, "difference" is against the second likeliest. Raises ExplainError, RunError.
+    """
+    card = RunCard.load(run.card)
+    preprocess = Preprocess.from_dict(card.preprocess)
+    model = load_model(run, device=device)
+    layers = layers_for(model, preprocess.size, method=method, name=layer)
+    pack: Pack | None = None
+    found = []
+    for name in images:
+        label = None
+        if Path(name).is_file():
+            pixels = read_image(Path(name), preprocess.size)
+        else:
+            pack = pack or reopen_pack(card)
+            pixels, label = _own(pack, name)
+        shown = preprocess.normalize(torch.from_numpy(pixels)[None].to(device))
+        with torch.no_grad():
+            probabilities = model(shown).softmax(1)[0]
+        best = probabilities.argsort(descending=True)
+        asked, other = best[0], None
+        if target == "true":
+            if label is None:
+                raise ExplainError(f"--target: expected predicted or difference for a file, received true with {name}")
+            asked = torch.tensor(label, device=best.device)
+        elif target == "difference":
+            other = best[1] if label is None or label == int(best[0]) else torch.tensor(label, device=best.device)
+        raw = heatmaps(
+            model,
+            shown,
+            asked[None],
+            method=method,
+            layers=layers,
+            against=None if other is None else other[None],
+        )
+        stem = slug(Path(name).stem if label is None else name)
+        picture, values = out / f"{stem}-{method}.png", out / f"{stem}-{method}.npy"
+        _write(pixels, raw, picture=picture, values=values)
+        found.append(
+            Explained(
+                name=name,
+                predicted=card.classes[int(asked)],
+                against=None if other is None else card.classes[int(other)],
+                confidence=float(probabilities[asked]),
+                peak=float(raw.abs().max()),
+                picture=str(picture),
+                raw=str(values),
+            )
+        )
+    return found
+
+
+def _own(pack: Pack, name: str) -> tuple[NDArray[np.uint8], int]:
+    rows = np.flatnonzero(pack.ids == name)
+    if not len(rows):
+        raise ExplainError(
+            f"--images: expected files, or ids of the run's images such as {pack.ids[0]}, received {name!r}"
+        )
+    return np.array(pack.images[rows[0]]), int(pack.labels[rows[0]])
+
+
+def _write(pixels: NDArray[np.uint8], raw: torch.Tensor, *, picture: Path, values: Path) -> None:
+    side = SHOWN * max(1, -(-pixels.shape[0] // SHOWN))
+    scaled = raw / raw.abs().max().clamp(min=1e-30)
+    large = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+    shown = resized(scaled, side)[0].clamp(min=0).cpu().numpy()
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(picture) as temporary:
+        Image.fromarray(overlay(large, shown)).save(temporary, "PNG")
+    with atomic_path(values) as temporary, temporary.open("wb") as file:
+        np.save(file, raw[0].cpu().numpy())
