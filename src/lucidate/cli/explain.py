@@ -66,7 +66,7 @@ def explain(
         if value not in known:
             raise LucidateError(f"{name}: expected {choices(value, list(known))}, received {value!r}")
     if images:
-        place = out or folder.path / "explain" / "images"
+        place = out or folder.explained / "images"
         found = explain_images(
             folder,
             images,
@@ -110,7 +110,7 @@ def explain(
         "empty": explained.empty,
         "center": list(explained.center),
         "trust": jsonable(explained.trust) if explained.trust else None,
-        "explain": str(folder.path / "explain"),
+        "explain": str(folder.explained),
     }
     text = (
         f"{explained.images:,} heatmaps by {method}, {explained.images_per_second:,.0f} images/s, "
@@ -118,4 +118,4 @@ def explain(
     )
     if explained.trust:
         text += f"\n{explained.trust.verdict}"
-    console.emit(result, f"{text}\n{folder.path / 'explain'}", as_json=json)
+    console.emit(result, f"{text}\n{folder.explained}", as_json=json)

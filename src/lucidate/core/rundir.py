@@ -47,6 +47,14 @@ class RunDir:
         """Findings about a split; those about the test split, which most readers want, have the plain name."""
         return self.path / "analysis" if split == "test" else self.path / "analysis" / split
 
+    @property
+    def explained(self) -> Path:
+        return self.path / "explain"
+
+    def heatmaps(self, split: str = "test") -> Path:
+        """The heatmaps that gallery and report show, where `explain` has made them."""
+        return self.explained / f"shown-{split}.npz"
+
     def gallery(self, split: str = "test") -> Path:
         """The gallery of a split, named likewise."""
         return self.path / ("gallery" if split == "test" else f"gallery-{split}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lucidate.analyze.heatmaps import Heatmaps, group_of, images_to_explain
 from lucidate.core.errors import ExplainError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
@@ -86,7 +87,7 @@ def explain_run(
     batches = Batches(pack.images, pack.labels, predictions.index, preprocess, BATCH, torch.device(device))
     asked, against = classes_to_explain(predictions, target)
     name = f"{method}-{target}-{split}"
-    path = run.path / "explain" / f"{name}.npy"
+    path = run.explained / f"{name}.npy"
     path.parent.mkdir(exist_ok=True)
     start = time.perf_counter()
     means, peaks = _write_maps(
@@ -120,6 +121,9 @@ def explain_run(
         center=tuple(center_share(mean) for mean in means),
         trust=verdict,
     )
+    if target == "predicted":
+        page = heatmaps_to_show(found, model, batches, predictions, method=method, layers=layers)
+        page.save(run.heatmaps(split))
     content = {key: value for key, value in vars(found).items() if key not in ("maps", "peaks")}
     atomic_write(path.with_suffix(".json"), json.dumps(jsonable(content), indent=1).encode())
     return found
@@ -158,6 +162,42 @@ def trust_of(
         return torch.cat(parts)
 
     return measure_trust(model, images, labels, explain, method=method, seed=seed)
+
+
+def heatmaps_to_show(
+    found: Explanation,
+    model: nn.Module,
+    batches: Batches,
+    predictions: Predictions,
+    *,
+    method: Method,
+    layers: Layers,
+) -> Heatmaps:
+    """The heatmaps that gallery and report show: of single images, for the predicted class and for the other."""
+    groups = []
+    for chosen in images_to_explain(predictions):
+        _, _, rows, other = chosen
+        picked = replace(batches, rows=batches.rows[rows], batch_size=len(rows))
+        ((images, _),) = picked.in_order()
+        maps = [
+            heatmaps(model, images, torch.from_numpy(classes).to(images.device), method=method, layers=layers)
+            for classes in (predictions.predicted[rows], other)
+        ]
+        first, second = (part.cpu().numpy() for part in maps)
+        groups.append(group_of(predictions, chosen, first=first, second=second))
+    return Heatmaps(
+        method=method,
+        layer=", ".join(dict.fromkeys(found.layer.values())),
+        split=found.split,
+        images=found.images,
+        empty=found.empty,
+        class_names=predictions.class_names,
+        verdict=found.trust.verdict if found.trust else "not measured",
+        trust=jsonable(found.trust) if found.trust else {},
+        mean_maps=found.mean_maps,
+        center=np.array(found.center),
+        groups=tuple(groups),
+    )
 
 
 def center_share(mean: NDArray[np.float32]) -> float:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lucidate.analyze.heatmaps import Heatmaps
 from lucidate.analyze.of_run import Analysis, analyze_run
 from lucidate.analyze.wording import count, images, percent
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.pack import Pack
+from lucidate.report.gallery.pages import Card
 from lucidate.report.gallery.site import About, build_gallery
+from lucidate.report.gallery.heatmaps import write_heatmaps
 
 
 def gallery_of_run(run: RunDir, *, pack: Pack | None = None, reporter: Reporter | None = None) -> Path:
@@ -22,8 +25,21 @@ def gallery_of_run(run: RunDir, *, pack: Pack | None = None, reporter: Reporter 
     analysis = analyze_run(run, pack=pack, reporter=reporter)
     analysis.findings.save(run.analysis())
     about = describe_run(run, analysis)
+    shown = run.heatmaps()
+    heatmaps = Heatmaps.load(shown) if shown.exists() else None
+
+    def more(site: Path) -> Card:
+        assert heatmaps is not None  # else it is not called
+        return write_heatmaps(site, heatmaps, analysis.pack.images, title=about.title)
+
     return build_gallery(
-        run.gallery(), analysis.predictions, analysis.findings, analysis.pack.images, about=about, reporter=reporter
+        run.gallery(),
+        analysis.predictions,
+        analysis.findings,
+        analysis.pack.images,
+        about=about,
+        more=more if heatmaps else None,
+        reporter=reporter,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -48,11 +48,13 @@ def build_gallery(
     pixels: NDArray[np.uint8],
     *,
     about: About,
+    more: Callable[[Path], pages.Card] | None = None,
     reporter: Reporter = Silent(),  # noqa: B008 (stateless)
 ) -> Path:
     """Write the gallery to `folder`, replacing the one that stood there, and return its index.html.
 
     pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped; row = index of predictions and findings.
+    more: writes one more page into the new site, and returns its card for the first page.
     The same arguments give the same bytes. The folder is complete or not there: it is written aside and swapped in.
     Raises PredictionsError where pixels are not the images that the predictions speak of.
     """
@@ -68,6 +70,8 @@ def build_gallery(
             write_tables(site, tables)
             page = pages.figure_page(cards, place, tables=tables, about_title=about.title)
             write_text(site / "docs" / f"{card.name}.html", page)
+        if more:
+            cards.append(more(site))
         index = index_page(cards, findings, title=about.title, model=about.model, facts=about.facts, notes=about.notes)
         write_text(site / "index.html", index)
     reporter.advance("gallery", len(asked), len(asked))
