@@ -36,7 +36,8 @@ _BODY = Template("""<header class="head">
  oninput="document.documentElement.style.setProperty('--fade', this.value / 100)"><span>heatmap</span></div>
 $groups
 <section class="part"><h2>Where it looks for each class</h2>
-<p class="lead">The mean heatmap of all images that were answered with a class. What is bright is looked at often. An even spread says that no place matters by itself; a bright middle may be the photographers' habit.</p>
+<p class="lead">The mean heatmap of all images that were answered with a class. What is bright is looked at often.
+An even spread says that no place matters by itself; a bright middle may be the photographers' habit.</p>
 <ul class="means">$means</ul></section>
 <section class="part"><h2>Whether to trust them</h2>
 <dl class="trust">$trust</dl>

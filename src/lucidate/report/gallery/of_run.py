@@ -11,9 +11,9 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.pack import Pack
+from lucidate.report.gallery.heatmaps import write_heatmaps
 from lucidate.report.gallery.pages import Card
 from lucidate.report.gallery.site import About, build_gallery
-from lucidate.report.gallery.heatmaps import write_heatmaps
 
 
 def gallery_of_run(run: RunDir, *, pack: Pack | None = None, reporter: Reporter | None = None) -> Path:
