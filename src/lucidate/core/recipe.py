@@ -105,6 +105,7 @@ class AugmentRecipe(Section):
         "auto", description="auto: where a mirrored image keeps its class; alternating: likewise, every other epoch"
     )
     translate: int = Field(0, ge=0, le=64, description="at most this many whole pixels, either axis, edges reflected")
+    crop: float = Field(0.0, ge=0, lt=0.5, description="the same, as a fraction of the side: a random crop of any size")
     rotation: float = Field(0.0, ge=0, le=0.5, description="at most this part of a full turn, either way")
     zoom: float = Field(0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
     shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")

@@ -168,8 +168,8 @@ def augment(images: Tensor, draws: Draws, *, recipe: AugmentRecipe, flips: bool,
             images = torch.where(turn.to(images.device)[:, None, None, None], images.flip(3), images)
     elif flips if recipe.flip == "auto" else recipe.flip:
         images = flip_horizontally(images, draws)
-    if recipe.translate:
-        images = translate(images, draws, pixels=recipe.translate)
+    if pixels := recipe.translate or round(recipe.crop * images.shape[-1]):
+        images = translate(images, draws, pixels=pixels)
     if recipe.rotation or recipe.zoom or recipe.shift:
         images = transform_affinely(images, draws, rotation=recipe.rotation, zoom=recipe.zoom, shift=recipe.shift)
     if recipe.cutout:

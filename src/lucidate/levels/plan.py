@@ -15,6 +15,7 @@ from lucidate.core.recipe import Recipe, Section, apply_override, load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.registry import choices
 from lucidate.core.rundir import RunDir
+from lucidate.data.pack import open_pack
 from lucidate.ensemble import Method
 from lucidate.models import begins_with_weights, check, require_weights
 
@@ -27,6 +28,8 @@ TITLES = {
 RECIPES = {1: ("level1_resnet50",), 2: ("level2_resnet50",), 3: ("level3_custom",)}
 MEMBERS = ("level4_resnet50", "level4_efficientnet_b0", "level4_vit_tiny")
 ENSEMBLE = "level4_ensemble"
+TINY = 16  # pixels a side; of 8, a network that reduces its images eightfold is lost when they move by one
+LEFT_OUT = ("crop=0.0", "trivial=false", "cutmix=0.0")
 
 
 class LevelsRecipe(Section):
@@ -64,8 +67,12 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
     """
     settings = _settings([item for item in overrides if item.startswith("levels.")])
     shared = [item for item in overrides if not item.startswith("levels.")]
+    data = load_recipe(MEMBERS[0], source=source, overrides=shared).data
+    side = open_pack(source, image_size=data.image_size, reporter=reporter).image_size
     if settings.train_size is not None:
         shared.append(f"data.train_size={settings.train_size}")
+    if side < TINY:
+        shared = [*(f"augment.{key}" for key in LEFT_OUT), *shared]
     recipes: dict[str, Recipe] = {}
     notes: list[str] = []
     reachable = settings.pretrained is not False
@@ -91,6 +98,8 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
                 ]
         check(recipe.model)
         recipes[name] = recipe
+    if side < TINY:
+        notes.append(f"Images of {side} pixels: without crops, TrivialAugment and CutMix, which they do not survive.")
     if settings.train_size is not None:
         notes.append(f"Trained on {settings.train_size:,} images only, with validation in proportion.")
     return Plan(settings, recipes, tuple(notes))

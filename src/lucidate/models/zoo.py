@@ -22,7 +22,7 @@ from lucidate.models.weights import find_weights, load_into
 declare_missing_operators()
 import timm  # noqa: E402  (it imports torchvision)
 
-SMALL_GRID = 8  # tokens a side that a vision transformer should at least see
+SMALL_GRID = 4  # tokens a side that a vision transformer should at least see
 Fit = Literal["native", "upsample"]
 
 
