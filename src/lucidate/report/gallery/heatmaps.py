@@ -8,6 +8,7 @@ from importlib import resources
 from io import BytesIO
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +117,15 @@ def colors(heatmap: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.rint(np.concatenate([heat_colors(shown), alpha], axis=-1)).astype(np.uint8)
 
 
+def overlaid(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8]:
+    """An image (S, S, 3) in the size of a tile, its map (h, w) in colors over it."""
+    below = Image.fromarray(fit(image))
+    color = Image.fromarray(colors(enlarged(heatmap, TILE)))
+    color.putalpha(color.getchannel("A").point(lambda alpha: alpha * 6 // 10))  # the slider's place on the page
+    below.paste(color, (0, 0), color)
+    return np.asarray(below)
+
+
 def enlarged(heatmap: NDArray[np.floating], side: int) -> NDArray[np.float64]:
     """A map (h, w) in the size of a tile, bilinear."""
     picture = Image.fromarray(np.asarray(heatmap, np.float32), mode="F")
@@ -130,14 +140,10 @@ def preview(info: Heatmaps, pixels: NDArray[np.uint8]) -> tuple[bytes, tuple[int
     canvas = Image.new("RGB", size, theme.LIGHT.surface)
     for column in range(columns):
         assert group is not None  # else there is no column
-        image = Image.fromarray(fit(np.asarray(pixels[group.tiles.index[column]])))
-        for row, maps in enumerate((None, group.first, group.second)):
-            place = (column * (TILE + GAP), row * (TILE + GAP))
-            canvas.paste(image, place)
-            if maps is not None:
-                color = Image.fromarray(colors(enlarged(maps[column], TILE)))
-                color.putalpha(color.getchannel("A").point(lambda alpha: alpha * 6 // 10))
-                canvas.paste(color, place, color)
+        image = np.asarray(pixels[group.tiles.index[column]])
+        shown = (fit(image), overlaid(image, group.first[column]), overlaid(image, group.second[column]))
+        for row, tile in enumerate(shown):
+            canvas.paste(Image.fromarray(tile), (column * (TILE + GAP), row * (TILE + GAP)))
     buffer = BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue(), size

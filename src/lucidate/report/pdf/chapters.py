@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lucidate.core.progress import Reporter
-from lucidate.report.pdf import ending, levels, opening, results
+from lucidate.report.pdf import ending, heatmaps, levels, opening, results
 from lucidate.report.pdf.content import Chapter, Report
 from lucidate.report.pdf.material import Material
 
@@ -21,6 +21,7 @@ CHAPTERS: tuple[Callable[[Material], Chapter | None], ...] = (
     results.classes,
     results.trust,
     results.samples,
+    heatmaps.where_it_looks,
     levels.levels,
     ending.limits,
     ending.passport,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.analyze.findings import Findings
+from lucidate.analyze.heatmaps import Heatmaps
 from lucidate.analyze.intervals import wilson_interval
 from lucidate.analyze.levels import LevelsTable
 from lucidate.core.names import ENSEMBLE, TIMM
@@ -22,7 +23,7 @@ class Material:
     """A run's passport, what was found in one split of it, and its images.
 
     split: the one that the findings speak of. pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped.
-    levels: where the run is part of them.
+    levels: where the run is part of them. heatmaps: where `explain` has made them.
     """
 
     card: RunCard
@@ -30,6 +31,7 @@ class Material:
     split: str
     pixels: NDArray[np.uint8]
     levels: LevelsTable | None = None
+    heatmaps: Heatmaps | None = None
 
     @property
     def classes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lucidate.analyze.heatmaps import Heatmaps
 from lucidate.analyze.levels import LevelsTable
 from lucidate.analyze.of_run import analyze_run
 from lucidate.core.progress import Reporter, Silent
@@ -34,7 +35,9 @@ def report_of_run(
     reporter = reporter or Silent()
     analysis = analyze_run(run, split=split, pack=pack, reporter=reporter)
     card = RunCard.load(run.card)
-    material = Material(card, analysis.findings, split, analysis.pack.images, levels)
+    shown = run.heatmaps(split)
+    heatmaps = Heatmaps.load(shown) if shown.exists() else None
+    material = Material(card, analysis.findings, split, analysis.pack.images, levels, heatmaps)
     path = path or run.path / ("report.pdf" if split == "test" else f"report-{split}.pdf")
     return write_report(material, path, reporter=reporter)
 
