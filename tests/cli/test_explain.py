@@ -89,7 +89,8 @@ def test_single_images_of_the_run_and_files(
     answer = call(capsys, "explain", str(run.path), *images, *arguments)
     assert len(answer["images"]) == len(images) // 2
     for one in answer["images"]:
-        assert Image.open(one["picture"]).size == (256, 256)
+        with Image.open(one["picture"]) as picture:
+            assert picture.size == (256, 256)
         assert np.load(one["raw"]).ndim == 2
         assert (one["against"] is not None) == (target == "difference")
 

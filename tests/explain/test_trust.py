@@ -22,7 +22,7 @@ from lucidate.explain.trust import (
 
 
 class Corner(nn.Module):
-    """Reads nothing but the mean color of the top left quarter."""
+    """Reads nothing but the contrast of each color in the top left quarter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Corner(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         half = images.shape[-1] // 2
-        return images[:, :, :half, :half].mean((2, 3)) @ self.weight.T
+        return images[:, :, :half, :half].square().mean((2, 3)) @ self.weight.T
 
 
 def gradient(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:

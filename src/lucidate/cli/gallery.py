@@ -43,14 +43,12 @@ def gallery(
             image_size=image_size,
             reporter=reporter,
         )
-        from lucidate.report.gallery.of_run import describe_external, describe_run
-        from lucidate.report.gallery.site import build_gallery
+        from lucidate.report.gallery.of_run import gallery_of_analysis, gallery_of_external
 
-        shown = analysis.predictions.split
-        folder = out or (RunDir(run).gallery(shown) if run else fresh_path(Path("runs"), "gallery"))
-        about = describe_run(RunDir(run), analysis) if run else describe_external(analysis)
-        index = build_gallery(
-            folder, analysis.predictions, analysis.findings, analysis.pack.images, about=about, reporter=reporter
-        )
+        if run:
+            folder = out or RunDir(run).gallery(analysis.predictions.split)
+            index = gallery_of_analysis(RunDir(run), analysis, folder=folder, reporter=reporter)
+        else:
+            index = gallery_of_external(analysis, folder=out or fresh_path(Path("runs"), "gallery"), reporter=reporter)
     result = {"gallery": str(index), "accuracy": analysis.predictions.accuracy}
     console.emit(result, str(index.resolve()), as_json=json)

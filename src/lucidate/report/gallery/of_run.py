@@ -21,11 +21,15 @@ def gallery_of_run(run: RunDir, *, pack: Pack | None = None, reporter: Reporter 
 
     pack: the run's images, where they are open already.
     """
-    reporter = reporter or Silent()
     analysis = analyze_run(run, pack=pack, reporter=reporter)
     analysis.findings.save(run.analysis())
+    return gallery_of_analysis(run, analysis, folder=run.gallery(), reporter=reporter)
+
+
+def gallery_of_analysis(run: RunDir, analysis: Analysis, *, folder: Path, reporter: Reporter | None = None) -> Path:
+    """Write the gallery of a run's analysis into a folder, with its heatmaps where there are any."""
     about = describe_run(run, analysis)
-    shown = run.heatmaps()
+    shown = run.heatmaps(analysis.predictions.split)
     heatmaps = Heatmaps.load(shown) if shown.exists() else None
 
     def more(site: Path) -> Card:
@@ -33,13 +37,25 @@ def gallery_of_run(run: RunDir, *, pack: Pack | None = None, reporter: Reporter 
         return write_heatmaps(site, heatmaps, analysis.pack.images, title=about.title)
 
     return build_gallery(
-        run.gallery(),
+        folder,
         analysis.predictions,
         analysis.findings,
         analysis.pack.images,
         about=about,
         more=more if heatmaps else None,
-        reporter=reporter,
+        reporter=reporter or Silent(),
+    )
+
+
+def gallery_of_external(analysis: Analysis, *, folder: Path, reporter: Reporter | None = None) -> Path:
+    """Write the gallery of predictions that came from elsewhere into a folder."""
+    return build_gallery(
+        folder,
+        analysis.predictions,
+        analysis.findings,
+        analysis.pack.images,
+        about=describe_external(analysis),
+        reporter=reporter or Silent(),
     )
 
 
