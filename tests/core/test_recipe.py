@@ -84,3 +84,14 @@ def test_a_recipe_that_is_no_toml_or_not_there(tmp_path: Path) -> None:
         load_recipe("compct")
     with pytest.raises(RecipeError, match="received the folder"):
         load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("fastnet", {}), ("timm:resnet18", {}), ("compact", {"widths": [4, 8, 16]})]
+)
+def test_another_model_begins_with_its_own_options(tmp_path: Path, name: str, options: dict[str, object]) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text('[model]\nname = "compact"\nwidths = [4, 8, 16]\n')
+    assert load_recipe(path, overrides=[f"model.name={name}"]).model.options == options
+    with_own = load_recipe(path, overrides=["model.depth=3", f'model.name = "{name}"'])
+    assert with_own.model.options == {**options, "depth": 3}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lucidate.core.errors import RecipeError
+from lucidate.core.names import TIMM
 from lucidate.core.registry import choices
 
 
@@ -154,11 +155,22 @@ def load_recipe(recipe: str | Path, *, source: str | None = None, overrides: Seq
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: expected a TOML file, received one that does not parse: {error}") from None
+    before = str(values.get("model", {}).get("name", ""))
+    for override in overrides:
+        key, _, name = override.partition("=")
+        # Options are those of one model, or of all of timm's: another one begins with its own defaults.
+        if key.strip() == "model.name" and _family(name.strip().strip("\"'")) != _family(before):
+            values["model"] = {}
     for override in overrides:
         apply_override(values, override)
     if source is not None:
         values["data"] = {**values.get("data", {}), "source": source}
     return make_recipe(values, name=f"{path} with --set" if overrides else str(path))
+
+
+def _family(name: str) -> str:
+    """Models that take the same options."""
+    return TIMM if name.startswith(TIMM) else name
 
 
 def make_recipe(values: Mapping[str, Any], *, name: str = "recipe") -> Recipe:

@@ -108,6 +108,7 @@ def train_model(
                 checkpoints.save(state, team)
             if asked:
                 raise Interrupted(f"training: interrupted after epoch {state.epoch}")
+    team.place.whole, team.place.part = 0, slice(None)
     if stopped_early(state.history, settings.early_stop):
         reporter.say(f"no better validation accuracy for {settings.early_stop} epochs: stopped early")
     final = state.best if settings.restore_best else state.average

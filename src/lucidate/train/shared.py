@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass
 class Place:
-    """Which part of the current batch this process holds; the loop moves it on at each step."""
+    """Which part of the current batch this process holds; the loop moves it on at each step. whole: 0 outside."""
 
     whole: int = 0
     part: slice = field(default_factory=lambda: slice(None))
@@ -60,7 +60,8 @@ class SharedDropout(nn.Dropout):
     def forward(self, features: Tensor) -> Tensor:
         if not self.training or not self.p:
             return features
-        shape = (self.place.whole, *features.shape[1:])
+        # Outside a training, which says how large its batches are, a batch is whole.
+        shape = (self.place.whole or len(features), *features.shape[1:])
         words = torch.empty((prod(shape) + 3) // 4, dtype=torch.int64, device=features.device)
         kept = words.random_(-(2**63), None).view(torch.int16)[: prod(shape)] >= round(self.p * 2**16) - 2**15
         if features.ndim == 4:  # images lie in channels_last, and so do their masks
