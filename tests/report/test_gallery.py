@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from reader import Reader
 
 from lucidate.core.errors import PredictionsError
 from lucidate.report.figures import confusion_matrix
@@ -36,26 +36,6 @@ NAMES = [
     "shapes_top_confusions",
 ]
 MEGABYTE = 1_000_000
-
-
-class Reader(HTMLParser):
-    """Addresses, tags and text of a page."""
-
-    def __init__(self, page: Path) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        self.links += [value for key, value in attributes if key in ("href", "src", "srcset") and value]
-        for _, style in (pair for pair in attributes if pair[0] == "style"):
-            self.links += re.findall(r"url\(([^)]*)\)", style or "")
-
-    def handle_data(self, data: str) -> None:
-        self.text += data.replace("\N{NO-BREAK SPACE}%", " %")
 
 
 def pages(gallery: Path) -> list[Path]:

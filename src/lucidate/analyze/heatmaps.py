@@ -147,9 +147,14 @@ def images_to_explain(predictions: Predictions) -> list[tuple[str, str, NDArray[
             rows = ranked(predictions, taken, by=-predictions.confidence)[:SHOWN]
             names = predictions.class_names
             groups.append((f"confused_{true}_{said}", f"{names[true]} taken for {names[said]}", rows))
-    ranking = np.argsort(-predictions.logits, axis=1, kind="stable")
-    other = np.where(predictions.correct, ranking[:, min(1, ranking.shape[1] - 1)], predictions.labels)
+    other = other_classes(predictions)
     return [(key, title, rows, other[rows]) for key, title, rows in groups if len(rows)]
+
+
+def other_classes(predictions: Predictions) -> NDArray[np.int64]:
+    """(N,) class each answer is set against: the true one of a wrong answer, the second likeliest of a right one."""
+    ranking = np.argsort(-predictions.logits, axis=1, kind="stable")
+    return np.where(predictions.correct, ranking[:, min(1, ranking.shape[1] - 1)], predictions.labels)
 
 
 def group_of(

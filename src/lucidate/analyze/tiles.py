@@ -59,14 +59,14 @@ class Tiles:
 def pick(predictions: Predictions, rows: NDArray[np.int64]) -> Tiles:
     """The given rows of a table, in the given order."""
     return Tiles(
-        ids=predictions.ids[rows],
-        index=predictions.index[rows],
-        labels=predictions.labels[rows],
-        predicted=predictions.predicted[rows],
-        confidence=predictions.confidence[rows],
-        true_probability=predictions.true_probability[rows],
+        ids=predictions.ids,
+        index=predictions.index,
+        labels=predictions.labels,
+        predicted=predictions.predicted,
+        confidence=predictions.confidence,
+        true_probability=predictions.true_probability,
         class_names=predictions.class_names,
-    )
+    ).take(rows)
 
 
 def ranked(predictions: Predictions, rows: NDArray[np.int64], *, by: NDArray[np.float64]) -> NDArray[np.int64]:

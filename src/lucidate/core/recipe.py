@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,9 @@ class Section(BaseModel):
     """A frozen part of a recipe; unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class DataRecipe(Section):
@@ -175,10 +178,15 @@ def _family(name: str) -> str:
 
 def make_recipe(values: Mapping[str, Any], *, name: str = "recipe") -> Recipe:
     """Validate a dictionary as a recipe. Raises RecipeError naming the first wrong key."""
+    return validated(Recipe, values, name=name)
+
+
+def validated(kind: type[S], values: Mapping[str, Any], *, name: str) -> S:
+    """A dictionary as one of our sections. Raises RecipeError naming the first wrong key, and `name` before it."""
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{name}: {_describe(error)}") from None
+        raise RecipeError(f"{name}: {_describe(error, kind)}") from None
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -223,14 +231,14 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     section[parts[-1]] = value
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, kind: type[Section]) -> str:
     """The first of pydantic's complaints, as one line."""
     first = error.errors()[0]
     # Unions add their branch to the location; the key that the user wrote ends before it.
     location = [str(part) for part in first["loc"] if str(part) not in _BRANCHES]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        section: Any = Recipe
+        section: Any = kind
         for part in location[:-1]:
             section = section.model_fields[part].annotation
         known = ", ".join(section.model_fields)
@@ -243,4 +251,4 @@ def _describe(error: ValidationError) -> str:
     return f"{key}: expected {expected}, received {first['input']!r}"
 
 
-_BRANCHES = {"bool", "int", "none", "literal['auto','alternating']"}
+_BRANCHES = {"bool", "int", "none", "literal['auto','alternating']", "literal['auto']"}

@@ -30,7 +30,7 @@ class Preprocess:
     interpolation: str = "bicubic"
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 → (B, 3, H, W) float32 in channels_last, mean 0 and deviation 1 a channel."""
+        """(B, H, W, 3), 0 to 255 → (B, 3, H, W) float32 in channels_last, mean 0 and deviation 1 a channel."""
         scale = torch.tensor(self.std, device=images.device).mul(255).reciprocal()
         offset = torch.tensor(self.mean, device=images.device) * -255 * scale
         return torch.addcmul(offset, images.float(), scale).permute(0, 3, 1, 2)

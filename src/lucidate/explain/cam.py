@@ -18,7 +18,7 @@ from lucidate.core.errors import ExplainError
 from lucidate.explain.borrow import Tap, attribute_set, borrowed
 from lucidate.explain.layers import Layer, patch_grid
 
-Cam = Literal["gradcam", "hirescam", "layercam", "gradcam++", "eigencam", "rollout"]
+Cam = Literal["gradcam", "hirescam", "layercam", "gradcam++", "eigencam"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +47,8 @@ def class_maps(
     target: (B,) class to explain, default the predicted one. against: (B,) another class; the maps then say what speaks
     for the first rather than the second. The model comes back as it was, also after an exception.
     """
-    if method == "rollout":
-        return attention_rollout(model, images)
     if method not in METHODS and method != "eigencam":
-        raise ExplainError(
-            f"--method: expected one of {', '.join((*METHODS, 'eigencam', 'rollout'))}, received {method!r}"
-        )
+        raise ExplainError(f"--method: expected one of {', '.join((*METHODS, 'eigencam'))}, received {method!r}")
     with borrowed(model) as hook, torch.set_grad_enabled(method != "eigencam"):
         tap = Tap(gradients=method != "eigencam")
         hook(model.get_submodule(layer.name), tap)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from lucidate.core.errors import ExplainError
 from lucidate.core.registry import choices
 from lucidate.explain.attribution import integrated_gradients, occlusion
-from lucidate.explain.cam import Cam, class_maps
+from lucidate.explain.cam import Cam, attention_rollout, class_maps
 from lucidate.explain.layers import Layer, find_layer, patch_grid
 from lucidate.models.ensemble import Ensemble, normalized_for
 
@@ -70,7 +70,7 @@ def heatmaps(
         maps = attribute(model, images, target)
         return maps if against is None else maps - attribute(model, images, against)
     if method == "rollout":
-        return class_maps(model, images, Layer("", (1, 1)), method="rollout").raw
+        return attention_rollout(model, images).raw
     cam: Cam = method  # type: ignore[assignment]  # the others were answered above
     return class_maps(model, images, layers[""], method=cam, target=target, against=against).raw
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lucidate.analyze.heatmaps import Heatmaps, group_of, images_to_explain
+from lucidate.analyze.heatmaps import Heatmaps, group_of, images_to_explain, other_classes
+from lucidate.analyze.of_run import predictions_of
 from lucidate.core.errors import ExplainError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
@@ -79,7 +80,7 @@ def explain_run(
     if target not in TARGETS:
         raise ExplainError(f"--target: expected {choices(target, list(TARGETS))}, received {target!r}")
     card = RunCard.load(run.card)
-    predictions = Predictions.load(run.predictions(split))
+    predictions = predictions_of(run, split)
     pack = pack or reopen_pack(card, reporter=reporter)
     preprocess = Preprocess.from_dict(card.preprocess)
     model = load_model(run, device=device)
@@ -135,8 +136,7 @@ def classes_to_explain(predictions: Predictions, target: Target) -> tuple[NDArra
         return predictions.labels, None
     if target == "predicted":
         return predictions.predicted, None
-    ranked = np.argsort(-predictions.logits, axis=1, kind="stable")
-    return predictions.predicted, np.where(predictions.correct, ranked[:, 1], predictions.labels)
+    return predictions.predicted, other_classes(predictions)
 
 
 def trust_of(

@@ -28,8 +28,11 @@ SHOWN = 256  # pixels a side, at least, of a picture that is written
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One image's heatmap. classes: the two likeliest, or the true one second. peak: highest absolute value of the map
-    before it was scaled to 1; 0: it is empty, and the picture is the plain image."""
+    """One image's heatmap.
+
+    predicted: the class that is explained; against: the one that it is set against, if any. confidence: probability of
+    the first. peak: highest absolute value of the map; 0: it is empty, and the picture is the plain image.
+    """
 
     name: str
     predicted: str

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from lucidate.core.errors import RecipeError, WeightsError
+from lucidate.core.errors import WeightsError
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe, Section, apply_override, load_recipe
+from lucidate.core.recipe import Recipe, Section, apply_override, load_recipe, validated
 from lucidate.core.records import RunCard
-from lucidate.core.registry import choices
 from lucidate.core.rundir import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.ensemble import Method
@@ -40,6 +39,12 @@ class LevelsRecipe(Section):
         "auto", description="auto: the hub's weights where they can be had, else from scratch"
     )
     combine: Method = Field("softmax", description="how level 4 combines its members")
+
+
+class _Overrides(Section):
+    """`--set levels.…` as a whole."""
+
+    levels: LevelsRecipe = LevelsRecipe()
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,7 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
 
 
 def _settings(overrides: Sequence[str]) -> LevelsRecipe:
-    values: dict[str, Any] = {"levels": {}}
+    values: dict[str, Any] = {}
     for override in overrides:
         apply_override(values, override)
-    try:
-        return LevelsRecipe.model_validate(values["levels"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            known = list(LevelsRecipe.model_fields)
-            raise RecipeError(f"--set: unknown key 'levels.{key}'; expected {choices(key, known)}") from None
-        expected = first["msg"].removeprefix("Input should be ")
-        raise RecipeError(f"levels.{key}: expected {expected}, received {first['input']!r}") from None
+    return validated(_Overrides, values, name="--set").levels

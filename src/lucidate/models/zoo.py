@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,7 +23,6 @@ declare_missing_operators()
 import timm  # noqa: E402  (it imports torchvision)
 
 SMALL_GRID = 4  # tokens a side that a vision transformer should at least see
-Fit = Literal["native", "upsample"]
 
 
 class Zoo(nn.Module):

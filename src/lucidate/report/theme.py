@@ -13,12 +13,16 @@ from functools import cache, wraps
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 import plotly.graph_objects as go
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from lucidate.core.records import jsonable
 
 P = ParamSpec("P")
 
@@ -208,6 +212,26 @@ def menu(*views: tuple[str, dict[str, Any], dict[str, Any]]) -> list[dict[str, A
     buttons = [{"label": label, "method": "update", "args": [traces, layout]} for label, traces, layout in views]
     place = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
     return [{"type": "buttons", "direction": "right", "active": 0, "showactive": True, "buttons": buttons, **place}]
+
+
+def interval_bars(
+    values: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    *,
+    color: str = LIGHT.slate,
+    thickness: float = 2,
+) -> dict[str, Any]:
+    """Plotly's `error_x` for intervals (R,) around values (R,)."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": jsonable(high - values),
+        "arrayminus": jsonable(values - low),
+        "color": color,
+        "thickness": thickness,
+        "width": 0,
+    }
 
 
 def empty_plotly(sentence: str) -> go.Figure:
