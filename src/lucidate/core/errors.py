@@ -9,6 +9,8 @@
     ├── RunError                a run folder that is missing, taken, unfinished or locked
     ├── WeightsError            weights to begin with that cannot be had, read or used
     ├── ExplainError            a heatmap that a model, or a layer, cannot give
+    ├── ExportError             a form that a model cannot be given, or a copy that is not the same model
+    ├── ServeError              a server that cannot start
     ├── UnknownNameError        a name that no registry holds
     └── Interrupted             work that was asked to stop, saved so that it can go on; exit status 130
 
@@ -52,6 +54,14 @@ class WeightsError(LucidateError):
 
 class ExplainError(LucidateError):
     """A model, or the layer that was named, cannot give a heatmap."""
+
+
+class ExportError(LucidateError):
+    """A model cannot be given this form, or the copy does not answer as the original."""
+
+
+class ServeError(LucidateError):
+    """A server cannot start with what it was given."""
 
 
 class UnknownNameError(LucidateError):

@@ -1,0 +1,1 @@
+"""A production server for trained models."""
