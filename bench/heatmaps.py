@@ -42,7 +42,9 @@ def main() -> None:
     from lucidate.explain.heatmaps import resized
     from lucidate.explain.layers import find_layer
     from lucidate.models import build, place
+    from lucidate.models.operators import declare_missing_operators
 
+    declare_missing_operators()  # the peer imports torchvision
     pack = open_pack(arguments.data, image_size=32)
     rows = np.arange(arguments.images) % len(pack)
     preprocess = fit_preprocess(pack.images, np.arange(len(pack)))

@@ -95,6 +95,23 @@ def test_single_images_of_the_run_and_files(
         assert (one["against"] is not None) == (target == "difference")
 
 
+def test_an_ensemble_shows_its_members_and_their_mean(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(run.path, twin)
+    call(capsys, "ensemble", str(run.path), str(twin), "--out", str(tmp_path / "both"))
+    name = str(Predictions.load(run.predictions("test")).ids[0])
+    (one,) = call(capsys, "explain", str(tmp_path / "both"), "--images", name)["images"]
+    assert list(one["members"]) == ["run", "twin"]
+    maps = [np.load(Path(picture).with_suffix(".npy")) for picture in one["members"].values()]
+    mean = np.load(one["raw"])
+    assert mean.sum() > 0
+    np.testing.assert_allclose(sum(maps) / 2, mean, atol=1e-6)
+    for picture in one["members"].values():
+        assert Path(picture).exists()
+
+
 def test_mistakes(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.png").write_text("no image")
     cases = [

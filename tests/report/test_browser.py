@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from pairs import make_pair
+
+from lucidate.analyze.heatmaps import Heatmaps, group_of, images_to_explain
+from lucidate.report.gallery import About, build_gallery
+from lucidate.report.gallery.heatmaps import write_heatmaps
 
 pytestmark = pytest.mark.browser
 
@@ -262,6 +267,56 @@ def test_what_a_phone_cuts_off_is_hinted_at(tab: Tab) -> None:
     tab.open("docs/shapes_confusion_matrix.html")  # ten classes fit
     assert page.locator("#swipe").is_hidden()
     tab.check()
+
+
+def test_heatmaps_fade_and_fit_a_phone(context: Any, large_case: Any, tmp_path: Path) -> None:
+    predictions, pixels = large_case.predictions, large_case.pixels
+    generator = np.random.default_rng(0)
+    chosen = images_to_explain(predictions)
+    maps = [generator.random((2, len(rows), 4, 4), dtype=np.float32) for _, _, rows, _ in chosen]
+    maps[0][0, 0] = 0  # an empty one
+    info = Heatmaps(
+        method="gradcam",
+        layer="blocks.2",
+        split="test",
+        images=len(predictions),
+        empty=1,
+        class_names=predictions.class_names,
+        verdict="deserve trust",
+        trust={"pointing": {"mean": 0.6, "low": 0.5, "high": 0.7, "count": 64}},
+        mean_maps=generator.random((10, 4, 4), dtype=np.float32),
+        center=np.full(10, 0.25),
+        groups=tuple(
+            group_of(predictions, group, first=first, second=second)
+            for group, (first, second) in zip(chosen, maps, strict=True)
+        ),
+    )
+    path = build_gallery(
+        tmp_path / "gallery",
+        predictions,
+        large_case.findings,
+        pixels,
+        about=About(title="shapes", model="compact", facts=()),
+        more=lambda site: write_heatmaps(site, info, pixels, title="shapes"),
+    )
+    tab = Tab(context, path.parent)
+    tab.page.set_viewport_size(WIDE)
+    page = tab.page
+    page.goto((path.parent / "docs/heatmaps.html").as_uri())
+    assert page.locator(".heatmaps li").count() == sum(len(group.tiles) for group in info.groups)
+    assert page.locator("h1").inner_text() == "Heatmaps by Grad-CAM"
+    assert page.locator("figcaption", has_text="empty").count() == 1
+    opacity = "getComputedStyle(document.querySelector('.map')).opacity"
+    for place in ("0", "100"):
+        page.locator("#fade").fill(place)
+        assert page.evaluate(opacity) == str(int(place) // 100)
+    assert float(page.evaluate("parseFloat(getComputedStyle(document.querySelector('.part + .part')).marginTop)")) > 40
+    assert overflow(page) <= 0
+    page.set_viewport_size(PHONE)
+    page.wait_for_function("window.innerWidth === 360")
+    assert overflow(page) <= 0
+    tab.check()
+    page.close()
 
 
 def test_a_comparison_opens_with_its_chart_and_both_grids(context: Any, tmp_path: Path) -> None:

@@ -22,6 +22,15 @@ from lucidate.core.records import Predictions, jsonable
 from lucidate.core.rundir import atomic_path
 
 SHOWN = 20  # images a group
+TITLES = {
+    "gradcam": "Grad-CAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "gradcam++": "Grad-CAM++",
+    "eigencam": "Eigen-CAM",
+    "rollout": "attention rollout",
+    "integrated-gradients": "integrated gradients",
+}  # methods as people write them
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +72,11 @@ class Heatmaps:
     mean_maps: NDArray[np.float32]
     center: NDArray[np.float64]
     groups: tuple[Group, ...]
+
+    @property
+    def title(self) -> str:
+        """The method, as people write it."""
+        return TITLES.get(self.method, self.method)
 
     @property
     def headline(self) -> str:

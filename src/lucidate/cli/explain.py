@@ -80,7 +80,7 @@ def explain(
             f"{one.name}: {one.predicted} {one.confidence:.1%}"
             + (f" rather than {one.against}" if one.against else "")
             + ("; the map is empty" if one.peak == 0 else "")
-            + f"\n  {one.picture}"
+            + "".join(f"\n  {picture}" for picture in (one.picture, *one.members.values()))
             for one in found
         ]
         console.emit({"run": str(run), "method": method, "images": jsonable(found)}, "\n".join(lines), as_json=json)

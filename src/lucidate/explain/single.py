@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from lucidate.core.rundir import RunDir, atomic_path
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
-from lucidate.explain.heatmaps import Method, heatmaps, layers_for, resized
+from lucidate.explain.heatmaps import Method, heatmaps, layers_for, member_maps, resized
 from lucidate.explain.of_run import Target
 from lucidate.explain.overlay import overlay
 from lucidate.models import load_model
+from lucidate.models.ensemble import Ensemble
 from lucidate.predict.elsewhere import read_image
 
 SHOWN = 256  # pixels a side, at least, of a picture that is written
@@ -31,7 +32,8 @@ class Explained:
     """One image's heatmap.
 
     predicted: the class that is explained; against: the one that it is set against, if any. confidence: probability of
-    the first. peak: highest absolute value of the map; 0: it is empty, and the picture is the plain image.
+    the first. peak: highest absolute value of the map; 0: it is empty, and the picture is the plain image. members: of an
+    ensemble, each member's picture by its name; the map itself is their mean.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Explained:
     peak: float
     picture: str
     raw: str
+    members: Mapping[str, str]
 
 
 def explain_images(
@@ -55,6 +58,7 @@ def explain_images(
 ) -> list[Explained]:
     """Write NAME.png, the image under its heatmap, and NAME.npy, the map as it is, for each image into `out`.
 
+    Of an ensemble, NAME-MEMBER.png and .npy beside them, for each member.
     images: paths of files, or ids of the run's own images. target: as in `explain_run`; of files, whose true class
     nobody knows, "difference" is against the second likeliest. Raises ExplainError, RunError.
     """
@@ -82,17 +86,18 @@ def explain_images(
             asked = torch.tensor(label, device=best.device)
         elif target == "difference":
             other = best[1] if label is None or label == int(best[0]) else torch.tensor(label, device=best.device)
-        raw = heatmaps(
-            model,
-            shown,
-            asked[None],
-            method=method,
-            layers=layers,
-            against=None if other is None else other[None],
-        )
-        stem = slug(Path(name).stem if label is None else name)
-        picture, values = out / f"{stem}-{method}.png", out / f"{stem}-{method}.npy"
+        rival = None if other is None else other[None]
+        raw = heatmaps(model, shown, asked[None], method=method, layers=layers, against=rival)
+        stem = f"{slug(Path(name).stem if label is None else name)}-{method}"
+        picture, values = out / f"{stem}.png", out / f"{stem}.npy"
         _write(pixels, raw, picture=picture, values=values)
+        members = {}
+        if isinstance(model, Ensemble):
+            each = member_maps(model, shown, asked[None], method=method, layers=layers, against=rival)
+            for member, theirs in zip(model.settings, each, strict=True):
+                own = out / f"{stem}-{slug(member.name)}.png"
+                _write(pixels, theirs, picture=own, values=own.with_suffix(".npy"))
+                members[member.name] = str(own)
         found.append(
             Explained(
                 name=name,
@@ -102,6 +107,7 @@ def explain_images(
                 peak=float(raw.abs().max()),
                 picture=str(picture),
                 raw=str(values),
+                members=members,
             )
         )
     return found

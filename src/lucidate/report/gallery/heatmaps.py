@@ -79,7 +79,7 @@ def write_heatmaps(folder: Path, info: Heatmaps, pixels: NDArray[np.uint8], *, t
     picture, size = preview(info, pixels)
     (folder / "plots" / f"{NAME}.png").write_bytes(picture)
     body = _BODY.substitute(
-        method=escape(info.method),
+        method=escape(info.title),
         headline=pages.text(info.headline),
         groups="".join(sections),
         means="".join(_mean(place, name, info, means) for place, name in enumerate(info.class_names)),
@@ -95,7 +95,7 @@ def write_heatmaps(folder: Path, info: Heatmaps, pixels: NDArray[np.uint8], *, t
         description=info.headline,
         root="../",
         home=f'<a class="home" href="../index.html">{arrow} {escape(title)} gallery</a>',
-        styles=["compare.css", "heatmaps.css"],
+        styles=["heatmaps.css"],
     )
     site.write_text(folder / "docs" / f"{NAME}.html", page)
     return pages.Card(

@@ -20,7 +20,7 @@ def where_it_looks(material: Material) -> Chapter | None:
     if info is None:
         return None
     blocks: list[Block] = [
-        Paragraph(f"Heatmaps by {info.method}, taken from {info.layer or 'no layer'}. {info.headline}")
+        Paragraph(f"Heatmaps by {info.title}, taken from {info.layer or 'no layer'}. {info.headline}")
     ]
     for group in info.groups[:1]:
         count = min(len(group.tiles), COLUMNS)
