@@ -28,6 +28,7 @@ from lucidate.ensemble import EnsembleGain, Method, ensemble_runs
 from lucidate.levels import LevelsResult, run_levels
 from lucidate.models import check, load_model, require_weights
 from lucidate.predict import Answer, predict_files, predict_run, predict_source
+from lucidate.predict.adopt import open_run
 from lucidate.report.figures import FIGURES
 from lucidate.report.gallery.of_run import gallery_of_run
 from lucidate.report.pdf import report_of_run
@@ -110,8 +111,11 @@ class Run:
 
 
 def load(path: str | Path) -> Run:
-    """A run from its folder. Raises RunError where there is none, or its training did not end."""
-    return Run(RunDir.open(Path(path)).path)
+    """A run from its folder, or a model from elsewhere from its file (see `lucidate.predict.adopt`).
+
+    Raises RunError where there is none, or its training did not end; LucidateError for a file that cannot be used.
+    """
+    return Run(open_run(Path(path)).path)
 
 
 def dataset(source: str, *, split: str = "official", seed: int = 0) -> Dataset:

@@ -35,7 +35,7 @@ def analyze(
     if out is not None:
         RunDir.free(out)
     if run is not None:
-        RunDir.open(run)
+        run = stages.open_run(run).path
     with console.reporter() as reporter, RunDir(run).lock() if run else nullcontext():
         analysis = stages.find_analysis(
             run,

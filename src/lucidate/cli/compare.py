@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lucidate.cli import console
+from lucidate.cli import console, stages
 from lucidate.cli.options import Json
 from lucidate.core.errors import LucidateError
+from lucidate.core.names import MODEL_FILES
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, slug
 from lucidate.core.rundir import RunDir, fresh_path
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from lucidate.analyze.comparison import Comparison
     from lucidate.data.pack import Pack
 
-A = Annotated[Path, typer.Argument(metavar="A", help="A run folder, or a predictions table that lucidate wrote.")]
+A = Annotated[
+    Path, typer.Argument(metavar="A", help="A run folder, a model's file, or a predictions table that lucidate wrote.")
+]
 B = Annotated[Path, typer.Argument(metavar="B", help="The run or table to compare it with.")]
 Split = Annotated[
     str | None, typer.Option(metavar="SPLIT", help="Of a run: train, validation or test. (default: test)")
@@ -79,10 +82,12 @@ def compare(
 
 def _open(name: str, path: Path, split: str | None) -> Model:
     """What an argument names. Raises LucidateError where it is neither a run nor a table."""
-    if path.is_dir():
+    if path.is_dir() or path.suffix.lower() in MODEL_FILES:
         from lucidate.analyze.of_run import predictions_of
 
-        run = RunDir.open(path)
+        run = stages.open_run(path)
+        with console.reporter() as reporter, run.lock():
+            stages.predict_first(run, split or "test", reporter)
         return Model(path, predictions_of(run, split or "test"), RunCard.load(run.card))
     if not path.exists():
         raise LucidateError(f"{name}: expected a run folder or a predictions table, received {path}, which is neither")
@@ -97,7 +102,7 @@ def _names(first: Model, second: Model) -> tuple[str, str]:
 
 def _name(path: Path) -> str:
     inside = path.parent.name == "predictions" and (path.parent.parent / "run.json").exists()
-    return path.parent.parent.name if inside else path.name if path.is_dir() else path.stem
+    return path.parent.parent.name if inside else path.stem if path.suffix == ".parquet" else path.name
 
 
 def _pack(first: Model, second: Model, images: str | None, reporter: Reporter) -> Pack | None:

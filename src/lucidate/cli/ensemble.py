@@ -32,7 +32,7 @@ def ensemble(
 
     Example: lucidate ensemble runs/resnet50 runs/vit_tiny runs/fastnet --out runs/ensemble
     """
-    members = [RunDir.open(path) for path in runs]
+    members = [stages.open_run(path) for path in runs]
     folder = RunDir(out or fresh_path(Path("runs"), "ensemble"))
     RunDir.free(folder.path)
     from lucidate.ensemble import METHODS, ensemble_runs

@@ -12,7 +12,6 @@ from lucidate.cli.options import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import jsonable
 from lucidate.core.registry import choices
-from lucidate.core.rundir import RunDir
 
 Which = Annotated[
     list[str] | None, typer.Option("--images", metavar="FILE|ID", help="Explain these alone; may be repeated.")
@@ -59,7 +58,7 @@ def explain(
     Examples: lucidate explain runs/compact --method gradcam;
     lucidate explain models/cifar10-fastnet --images cat.jpg --target difference
     """
-    folder = RunDir.open(run)
+    folder = stages.open_run(run)
     from lucidate.explain import METHODS, TARGETS, explain_images, explain_run
 
     for name, value, known in (("--method", method, METHODS), ("--target", target, TARGETS)):
@@ -88,6 +87,7 @@ def explain(
     if out:
         raise LucidateError("--out: expected only with --images; heatmaps of a split go into the run")
     with console.reporter() as reporter, folder.lock():
+        stages.predict_first(folder, split, reporter)
         explained = explain_run(
             folder,
             method=method,  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def gallery(
     if out is not None:
         RunDir.free(out)  # a folder of the user's is never replaced; a run's own gallery is
     if run is not None:
-        RunDir.open(run)
+        run = stages.open_run(run).path
     with console.reporter() as reporter, RunDir(run).lock() if run else nullcontext():
         analysis = stages.find_analysis(
             run,

@@ -15,14 +15,18 @@ from lucidate.cli import (
     compare,
     data,
     demo,
+    distill,
     ensemble,
     explain,
+    export,
     gallery,
     levels,
     models,
     predict,
+    quantize,
     report,
     run,
+    serve,
     train,
 )
 from lucidate.cli.process import tune_process
@@ -50,8 +54,12 @@ app.command()(gallery.gallery)
 app.command()(report.report)
 app.command()(compare.compare)
 app.command()(explain.explain)
+app.command()(export.export)
+app.command()(quantize.quantize)
+app.command()(distill.distill)
 app.command()(ensemble.ensemble)
 app.command()(levels.levels)
+app.command()(serve.serve)
 app.command()(models.models)
 app.add_typer(data.app, name="data")
 

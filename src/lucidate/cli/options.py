@@ -9,8 +9,9 @@ import typer
 
 # Help texts are read as markup: text in square brackets would vanish.
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help="A run folder.")]
+RUN = "A run folder, or a model from elsewhere: an .onnx or .keras file, or a TOML that names a timm model."
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help=RUN)]
+OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help=RUN)]
 Data = Annotated[
     str | None,
     typer.Option(metavar="SRC", help="digits, cifar10, or a path to images; overrides the recipe's data.source."),

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
+from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, jsonable, slug
+from lucidate.core.registry import choices
 from lucidate.core.rundir import RunDir
+
+if TYPE_CHECKING:
+    from lucidate.predict.backends import Backend
 
 Files = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files to name the classes of.")]
 Data = Annotated[str | None, typer.Option(metavar="SRC", help="Other images than the run's own.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="With --data: where they go. (default: predictions-NAME.parquet)")
+]
+
+BackendName = Annotated[
+    str,
+    typer.Option("--backend", metavar="BACKEND", help="torch, onnx or onnx-int8 (after: lucidate quantize RUN)."),
 ]
 
 
@@ -26,6 +37,7 @@ def predict(
     data: Data = None,
     out: Out = None,
     split: Split = "test",
+    backend: BackendName = "torch",
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -33,47 +45,98 @@ def predict(
 
     Examples: lucidate predict runs/compact --split validation;
     lucidate predict models/cifar10-fastnet cat.jpg dog.png;
-    lucidate predict models/cifar10-fastnet --data photos/ --out photos.parquet
+    lucidate predict models/cifar10-fastnet --data photos/ --out photos.parquet;
+    lucidate predict models/cifar10-fastnet --data photos/ --backend onnx
     """
-    folder = RunDir.open(run)
+    start = time.perf_counter()
+    folder = stages.open_run(run)
     if files and (data or out):
         raise LucidateError("predict: expected image files or --data, received both")
     if out and not data:
         raise LucidateError("--out: expected only with --data; a run's own predictions go into the run")
+    require_backend(backend, device)
+    from lucidate.predict.stopwatch import Stopwatch
+
+    watch = Stopwatch()
+    with console.reporter() as reporter:
+        engine = ready_backend(backend, folder, reporter)
     if files:
-        name_classes(folder, files, device=device, json=json)
+        name_classes(folder, files, device=device, backend=engine, json=json)
         return
     with console.reporter() as reporter:
         if data:
             from lucidate.predict import predict_source
 
             predictions = predict_source(
-                folder, data, split=split, device=stages.pick_device(device), reporter=reporter
+                folder,
+                data,
+                split=split,
+                device=stages.pick_device(device),
+                reporter=reporter,
+                backend=engine,
+                watch=watch,
             )
             path = out or Path(f"predictions-{slug(predictions.dataset)}.parquet")
             predictions.save(path)
-        else:
+        elif engine is None:
             from lucidate.predict import predict_run
 
             with folder.lock():
-                predictions = predict_run(folder, split, device=stages.pick_device(device), reporter=reporter)
+                predictions = predict_run(
+                    folder, split, device=stages.pick_device(device), reporter=reporter, watch=watch
+                )
             path = folder.predictions(split)
-    tell(run, predictions, path, json=json)
+        else:
+            from lucidate.predict.backends import predict_split, predictions_path
+
+            with folder.lock():
+                predictions = predict_split(folder, split, engine, name=backend, reporter=reporter, watch=watch)
+            path = predictions_path(folder, split, backend)
+    timing = {"images_per_second": watch.rate(len(predictions)), "seconds": time.perf_counter() - start}
+    tell(run, predictions, path, about={"backend": backend, **timing}, json=json)
 
 
-def tell(run: Path, predictions: Predictions, path: Path, *, json: bool) -> None:
-    """What was predicted, how well, and where it is."""
+def require_backend(name: str, device: str) -> None:
+    """Raise LucidateError for a backend that there is not, or one that does not compute on the device."""
+    from lucidate.predict.backends import BACKENDS
+
+    if name not in BACKENDS:
+        raise LucidateError(f"--backend: expected {choices(name, list(BACKENDS))}, received {name!r}")
+    if name != "torch" and device == "cuda":
+        raise LucidateError(f"--device: expected cpu with --backend {name}, received cuda")
+
+
+def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Backend | None:
+    """What answers in place of torch; None: torch. A float graph that is missing or out of date is exported first."""
+    if name == "torch":
+        return None
+    from lucidate.predict.backends import find_graph, graph_path, open_backend
+
+    graph = find_graph(name, folder)
+    if graph is None and name == "onnx":
+        from lucidate.compress.export import export_run
+
+        path = graph_path(folder, name)
+        reporter.say(f"{path}: {'made from other weights' if path.exists() else 'not there yet'}; exporting it first")
+        with folder.lock():
+            export_run(folder, "onnx", reporter=reporter)
+    return graph or open_backend(name, folder)
+
+
+def tell(run: Path, predictions: Predictions, path: Path, *, about: dict[str, Any], json: bool) -> None:
+    """What was predicted, how well, how fast, and where it is."""
     split, accuracy = predictions.split, predictions.accuracy
     result = {"run": str(run), "split": split, "images": len(predictions), "accuracy": accuracy}
-    text = f"{split} accuracy {accuracy:.4f} on {len(predictions):,} images\n{path}"
-    console.emit({**result, "predictions": str(path)}, text, as_json=json)
+    rate = f"{about['images_per_second']:,.0f} images/s by {about['backend']}, {about['seconds']:.1f} s in all"
+    text = f"{split} accuracy {accuracy:.4f} on {len(predictions):,} images; {rate}\n{path}"
+    console.emit({**result, "predictions": str(path), **about}, text, as_json=json)
 
 
-def name_classes(folder: RunDir, files: list[Path], *, device: str, json: bool) -> None:
+def name_classes(folder: RunDir, files: list[Path], *, device: str, backend: Backend | None, json: bool) -> None:
     """A line a file: its likeliest classes."""
     from lucidate.predict import predict_files
 
-    answers = predict_files(folder, files, device=stages.pick_device(device))
+    answers = predict_files(folder, files, device=stages.pick_device(device), backend=backend)
     lines = [
         f"{answer.path}  "
         + "  ".join(f"{name} {share:.1%}" for name, share in zip(answer.classes, answer.probabilities, strict=True))

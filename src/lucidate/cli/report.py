@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from lucidate.cli import console
+from lucidate.cli import console, stages
 from lucidate.cli.options import Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
-from lucidate.core.rundir import RunDir
 
 File = Annotated[Path | None, typer.Option(metavar="FILE", help="Where the PDF goes. (default: RUN/report.pdf)")]
 
@@ -22,8 +21,9 @@ def report(run: RunArgument, out: File = None, split: Split = "test", json: Json
     """
     if out is not None and (out.suffix.lower() != ".pdf" or out.is_dir()):
         raise LucidateError(f"--out: expected the name of a PDF file such as report.pdf, received {out}")
-    folder = RunDir.open(run)
+    folder = stages.open_run(run)
     with console.reporter() as reporter, folder.lock():
+        stages.predict_first(folder, split, reporter)
         from lucidate.report.pdf import report_of_run
 
         path = report_of_run(folder, split=split, path=out, reporter=reporter)

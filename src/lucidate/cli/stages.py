@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lucidate.cli.console import say_set_aside
+from lucidate.cli.console import reporter, say_set_aside
 from lucidate.cli.interrupt import stopping
 from lucidate.core.errors import Interrupted, LucidateError
 from lucidate.core.machine import processes
@@ -102,6 +102,27 @@ def train(ready: Ready, *, reporter: Reporter) -> RunCard:
             raise Interrupted(f"{error}; it is saved, go on with: {command}{options}") from None
 
 
+def open_run(run: Path) -> RunDir:
+    """The run that an argument means: a run's folder, or the file of a model from elsewhere."""
+    if run.is_dir():
+        return RunDir.open(run)
+    from lucidate.predict.adopt import open_run as adopted
+
+    with reporter() as told:
+        return adopted(run, reporter=told)
+
+
+def predict_first(run: RunDir, split: str, reporter: Reporter) -> None:
+    """Predict a split of a model from elsewhere where that has not been done; of a run, its user decides when.
+
+    The run must be locked.
+    """
+    if RunCard.load(run.card).origin:
+        from lucidate.predict.adopt import predict_first as predict
+
+        predict(run, split, device=pick_device("auto"), reporter=reporter)
+
+
 def find_analysis(
     run: Path | None,
     *,
@@ -121,7 +142,9 @@ def find_analysis(
     if run is not None:
         if images or history or image_size:
             raise LucidateError("--images, --history, --image-size: expected only with --predictions, received a RUN")
-        return analyze_run(RunDir.open(run), split=split or "test", reporter=reporter)
+        folder = RunDir.open(run)
+        predict_first(folder, split or "test", reporter)
+        return analyze_run(folder, split=split or "test", reporter=reporter)
     if images is None or predictions is None:
         raise LucidateError("--images: expected the images that the predictions speak of, received none")
     return analyze_external(predictions, images, history=history, split=split, image_size=image_size, reporter=reporter)

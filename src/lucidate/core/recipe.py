@@ -39,6 +39,7 @@ class DataRecipe(Section):
     image_size: int | None = Field(
         None, ge=8, le=512, description="side in pixels; default: the images' own where all agree, else 64"
     )
+    seed: int | None = Field(None, ge=0, lt=2**31, description="of the division into splits; default: the recipe's")
 
 
 class ModelRecipe(Section):
@@ -131,6 +132,16 @@ class PredictRecipe(Section):
     views: Literal["one", "mirror", "mirror-shift"] = Field("one", description="test-time views to average over")
 
 
+class DistillRecipe(Section):
+    """What `lucidate distill` teaches a student by; without a teacher it says nothing."""
+
+    temperature: float = Field(4.0, gt=0, le=100, description="of both softmaxes: the higher, the softer the answers")
+    weight: float = Field(0.9, ge=0, le=1, description="share of the loss that the teacher's answers have")
+    teacher: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the teacher's weights, which lucidate distill enters"
+    )
+
+
 class Recipe(Section):
     """One run, as it was asked for.
 
@@ -144,6 +155,7 @@ class Recipe(Section):
     train: TrainRecipe = TrainRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     predict: PredictRecipe = PredictRecipe()
+    distill: DistillRecipe = DistillRecipe()
 
 
 def load_recipe(recipe: str | Path, *, source: str | None = None, overrides: Sequence[str] = ()) -> Recipe:

@@ -235,6 +235,19 @@ class SplitCard(Section):
     sizes: dict[str, int]
 
 
+class OriginCard(Section):
+    """Where a model came from that was not trained here.
+
+    file: its name. sha256: of its bytes. declared: name of the TOML that says, or could say, what the file does not.
+    key: of all that this run was made from; another one, and it is made anew.
+    """
+
+    file: str
+    sha256: str
+    declared: str
+    key: str
+
+
 class ModelCard(Section):
     """parameters: trainable ones. values: with BatchNorm's statistics."""
 
@@ -266,7 +279,7 @@ class RunCard(Section):
     """A run's passport, `run.json`: what would be needed to make it again, and what came out.
 
     threads: of each of the `processes` that trained together. precision: that was used, where a recipe leaves it open.
-    notes: what a reader of its results must know.
+    notes: what a reader of its results must know. origin: None of a model that was trained here.
     """
 
     status: Literal["training", "trained", "finished"] = "training"
@@ -288,6 +301,7 @@ class RunCard(Section):
     commit: str | None
     command: str
     notes: tuple[str, ...] = ()
+    origin: OriginCard | None = None
 
     def with_results(self, **results: float) -> RunCard:
         """A new card with more results, by the names of `Results`."""

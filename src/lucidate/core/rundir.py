@@ -51,6 +51,11 @@ class RunDir:
     def explained(self) -> Path:
         return self.path / "explain"
 
+    @property
+    def exports(self) -> Path:
+        """The model in other forms, each with what proves that it is the same."""
+        return self.path / "export"
+
     def heatmaps(self, split: str = "test") -> Path:
         """The heatmaps that gallery and report show, where `explain` has made them."""
         return self.explained / f"shown-{split}.npz"
@@ -61,6 +66,15 @@ class RunDir:
 
     def predictions(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.parquet"
+
+    def one_view(self, split: str) -> Path:
+        """The same without test-time views, where the recipe asks for some: what a quick server answers."""
+        return self.path / "predictions" / f"{split}-one-view.parquet"
+
+    @property
+    def serving(self) -> Path:
+        """What a server must know of the run's validation images."""
+        return self.path / "serving.json"
 
     @classmethod
     def free(cls, path: Path) -> RunDir:

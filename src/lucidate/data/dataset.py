@@ -38,14 +38,24 @@ def prepare(recipe: Recipe, *, reporter: Reporter | None = None) -> Dataset:
     """Open the recipe's source, divide it, and measure the training images. Raises SourceError."""
     reporter = reporter or Silent()
     pack = open_pack(recipe.data.source, image_size=recipe.data.image_size, reporter=reporter)
-    splits = make_splits(
+    splits = divide(pack, recipe)
+    if splits.scheme != recipe.data.split:
+        reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {split_seed(recipe)}")
+    return Dataset(pack, splits, fit_preprocess(pack.images, splits.train))
+
+
+def divide(pack: Pack, recipe: Recipe) -> Splits:
+    """The splits of a pack by a recipe. Raises SourceError when one would be empty."""
+    return make_splits(
         pack.labels,
         pack.given,
         scheme=recipe.data.split,
         val_fraction=recipe.data.val_fraction,
-        seed=recipe.seed,
+        seed=split_seed(recipe),
         train_size=recipe.data.train_size,
     )
-    if splits.scheme != recipe.data.split:
-        reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {recipe.seed}")
-    return Dataset(pack, splits, fit_preprocess(pack.images, splits.train))
+
+
+def split_seed(recipe: Recipe) -> int:
+    """The seed that divides a recipe's images."""
+    return recipe.seed if recipe.data.seed is None else recipe.data.seed

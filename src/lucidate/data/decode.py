@@ -61,17 +61,25 @@ class DecodeError(SourceError):
     """One image cannot be read; the message is the bare reason, such as "truncated image"."""
 
 
-def decode(content: bytes, *, size: int | None) -> NDArray[np.uint8]:
+class UnknownFormat(DecodeError):
+    """It begins as no image that we read."""
+
+
+class TooLarge(DecodeError):
+    """It has more pixels than are allowed."""
+
+
+def decode(content: bytes, *, size: int | None, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """An encoded image as RGB pixels, (H, W, 3).
 
     size: side in pixels; the shorter side is resized to it (bicubic, antialiased), then the centre is cropped.
     None keeps the image's own size. EXIF orientation is applied, transparency is laid on white, animations give
     their first frame, 16-bit gray is divided by 257. Floating-point TIFF is taken as 0..1 where every value lies
-    there, else as 0..255 and clipped.
+    there, else as 0..255 and clipped. max_pixels: an image whose header tells of more is refused.
     Raises DecodeError.
     """
     with _quiet(), _reasons():
-        image, orientation = _header(content)
+        image, orientation = _header(content, max_pixels)
         if size is not None:
             width, height = _resized(image.size, size)
             # JPEG can be decoded at 1/2, 1/4 or 1/8; the gap keeps what the filter needs.
@@ -86,7 +94,7 @@ def decode(content: bytes, *, size: int | None) -> NDArray[np.uint8]:
 def image_size(content: bytes) -> tuple[int, int]:
     """(width, height) in pixels after EXIF orientation, from the header alone. Raises DecodeError."""
     with _quiet(), _reasons():
-        image, orientation = _header(content)
+        image, orientation = _header(content, MAX_PIXELS)
         width, height = image.size
         return (height, width) if orientation >= 5 else (width, height)
 
@@ -96,17 +104,17 @@ def resize(pixels: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
     return np.array(_fit(Image.fromarray(pixels), size))
 
 
-def _header(content: bytes) -> tuple[ImageFile.ImageFile, int]:
+def _header(content: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
     """The opened image, of allowed size and not yet decompressed, and its EXIF orientation (1 to 8)."""
     if not content:
         raise DecodeError("empty file")
     reader = next((reader for magic, reader in READERS if content.startswith(magic)), None)
     if reader is None:
-        raise DecodeError("not an image")
+        raise UnknownFormat("not an image")
     image = reader(BytesIO(content))
     width, height = image.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise DecodeError(f"too large: {width}×{height} pixels")
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise TooLarge(f"too large: {width}×{height} pixels")
     return image, _orientation(image, content)
 
 
@@ -177,7 +185,7 @@ def _reasons() -> Iterator[None]:
     except DecodeError:
         raise
     except MemoryError:
-        raise DecodeError("too large for the memory that is free") from None
+        raise TooLarge("too large for the memory that is free") from None
     except (EOFError, struct.error, IndexError):
         raise DecodeError("truncated image") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged input

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lucidate.core.errors import ChecksumError
+from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.data.pack import Pack, open_pack
@@ -16,11 +16,16 @@ def reopen_pack(card: RunCard, *, reporter: Reporter | None = None) -> Pack:
     Raises ChecksumError when the images have changed since, SourceError when they are gone.
     """
     data = card.data
+    if card.origin and not data.pack:
+        raise SourceError(
+            f"data: expected the images that {card.origin.file} is to be judged on, received none; write into "
+            f'{card.origin.declared} beside it: data = "SRC"'
+        )
     source = data.path if data.path and Path(data.path).exists() else data.source
     pack = open_pack(source, image_size=data.image_size, reporter=reporter or Silent())
     if pack.hash != data.pack:
         raise ChecksumError(
             f"data: expected {source} as the run was made from (checksum {data.pack[:12]}), "
-            f"received other images ({pack.hash[:12]}); restore them, or train a new run"
+            f"received other images ({pack.hash[:12]}); restore them, or make a new run"
         )
     return pack

@@ -23,7 +23,7 @@ from lucidate.data.reopen import reopen_pack
 from lucidate.data.splits import Splits
 from lucidate.ensemble.combine import Method, align, combine
 from lucidate.ensemble.gain import EnsembleGain, ensemble_gain
-from lucidate.models import load_model, parameter_count, save_weights, value_count
+from lucidate.models import load_model, save_weights
 from lucidate.models.ensemble import Ensemble, Member
 from lucidate.predict import predict_run
 
@@ -113,8 +113,8 @@ def ensemble_runs(
         model=ModelCard(
             name=ENSEMBLE,
             options={"method": combined.method, "members": list(names), "shares": combined.shares.tolist()},
-            parameters=parameter_count(model),
-            values=value_count(model),
+            parameters=sum(other.model.parameters for other in cards),
+            values=sum(other.model.values for other in cards),
         ),
         versions=machine.versions(),
         hardware=card.hardware,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lucidate.explain.borrow import borrowed
+from lucidate.models.foreign import Foreign
 
 STEPS = 32  # of the path integral: its error on small networks is then below a percent
 WINDOW, STRIDE = 8, 4  # of the gray square that is moved over images of 32 pixels; larger images scale them
@@ -21,7 +22,11 @@ def integrated_gradients(model: nn.Module, images: Tensor, target: Tensor) -> Te
 
     with borrowed(model):
         parts = IntegratedGradients(model).attribute(
-            images, target=target.to(images.device), n_steps=STEPS, internal_batch_size=len(images) * 4
+            images,
+            baselines=_nothing(model, images),
+            target=target.to(images.device),
+            n_steps=STEPS,
+            internal_batch_size=len(images) * 4,
         )
     return parts.detach().sum(1).float()
 
@@ -41,6 +46,11 @@ def occlusion(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
             sliding_window_shapes=(3, window, window),
             strides=(3, stride, stride),
             target=target.to(images.device),
-            baselines=0,
+            baselines=_nothing(model, images),
         )
     return parts.detach().mean(1).float()
+
+
+def _nothing(model: nn.Module, images: Tensor) -> Tensor | int:
+    """What an image is that shows nothing: the mean color, which is 0 for what we train."""
+    return model.baseline(images) if isinstance(model, Foreign) else 0

@@ -15,12 +15,14 @@ from lucidate.explain.attribution import integrated_gradients, occlusion
 from lucidate.explain.cam import Cam, attention_rollout, class_maps
 from lucidate.explain.layers import Layer, find_layer, patch_grid
 from lucidate.models.ensemble import Ensemble, normalized_for
+from lucidate.models.foreign import require_gradients
 
 Method = Literal[
     "gradcam", "hirescam", "layercam", "gradcam++", "eigencam", "rollout", "integrated-gradients", "occlusion"
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 PIXELWISE = ("integrated-gradients", "occlusion")
+FORWARD = ("eigencam", "occlusion")  # what needs answers alone, of any model
 Layers = Mapping[str, Layer]  # by the member's name; "" of a model that has none
 
 
@@ -31,6 +33,8 @@ def layers_for(model: nn.Module, image_size: int, *, method: str, name: str | No
     """
     if method not in METHODS:
         raise ExplainError(f"--method: expected {choices(method, list(METHODS))}, received {method!r}")
+    if method not in FORWARD:
+        require_gradients(model, refuse=_needs_gradients)
     if method in PIXELWISE or method == "rollout":
         if name is not None:
             raise ExplainError(f"--layer: expected none with {method}, which is taken from no layer, received {name!r}")
@@ -45,6 +49,13 @@ def layers_for(model: nn.Module, image_size: int, *, method: str, name: str | No
             for member, net in zip(model.settings, model.members, strict=True)
         }
     return {"": find_layer(model, image_size, name=name)}
+
+
+def _needs_gradients(kind: str) -> ExplainError:
+    return ExplainError(
+        f"--method: expected {' or '.join(FORWARD)} for an {kind.upper()} graph, which answers but gives no gradients; "
+        "or the model as .keras, or by a TOML that names it in timm"
+    )
 
 
 def heatmaps(

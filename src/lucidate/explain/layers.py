@@ -74,7 +74,7 @@ def _named(seen: list[Layer], name: str) -> Layer:
 def trace(model: nn.Module, image_size: int) -> list[Layer]:
     """Every layer whose output is a map, in the order in which they run; of one that runs twice, its last turn."""
     found: dict[str, Layer] = {}
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), torch.empty(0))  # files from elsewhere show none of theirs
     grid, skip = patch_grid(model)
 
     def look(name: str, output: object) -> None:

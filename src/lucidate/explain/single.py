@@ -32,8 +32,8 @@ class Explained:
     """One image's heatmap.
 
     predicted: the class that is explained; against: the one that it is set against, if any. confidence: probability of
-    the first. peak: highest absolute value of the map; 0: it is empty, and the picture is the plain image. members: of an
-    ensemble, each member's picture by its name; the map itself is their mean.
+    the first. peak: highest absolute value of the map; 0: it is empty, and the picture is the plain image. members:
+    of an ensemble, each member's picture by its name; the map itself is their mean.
     """
 
     name: str

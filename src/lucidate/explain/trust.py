@@ -13,6 +13,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucidate.models.foreign import Foreign
+
 Explainer = Callable[[nn.Module, Tensor, Tensor], Tensor]  # model, (B, 3, S, S), (B,) target → (B, S, S)
 
 CHANCE = 0.25  # of the attribution that falls into one of four cells, if it knows nothing
@@ -155,6 +157,8 @@ def scramble(model: nn.Module, images: Tensor, *, generator: torch.Generator) ->
             spread = parameter.std() if parameter.numel() > 1 else parameter.abs()
             if parameter.ndim > 1:
                 parameter.copy_(noise * spread)
+        for file in (module for module in other.modules() if isinstance(module, Foreign)):
+            file.scramble(images, generator)
         norms = [module for module in other.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         other.eval()
         for norm in norms:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lucidate.core.errors import RecipeError
-from lucidate.core.names import ENSEMBLE, TIMM
+from lucidate.core.names import ENSEMBLE, FOREIGN, TIMM
 from lucidate.core.recipe import ModelRecipe
 from lucidate.core.registry import Registry, choices, keyword_options
 from lucidate.data.preprocess import Preprocess
@@ -32,6 +32,10 @@ def build(recipe: ModelRecipe, num_classes: int, *, image_size: int = 32, initia
         from lucidate.models.ensemble import build_ensemble
 
         return build_ensemble(recipe.options, num_classes, build=build)
+    if recipe.name in FOREIGN:
+        from lucidate.models.foreign import build_foreign
+
+        return build_foreign(recipe.name, recipe.options, num_classes)
     if name := timm_name(recipe):
         from lucidate.models.zoo import require_name, timm_model  # takes seconds
 
@@ -130,6 +134,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def value_count(model: nn.Module) -> int:
-    """Parameters and BatchNorm statistics: what Keras calls the total of a model."""
-    buffers = sum(b.numel() for name, b in model.named_buffers() if not name.endswith("num_batches_tracked"))
+    """Parameters and BatchNorm statistics: what Keras calls the total of a model; of a file from elsewhere, none."""
+    numbers = [(name, b) for name, b in model.named_buffers() if b.dtype != torch.uint8]
+    buffers = sum(b.numel() for name, b in numbers if not name.endswith("num_batches_tracked"))
     return sum(p.numel() for p in model.parameters()) + buffers

@@ -28,7 +28,10 @@ def open_session(model: Path | bytes, *, threads: int | None = None) -> onnxrunt
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print to standard output, and try the same once more
         )
     except Exception as error:  # its exceptions have no common base but this one
         where = "the model" if isinstance(model, bytes) else str(model)

@@ -20,7 +20,9 @@ from lucidate.data.pack import open_pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.splits import require_name
 from lucidate.models import load_model
+from lucidate.predict.backends import Backend, backend_logits
 from lucidate.predict.infer import batch_size, predict_logits
+from lucidate.predict.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,12 @@ def predict_source(
     split: str,
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
+    backend: Backend | None = None,
+    watch: Stopwatch | None = None,
 ) -> Predictions:
     """Predict a source's images: those it gives to `split`, or all where it gives none to it.
 
+    backend: what answers in place of torch. watch: times the prediction itself, without opening the source.
     Its classes must be among the model's, by name, in any order and any selection. Raises PredictionsError otherwise.
     """
     require_name(split)
@@ -57,7 +62,7 @@ def predict_source(
     rows = np.flatnonzero(pack.given == split)
     rows, split = (rows, split) if len(rows) else (np.arange(len(pack)), "all")
     batches = Batches(pack.images, labels, rows, preprocess, batch_size(device), torch.device(device))
-    logits = _logits(run, card, batches, mirror=pack.flips, reporter=reporter)
+    logits = _logits(run, card, batches, mirror=pack.flips, reporter=reporter, backend=backend, watch=watch)
     return Predictions(
         ids=pack.ids[rows],
         index=rows,
@@ -77,8 +82,12 @@ def predict_files(
     top: int = 3,
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
+    backend: Backend | None = None,
 ) -> list[Answer]:
-    """Predict image files of any size and common format. Raises LucidateError naming the first that cannot be read."""
+    """Predict image files of any size and common format. Raises LucidateError naming the first that cannot be read.
+
+    backend: what answers in place of torch.
+    """
     card = RunCard.load(run.card)
     preprocess = Preprocess.from_dict(card.preprocess)
     images = np.stack([read_image(path, preprocess.size) for path in paths])
@@ -90,7 +99,8 @@ def predict_files(
         batch_size(device),
         torch.device(device),
     )
-    probabilities = softmax(_logits(run, card, batches, mirror=card.data.flips, reporter=reporter))
+    logits = _logits(run, card, batches, mirror=card.data.flips, reporter=reporter, backend=backend)
+    probabilities = softmax(logits)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         Answer(str(path), tuple(card.classes[k] for k in best), tuple(float(row[k]) for k in best))
@@ -99,10 +109,22 @@ def predict_files(
 
 
 def _logits(
-    run: RunDir, card: RunCard, batches: Batches, *, mirror: bool, reporter: Reporter | None
+    run: RunDir,
+    card: RunCard,
+    batches: Batches,
+    *,
+    mirror: bool,
+    reporter: Reporter | None,
+    backend: Backend | None = None,
+    watch: Stopwatch | None = None,
 ) -> NDArray[np.float32]:
+    watch = watch or Stopwatch()
+    if backend is not None:
+        with watch.running():
+            return backend_logits(backend, batches.images, batches.rows, reporter=reporter)
     model = load_model(run, device=batches.device)
-    return predict_logits(model, batches, views=card.recipe.predict.views, mirror=mirror, reporter=reporter)
+    with watch.running():
+        return predict_logits(model, batches, views=card.recipe.predict.views, mirror=mirror, reporter=reporter)
 
 
 def read_image(path: Path, size: int) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from lucidate.data.reopen import reopen_pack
 from lucidate.data.splits import Splits
 from lucidate.models import load_model
 from lucidate.models.views import Views, view_logits
+from lucidate.predict.stopwatch import Stopwatch
 
 BATCH = 128  # on two cores larger batches leave the cache and gain nothing
 ACCELERATOR_BATCH = 1_000  # keeps an accelerator busy; six views of it still fit in little memory
@@ -69,11 +71,12 @@ def predict_run(
     pack: Pack | None = None,
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
+    watch: Stopwatch | None = None,
 ) -> Predictions:
     """Predict one split of a run's own images with its weights; keep the table and its accuracy in the run.
 
     This is where the test split is opened, which the passport counts: it belongs after every choice has been made.
-    pack: the run's images, where they are open already.
+    pack: the run's images, where they are open already. watch: times the prediction itself.
     """
     card = RunCard.load(run.card)
     pack = pack or reopen_pack(card, reporter=reporter)
@@ -81,7 +84,8 @@ def predict_run(
     batches = dataset.batches(split, batch_size=batch_size(device), device=device)
     model, views = load_model(run, device=device), card.recipe.predict.views
     task = f"predicting {split}"
-    logits = predict_logits(model, batches, views=views, mirror=pack.flips, reporter=reporter, task=task)
+    with (watch or Stopwatch()).running():
+        logits = predict_logits(model, batches, views=views, mirror=pack.flips, reporter=reporter, task=task)
     rows = batches.rows
     predictions = Predictions(
         ids=pack.ids[rows],
@@ -100,6 +104,8 @@ def predict_run(
         if views != "one":
             plain = predict_logits(model, batches, reporter=reporter, task=f"{task}, one view")
             results[f"{prefix}_accuracy_one_view"] = float((plain.argmax(1) == predictions.labels).mean())
+            if split == "validation":  # a server with one view is calibrated on them
+                replace(predictions, logits=plain).save(run.one_view(split))
         if split == "test":
             results["test_openings"] = card.results.test_openings + 1
         card.with_results(**results).save(run.card)

@@ -72,6 +72,8 @@ def describe(card: RunCard | None) -> str:
     """What a run's passport says of its model, in a line; None: predictions that came without a run."""
     if card is None:
         return "a table of predictions"
+    if card.origin:
+        return f"{card.model.name}, {card.model.parameters:,} parameters, from elsewhere"
     epochs = f", {count(card.results.epochs, 'epoch')}" if card.results.epochs else ""
     return f"{card.model.name}, {card.model.parameters:,} parameters{epochs}, seed {card.seed}"
 

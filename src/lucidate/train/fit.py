@@ -35,6 +35,7 @@ from lucidate.train.loop import train_model
 from lucidate.train.precision import choose_precision
 from lucidate.train.probe import train_head
 from lucidate.train.resume import Checkpoints
+from lucidate.train.teacher import load_teacher, note_on, require_teacher
 from lucidate.train.team import Team, gather
 
 INPUT_SAMPLE = 5_000  # images of 32 pixels: their patches give the statistics to three digits
@@ -55,6 +56,7 @@ def fit(
     command: str = "",
     reporter: Reporter | None = None,
     stop: Callable[[], bool] = lambda: False,
+    teacher: RunDir | None = None,
 ) -> RunCard:
     """Train by the recipe into a folder that the caller has claimed, and return the run's passport.
 
@@ -62,13 +64,16 @@ def fit(
     newest checkpoint, to the same bits; where it holds a finished one, nothing is done. The passport stands from the
     start, with status "training". Started by torchrun, each process calls this, and all train one model together.
 
-    stop: asked after each step; True saves a checkpoint and raises Interrupted. Raises RunError when the loss
+    stop: asked after each step; True saves a checkpoint and raises Interrupted. teacher: a run whose answers on the
+    training images count as well, by `recipe.distill`, which must hold its checksum. Raises RunError when the loss
     diverges or the folder holds another training; RecipeError for the model's options.
     """
+    require_teacher(recipe.distill, teacher)
     try:
         with gather(device or default_device()) as team:
             quiet = Silent()
-            return _fit(recipe, dataset, run, team, command, (reporter or quiet) if team.leads else quiet, stop)
+            told = (reporter or quiet) if team.leads else quiet
+            return _fit(recipe, dataset, run, team, command, told, stop, teacher)
     except torch.OutOfMemoryError:
         raise RunError(
             f"training: expected the accelerator's memory to hold batches of {recipe.train.batch_size}, but it is too "
@@ -84,6 +89,7 @@ def _fit(
     command: str,
     reporter: Reporter,
     stop: Callable[[], bool],
+    teacher: RunDir | None,
 ) -> RunCard:
     """`fit`, in one of the processes; the leader alone writes."""
     device = team.device
@@ -99,6 +105,8 @@ def _fit(
     train = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
     require_divisible(recipe, train, team)
     card = make_card(recipe, dataset, model, run=run, team=team, command=command)
+    if teacher:
+        card = card.model_copy(update={"notes": (*card.notes, note_on(teacher, recipe.distill))})
     if team.leads:
         old = RunCard.load(run.card) if run.card.exists() else None
         if old:
@@ -120,6 +128,10 @@ def _fit(
     if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
         whole = dataset.batches("train", batch_size=batch_size(device), device=device)
         train_head(model, whole, steps=recipe.train.probe_steps, precision=card.precision, reporter=reporter)
+    taught_by = None
+    if teacher:
+        names, seen = card.classes, dataset.preprocess
+        taught_by = load_teacher(teacher, classes=names, seen=seen, device=device, precision=card.precision)
     history = train_model(
         model,
         train,
@@ -131,6 +143,7 @@ def _fit(
         stop=stop,
         precision=card.precision,
         team=team,
+        teacher=taught_by,
     )
     card = card.with_results(
         val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +22,13 @@ from lucidate.data.batches import Batch, Batches, derived_seed, part_of
 from lucidate.models import begins_with_weights, hold_input
 from lucidate.predict.infer import predict_logits
 from lucidate.train.depth import freeze, hold_frozen
-from lucidate.train.losses import classification_loss
+from lucidate.train.deterministic import deterministic
+from lucidate.train.losses import classification_loss, distillation_loss
 from lucidate.train.optim import make_optimizer, set_learning_rate
 from lucidate.train.precision import casting, working_type
 from lucidate.train.resume import Checkpoints, State
 from lucidate.train.schedule import epochs_since_best, learning_rate
+from lucidate.train.teacher import Teacher
 from lucidate.train.team import Team
 
 DROPOUT = 1  # keeps the seed of a step's dropout apart from that of its augmentation
@@ -48,6 +49,7 @@ def train_model(
     stop: Callable[[], bool] = lambda: False,
     precision: str = "float32",
     team: Team | None = None,
+    teacher: Teacher | None = None,
 ) -> History:
     """Train `model` in place by the recipe and return its history.
 
@@ -58,7 +60,8 @@ def train_model(
     flips: whether the source allows mirroring. stop: asked after each step and epoch; True saves a checkpoint and
     raises Interrupted. precision: of convolutions and products, "float32" or "bfloat16"; or "float64", of everything,
     also of the weights that the model ends with. team: the processes that
-    share each batch. Raises RunError when the loss is no longer a number.
+    share each batch. teacher: whose answers count as well, by `recipe.distill`; the history's loss is then that sum's,
+    while validation is judged by the labels alone. Raises RunError when the loss is no longer a number.
     """
     settings, team = recipe.train, team or Team(batches.device)
     model.to(working_type(precision))
@@ -76,7 +79,7 @@ def train_model(
         state.losses, state.fresh = (torch.zeros(len(batches.rows), device=batches.device) for _ in range(2))
     if checkpoints:
         checkpoints.restore(state, team)
-    steps = Steps(batches, recipe, flips, precision, team, reporter, checkpoints, stop)
+    steps = Steps(batches, recipe, flips, precision, team, reporter, checkpoints, stop, teacher)
     with deterministic():
         while state.epoch < settings.epochs and not stopped_early(state.history, settings.early_stop):
             lr = train_epoch(state, steps)
@@ -129,6 +132,7 @@ class Steps:
     reporter: Reporter
     keep: Checkpoints | None
     stop: Callable[[], bool]
+    teacher: Teacher | None
 
 
 def train_epoch(state: State, common: Steps) -> float:
@@ -161,6 +165,9 @@ def train_epoch(state: State, common: Steps) -> float:
         with casting(common.precision, batches.device):
             logits = call(batch.images.to(kind))
         loss = classification_loss(logits.to(kind), batch, recipe=settings)
+        if common.teacher:
+            taught = common.teacher.logits(batch.images)
+            loss = distillation_loss(loss, logits.to(kind), taught, recipe=recipe.distill)
         state.optimizer.zero_grad(set_to_none=True)
         # Gradients are averaged over processes: by this weight, that is their mean over the whole batch's images.
         weight = len(batch.labels) * team.size / batch.whole
@@ -282,22 +289,3 @@ def epoch_line(history: History, epochs: int, *, images: int) -> str:
         f"lr {history.learning_rate[-1]:.2g}, {images / history.epoch_seconds[-1]:,.0f} images/s, "
         f"{history.epoch_seconds[-1]:.1f} s{remaining}"
     )
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Reproducible kernels, and torch's global generators borrowed and given back."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    choices: Any = torch.utils.deterministic  # its one attribute is not declared
-    filling = choices.fill_uninitialized_memory
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        # Warn only: CUDA has no deterministic version of a few operations, and a run there is better than none.
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # It would also fill every new tensor, to show up reads of memory that nobody wrote: a pass over it each time.
-        choices.fill_uninitialized_memory = False
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            choices.fill_uninitialized_memory = filling

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from lucidate.core.recipe import TrainRecipe
+from lucidate.core.recipe import DistillRecipe, TrainRecipe
 from lucidate.data.augment import partners
 from lucidate.data.batches import Batch
 
@@ -21,3 +21,15 @@ def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe) ->
     theirs = batch.labels[partners(len(batch.labels)).to(batch.labels.device)]
     other = functional.cross_entropy(logits, theirs, label_smoothing=recipe.label_smoothing)
     return batch.share * loss + (1 - batch.share) * other
+
+
+def distillation_loss(loss: Tensor, logits: Tensor, taught: Tensor, *, recipe: DistillRecipe) -> Tensor:
+    """The loss on labels, and the divergence from a teacher's answers in the share that the recipe gives it, in nats.
+
+    (1 - weight) · loss + weight · T² · KL(teacher ‖ student), a scalar, both softmaxes at temperature T; T² keeps the
+    size of its gradient as it is at 1. logits, taught: (B, K), the student's and the teacher's. Source: G. Hinton,
+    O. Vinyals and J. Dean, "Distilling the knowledge in a neural network" (arXiv:1503.02531), section 2.
+    """
+    ours, theirs = ((values / recipe.temperature).log_softmax(1) for values in (logits, taught))
+    soft = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return (1 - recipe.weight) * loss + recipe.weight * recipe.temperature**2 * soft

@@ -63,6 +63,8 @@ def describe_run(run: RunDir, analysis: Analysis) -> About:
     """What a run's passport says, for people."""
     card = RunCard.load(run.card)
     sizes = ", ".join(f"{count:,} {name}" for name, count in card.split.sizes.items())
+    if card.origin:
+        return About(analysis.pack.dataset, card.model.name, _origin_facts(card, sizes), _notes(analysis, card))
     hardware, results = card.hardware, card.results
     where = hardware.get("accelerator") or f"{hardware.get('processor')}, {card.threads} threads"
     facts = [
@@ -78,7 +80,23 @@ def describe_run(run: RunDir, analysis: Analysis) -> About:
         ("Command", card.command or "called from Python"),
         ("Made", card.created),
     ]
-    return About(analysis.pack.dataset, card.model.name, tuple(facts), _notes(analysis))
+    return About(analysis.pack.dataset, card.model.name, tuple(facts), _notes(analysis, card))
+
+
+def _origin_facts(card: RunCard, sizes: str) -> tuple[tuple[str, str], ...]:
+    """Of a model from elsewhere, whose training nobody here has seen."""
+    assert card.origin is not None
+    known = card.results.val_accuracy
+    return (
+        ("Data", f"{card.data.source}, {card.data.images:,} images of {card.data.image_size} pixels"),
+        ("Split", f"{card.split.scheme}, seed {card.seed}: {sizes}"),
+        ("Model", f"{card.model.name}, {card.model.parameters:,} parameters"),
+        ("Training", "elsewhere"),
+        *((("Validation accuracy", percent(known)),) if known is not None else ()),
+        ("File", f"{card.origin.file}, SHA-256 {card.origin.sha256[:12]}…"),
+        ("Versions", ", ".join(f"{name} {card.versions.get(name, '?')}" for name in ("lucidate", "torch", "python"))),
+        ("Taken in", card.created),
+    )
 
 
 def describe_external(analysis: Analysis) -> About:
@@ -91,9 +109,9 @@ def describe_external(analysis: Analysis) -> About:
     return About(pack.dataset, predictions.model, facts, _notes(analysis))
 
 
-def _notes(analysis: Analysis) -> tuple[str, ...]:
-    notes = []
-    if analysis.findings.accuracy_curve is None:
+def _notes(analysis: Analysis, card: RunCard | None = None) -> tuple[str, ...]:
+    notes = list(card.notes) if card and card.origin else []
+    if analysis.findings.accuracy_curve is None and card is None:
         notes.append("No training history came with these predictions; --history FILE adds the curves.")
     if aside := len(analysis.pack.set_aside):
         notes.append(f"{count(aside, 'file')} of the source {'was' if aside == 1 else 'were'} set aside.")

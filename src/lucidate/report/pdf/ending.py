@@ -14,7 +14,8 @@ LITERAL = frozenset({"Command", "Commit", "Hash of the images"})
 
 def limits(material: Material) -> Chapter:
     """What a reader must not conclude."""
-    points = [*_notes(material), *_data(material), _test(material), _seed(material), *_model(material)]
+    test = [] if material.card.origin else [_test(material)]  # a note says what is not known of it
+    points = [*_notes(material), *_data(material), *test, _seed(material), *_model(material)]
     return Chapter("What these figures do not tell", (Points(tuple(points)),))
 
 
@@ -87,6 +88,11 @@ def _test(material: Material) -> str:
 
 
 def _seed(material: Material) -> str:
+    if material.card.origin:
+        return (
+            "One model. The intervals count the luck of which images were drawn, not that of training: the same "
+            "network trained once more gives a somewhat other accuracy."
+        )
     if material.ensemble:
         return (
             "One ensemble. The intervals count the luck of which images were drawn, not that of training: other "
@@ -109,10 +115,11 @@ def _model(material: Material) -> list[str]:
         sure = f"The model claims {more} than it keeps: {said}. Do not read its confidence as a probability."
         if gap < 0:
             sure = f"The model is less sure than it could be: {said}. Do not read its confidence as a probability."
+    like = "The images it was judged on come from the same source as those it learned from. "
+    same = "" if material.card.origin else like
     return [
         sure,
-        "The images it was judged on come from the same source as those it learned from. How it does on images from "
-        "elsewhere, of other cameras, crops or seasons, is not known.",
+        f"{same}How it does on images from elsewhere, of other cameras, crops or seasons, is not known.",
         f"It answers with one of its {material.classes} classes whatever it is shown; it cannot say “none of these”.",
     ]
 

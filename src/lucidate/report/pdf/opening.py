@@ -48,7 +48,7 @@ def key_numbers(material: Material) -> tuple[KeyNumber, ...]:
             KeyNumber(percent(results.val_accuracy), "Validation accuracy", f"95 % interval {span(low, high)}")
         )
     numbers.append(KeyNumber(f"{summary.errors:,}", "Mistakes", f"of {images(summary.images, summary.split)}"))
-    numbers.append(KeyNumber(f"{card.model.parameters:,}", "Parameters", "trainable"))
+    numbers.append(KeyNumber(f"{card.model.parameters:,}", "Parameters", "in its file" if card.origin else "trainable"))
     if results.train_seconds is not None:
         epochs = f"{count(results.epochs, 'epoch')} on " if results.epochs else "on "
         numbers.append(KeyNumber(duration(results.train_seconds), "Training", epochs + machine(card)))
@@ -70,12 +70,15 @@ def question(material: Material) -> Chapter:
     train = card.split.sizes.get("train", 0)
     who = "An ensemble of networks" if material.ensemble else material.model
     unseen = "" if summary.split in ("train", "all") else " that it had not learned from"
+    learned = f"learned from {count(train, 'labeled image')} and was then"
+    if card.origin:
+        unseen, learned = "", "came from elsewhere and was"
     return Chapter(
         "The question",
         (
             Paragraph(
-                f"What does an image show? {who} learned from {count(train, 'labeled image')} and was then "
-                f"asked to name the class of {images(summary.images, summary.split)}{unseen}. "
+                f"What does an image show? {who} {learned} asked to name the class of "
+                f"{images(summary.images, summary.split)}{unseen}. "
                 f"Each belongs to one of {material.classes} classes: {class_list(card.classes)}. This report says how "
                 "often the answer is right, which classes are mixed up, how far the model's own confidence can be "
                 "trusted, and what none of these figures can tell."
@@ -150,7 +153,7 @@ def _split_table(material: Material) -> Table:
     total = max(sum(card.split.sizes.values()), 1)
     rows = []
     for name, size in card.split.sizes.items():
-        use = USES.get(name, "")
+        use = USES.get(name, "") if not card.origin else ""
         if name == "test" and card.results.test_openings:
             opened = card.results.test_openings
             use = f"opened {'once' if opened == 1 else f'{opened} times'}, to judge"

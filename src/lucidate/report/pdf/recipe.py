@@ -69,6 +69,13 @@ def recipe_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
     """Label and words of each part of a run's recipe; parts without a choice are left out."""
     if card.recipe.model.name == ENSEMBLE:
         return _ensemble_facts(card)
+    if card.origin:
+        return (
+            ("Model", f"{card.model.name}, a model from elsewhere"),
+            ("Parameters", f"{card.model.parameters:,}"),
+            ("Training", "not known here: neither its recipe nor its images came with it"),
+            ("When asked", VIEWS.get(card.recipe.predict.views, card.recipe.predict.views)),
+        )
     train = card.recipe.train
     facts = (
         ("Model", _model(card)),

@@ -1,0 +1,26 @@
+"""A finished run's split, also where the file that holds it was left behind, as with models that are shipped."""
+
+from __future__ import annotations
+
+from lucidate.core.errors import RunError
+from lucidate.core.records import RunCard
+from lucidate.core.rundir import RunDir
+from lucidate.data.dataset import divide
+from lucidate.data.pack import Pack
+from lucidate.data.splits import Splits
+
+
+def resplit(run: RunDir, card: RunCard, pack: Pack) -> Splits:
+    """The split that a run was trained with: as stored, else drawn again from its recipe.
+
+    pack: the run's own images, as `reopen_pack` gives them. Raises RunError for a run that has neither.
+    """
+    if run.splits.exists():
+        return Splits.load(run.splits)
+    splits = divide(pack, card.recipe)
+    if splits.sizes != card.split.sizes:
+        raise RunError(
+            f"{run.splits}: expected the split that the run was trained with, received no file, and a recipe that "
+            f"gives another one ({splits.sizes['test']:,} test images, not {card.split.sizes.get('test', 0):,})"
+        )
+    return splits

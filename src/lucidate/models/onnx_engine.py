@@ -1,0 +1,105 @@
+"""What runs an ONNX graph as a module: ONNX Runtime, forward only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lucidate.models.engine import Layout, Outputs, Refused
+from lucidate.models.onnx_file import Graph, describe, parse, require_whole
+from lucidate.models.session import open_session
+
+
+class OnnxEngine:
+    """An `engine.Engine` for a graph given as bytes. It computes on the processor, wherever images lie.
+
+    Feature maps become outputs of the graph while somebody looks at them.
+    """
+
+    differentiable = False
+
+    def __init__(self, content: bytes, *, layout: Layout, outputs: Outputs) -> None:
+        self._model = parse(content)
+        require_whole(self._model)
+        self.graph: Graph = describe(self._model, outputs=outputs)
+        self.layout = layout
+        self.layers = self.graph.maps
+        self.softmaxed = self.graph.before_softmax is not None
+        self.parameters, self.values = self.graph.parameters, self.graph.values
+        self._sessions: dict[tuple[str, ...], Any] = {}
+
+    def __call__(self, images: Tensor, through: Mapping[str, nn.Module]) -> Tensor:
+        answers, *maps = self._run(self._input(images), tuple(through))
+        for stand, seen in zip(through.values(), maps, strict=True):
+            stand(torch.from_numpy(seen).to(images.device))
+        return torch.from_numpy(answers).to(images.device)
+
+    def scramble(self, images: Tensor, generator: torch.Generator) -> None:  # noqa: ARG002
+        """As in `Engine`; statistics of BatchNormalization stay, a graph being in one piece."""
+        for tensor in self._model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+                values = onnx.numpy_helper.to_array(tensor)
+                noise = torch.randn(values.shape, generator=generator).numpy() * values.std()
+                tensor.CopyFrom(onnx.numpy_helper.from_array(noise.astype(np.float32), tensor.name))
+        self._sessions.clear()
+
+    def _input(self, images: Tensor) -> NDArray[Any]:
+        """A normalized batch as the graph takes it. Raw pixels are whole numbers again."""
+        images = images.detach().cpu()
+        self._require_size(images.shape[-1])
+        if self.layout == "NHWC":
+            images = images.permute(0, 2, 3, 1)
+        if self.graph.pixels == "uint8":
+            images = images.round().clamp(0, 255)
+        return np.ascontiguousarray(images.numpy()).astype(self.graph.pixels, copy=False)
+
+    def _require_size(self, side: int) -> None:
+        fixed = self.graph.shape[1:3] if self.layout == "NHWC" else self.graph.shape[2:4]
+        if any(one not in (None, side) for one in fixed):
+            raise Refused(f"model: expected images of {fixed[0]}×{fixed[1]} pixels, received {side}×{side}")
+
+    def _run(self, images: NDArray[Any], maps: tuple[str, ...]) -> list[NDArray[Any]]:
+        """Answers (B, K), then the maps, in as many calls as a graph needs that was made for batches of one length."""
+        session, length = self._session(maps), self.graph.shape[0] or len(images)
+        wanted = [one.name for one in session.get_outputs()]
+        parts: list[list[NDArray[Any]]] = []
+        for start in range(0, len(images), length):
+            batch = images[start : start + length]
+            count = len(batch)
+            if count < length:
+                batch = np.concatenate([batch, np.zeros((length - count, *batch.shape[1:]), batch.dtype)])
+            try:
+                answers = session.run(wanted, {self.graph.input: batch})
+            except Exception as error:  # the runtime's exceptions have no common base but this one
+                reason = " ".join(str(error).split())[:160]
+                raise Refused(f"model: expected a graph that can answer, received one that cannot: {reason}") from None
+            parts.append([answer[:count].astype(np.float32, copy=False) for answer in answers])
+        return [np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)]
+
+    def _session(self, maps: tuple[str, ...]) -> Any:
+        """A session that gives the answer and some maps; of those with maps, the last one is kept."""
+        if maps not in self._sessions:
+            self._sessions = {key: session for key, session in self._sessions.items() if not key}
+            answer = self.graph.before_softmax or self.graph.output
+            self._sessions[maps] = open_session(_with_outputs(self._model, (answer, *maps)))
+        return self._sessions[maps]
+
+
+def _with_outputs(model: Any, names: Iterable[str]) -> bytes:
+    """A model's bytes, its outputs exchanged for these values of its graph."""
+    kept = [onnx.ValueInfoProto.FromString(one.SerializeToString()) for one in model.graph.output]
+    known = {one.name: one for one in kept}
+    try:
+        del model.graph.output[:]
+        model.graph.output.extend([known.get(name) or onnx.ValueInfoProto(name=name) for name in names])
+        content: bytes = model.SerializeToString()
+    finally:
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
+    return content

@@ -1,0 +1,173 @@
+"""What computes a model's answers: torch, or ONNX Runtime on a graph that was exported from the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from lucidate.core.errors import ExportError, RunError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import Predictions, RunCard
+from lucidate.core.rundir import RunDir, sha256
+from lucidate.data.preprocess import Preprocess
+from lucidate.data.reopen import reopen_pack
+from lucidate.data.resplit import resplit
+from lucidate.data.splits import require_name
+from lucidate.data.store import read_rows
+from lucidate.models import load_model
+from lucidate.models.session import open_session
+from lucidate.models.views import view_logits
+from lucidate.predict.stopwatch import Stopwatch
+
+GRAPHS = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}  # backend → file below a run's exports
+BACKENDS = ("torch", *GRAPHS)
+WEIGHTS_KEY = "weights_sha256"  # of a graph's metadata: the weights that it was made from
+GRAPH_BATCH = 64  # images a call: more leave the cache and gain nothing
+
+
+class Backend(Protocol):
+    """A model ready to answer."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits (B, K) of images (B, S, S, 3), 0 to 255, of the run's size."""
+
+
+class Torch:
+    """The run's own model, with the views that its recipe asks for."""
+
+    def __init__(self, run: RunDir, *, device: torch.device | str = "cpu") -> None:
+        card = RunCard.load(run.card)
+        self.model = load_model(run, device=device)
+        self.preprocess = Preprocess.from_dict(card.preprocess)
+        self.views, self.mirror = card.recipe.predict.views, card.data.flips
+        self.device = torch.device(device)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            pixels = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
+            logits = view_logits(self.model, pixels, views=self.views, mirror=self.mirror)
+            return logits.float().cpu().numpy()
+
+
+class Graph:
+    """An exported graph: resizing, normalization and views are inside it."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+        self.input = session.get_inputs()[0].name
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (logits,) = self.session.run(["logits"], {self.input: images})
+        return logits
+
+
+def open_backend(name: str, run: RunDir, *, device: torch.device | str = "cpu") -> Backend:
+    """A run's model behind one of `BACKENDS`.
+
+    Raises ExportError where the graph is missing or was made from other weights, RunError for another name.
+    """
+    if name == "torch":
+        return Torch(run, device=device)
+    if name not in GRAPHS:
+        raise RunError(f"--backend: expected one of {', '.join(BACKENDS)}, received {name!r}")
+    if graph := find_graph(name, run):
+        return graph
+    path = graph_path(run, name)
+    came = "one of others" if path.exists() else "no file"
+    raise ExportError(f"--backend: expected {path}, made from the run's weights, received {came}; {way_on(name, run)}")
+
+
+def find_graph(name: str, run: RunDir) -> Graph | None:
+    """The graph of a backend; None where there is none of the run's weights. Raises RunError for a broken one."""
+    path = graph_path(run, name)
+    if not path.exists():
+        return None
+    session = open_session(path)
+    return None if _stale(session, path, run) else Graph(session)
+
+
+def graph_path(run: RunDir, name: str) -> Path:
+    """Where the graph of a backend lies."""
+    return run.exports / GRAPHS[name]
+
+
+def way_on(name: str, run: RunDir) -> str:
+    """The command that makes a backend's graph."""
+    command = f"lucidate quantize {run.path}" if name == "onnx-int8" else f"lucidate export {run.path} --format onnx"
+    return f"make it by {command}"
+
+
+def is_stale(path: Path, run: RunDir) -> bool:
+    """Whether a graph was made from other weights than the run's: by their digest, or its age where it names none."""
+    return _stale(open_session(path), path, run)
+
+
+def _stale(session: onnxruntime.InferenceSession, path: Path, run: RunDir) -> bool:
+    known = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+    if known is None:
+        return path.stat().st_mtime < run.weights.stat().st_mtime
+    return bool(known != sha256(run.weights))
+
+
+def backend_logits(
+    backend: Backend,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    *,
+    batch: int = GRAPH_BATCH,
+    reporter: Reporter | None = None,
+    task: str = "predicting",
+) -> NDArray[np.float32]:
+    """Logits (M, K) of some rows (M,) of a store (N, S, S, 3), in order."""
+    reporter, watch, parts = reporter or Silent(), Stopwatch(), []
+    with watch.running():
+        for start in range(0, len(rows), batch):
+            parts.append(backend(read_rows(images, rows[start : start + batch])))
+            done = start + len(parts[-1])
+            reporter.advance(task, done, len(rows), f"{watch.rate(done):,.0f} images/s")
+    return np.concatenate(parts)
+
+
+def predict_split(
+    run: RunDir,
+    split: str,
+    backend: Backend,
+    *,
+    name: str,
+    reporter: Reporter | None = None,
+    watch: Stopwatch | None = None,
+) -> Predictions:
+    """Predict one split of a run's own images by a graph; the table stands beside the one that torch made.
+
+    The run's results remain those of torch. An opening of the test split counts all the same.
+    """
+    require_name(split)
+    card = RunCard.load(run.card)
+    pack = reopen_pack(card, reporter=reporter)
+    rows = resplit(run, card, pack).rows(split)
+    with (watch or Stopwatch()).running():
+        logits = backend_logits(backend, pack.images, rows, reporter=reporter, task=f"predicting {split}")
+    predictions = Predictions(
+        ids=pack.ids[rows],
+        index=rows,
+        labels=pack.labels[rows],
+        logits=logits,
+        class_names=pack.class_names,
+        dataset=pack.dataset,
+        split=split,
+        model=f"{card.recipe.model.name} ({name})",
+    )
+    predictions.save(predictions_path(run, split, name))
+    if split == "test":
+        card.with_results(test_openings=card.results.test_openings + 1).save(run.card)
+    return predictions
+
+
+def predictions_path(run: RunDir, split: str, name: str) -> Path:
+    """Where a backend's answers on a split lie: the plain name is torch's."""
+    return run.predictions(split if name == "torch" else f"{split}-{name}")
