@@ -1,5 +1,5 @@
 """Make of a finished run a model that can be shipped: passport without this machine's paths, half-precision weights,
-history.
+history, and what a server must know of its validation images (numbers only).
 
     python bench/ship.py RUN models/NAME --note "…" --data SRC
 
@@ -18,15 +18,17 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from lucidate.core.records import RunCard
+from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.dataset import Dataset
-from lucidate.data.pack import open_pack
+from lucidate.data.pack import Pack, open_pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.splits import Splits
 from lucidate.models import load_model
+from lucidate.models.views import Views
 from lucidate.predict import predict_logits
 from lucidate.predict.infer import batch_size
+from lucidate.serve.reference import reference_of, statistics_of, store_references
 
 LOSS = 0.002  # of validation accuracy, at most
 
@@ -38,15 +40,22 @@ def halve(source: Path, target: Path) -> None:
     save_file(halved, target)
 
 
-def accuracy(run: RunDir, splits: Splits, source: str) -> float:
-    """On the run's validation images, with the recipe's views."""
+def validation(run: RunDir, splits: Splits, pack: Pack, *, views: Views) -> Predictions:
+    """The run's answers to its validation images."""
     card = RunCard.load(run.card)
-    pack = open_pack(source, image_size=card.data.image_size)
-    batches = Dataset(pack, splits, Preprocess.from_dict(card.preprocess)).batches(
-        "validation", batch_size=batch_size("cpu")
+    dataset = Dataset(pack, splits, Preprocess.from_dict(card.preprocess))
+    batches = dataset.batches("validation", batch_size=batch_size("cpu"))
+    rows = batches.rows
+    return Predictions(
+        ids=pack.ids[rows],
+        index=rows,
+        labels=pack.labels[rows],
+        logits=predict_logits(load_model(run), batches, views=views, mirror=pack.flips),
+        class_names=pack.class_names,
+        dataset=pack.dataset,
+        split="validation",
+        model=card.recipe.model.name,
     )
-    logits = predict_logits(load_model(run), batches, views=card.recipe.predict.views, mirror=pack.flips)
-    return float((logits.argmax(1) == batches.labels[batches.rows]).mean())
 
 
 def main() -> None:
@@ -75,10 +84,16 @@ def main() -> None:
         shipped.save(made.card)
         halve(run.weights, made.weights)
         shutil.copy(run.history, made.history)
-        before, after = accuracy(run, splits, options.data), accuracy(made, splits, options.data)
-        print(json.dumps({"float32": before, "float16": after, "bytes": made.weights.stat().st_size}))
-        if before - after > LOSS:
+        pack = open_pack(options.data, image_size=card.data.image_size)
+        full, half = (validation(which, splits, pack, views=recipe.predict.views) for which in (run, made))
+        print(json.dumps({"float32": full.accuracy, "float16": half.accuracy, "bytes": made.weights.stat().st_size}))
+        if full.accuracy - half.accuracy > LOSS:
             sys.exit("float16 loses too much")
+        tables = {recipe.predict.views: half}
+        if "one" not in tables:
+            tables["one"] = validation(made, splits, pack, views="one")
+        statistics = statistics_of(pack.images, splits.validation)
+        store_references(made, {name: reference_of(table, statistics, views=name) for name, table in tables.items()})
         shutil.copytree(made.path, options.target, dirs_exist_ok=True)
 
 

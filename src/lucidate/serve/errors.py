@@ -1,0 +1,58 @@
+"""What a request can meet. Every one becomes the answer {"error": message} with its status.
+
+RequestError            any status
+├── BadRequest     400  what was sent cannot be meant
+├── NotFound       404  no such model, version or path
+├── Overloaded     429  the queue is full; Retry-After says when to come again
+├── NotReady       503  the server is starting, or about to end
+└── Expired        504  not computed within the request's own time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class RequestError(Exception):
+    """One request cannot be answered. message: one sentence, without anything of the server's inside."""
+
+    default_status = 500
+
+    def __init__(self, message: str, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status or self.default_status
+        self.headers: dict[str, str] = dict(headers or {})
+
+
+class BadRequest(RequestError):
+    """What was sent cannot be meant."""
+
+    default_status = 400
+
+
+class NotFound(RequestError):
+    """No such model, version or path."""
+
+    default_status = 404
+
+
+class Overloaded(RequestError):
+    """More was asked than is let in. retry_after: whole seconds after which to come again."""
+
+    default_status = 429
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message, headers={"Retry-After": str(max(1, retry_after))})
+
+
+class NotReady(RequestError):
+    """The server is starting, or about to end."""
+
+    default_status = 503
+
+
+class Expired(RequestError):
+    """Not computed within the time that the request allowed."""
+
+    default_status = 504

@@ -1,0 +1,88 @@
+"""A handful of a run's validation images to try it on, where this machine has them packed already."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from dataclasses import dataclass
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from lucidate.core.errors import LucidateError
+from lucidate.core.records import RunCard
+from lucidate.core.rundir import RunDir
+from lucidate.data.packed import packed_images
+from lucidate.data.splits import Splits
+from lucidate.serve.errors import NotFound
+from lucidate.serve.served import Served
+from lucidate.serve.state import state_of
+
+LEAST, MOST = 6, 10  # what a page shows in a row; a server is no way to copy a data set
+
+
+@dataclass(frozen=True)
+class Example:
+    """id: of the image in its data set. label: what it is known to show. png: its file."""
+
+    id: str
+    label: str
+    png: bytes
+
+
+_known: WeakKeyDictionary[Served, tuple[Example, ...]] = WeakKeyDictionary()
+
+
+async def examples(request: Request) -> Response:
+    """Which there are; none where the images are not at hand."""
+    served = state_of(request).repository.get(request.query_params.get("model"))
+    found = [
+        {"id": each.id, "label": each.label, "url": f"/v1/examples/{number}.png?model={quote(served.name)}"}
+        for number, each in enumerate(await _examples(served))
+    ]
+    return JSONResponse({"model": served.name, "examples": found})
+
+
+async def example(request: Request) -> Response:
+    """One of them, as it was packed. Raises NotFound."""
+    served = state_of(request).repository.get(request.query_params.get("model"))
+    found, number = await _examples(served), request.path_params["number"]
+    if number >= len(found):
+        raise NotFound(f"example: expected one of {len(found)}, received number {number}")
+    return Response(found[number].png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def _examples(served: Served) -> tuple[Example, ...]:
+    if served not in _known:
+        _known[served] = await asyncio.to_thread(examples_of_run, served.run)
+    return _known[served]
+
+
+def examples_of_run(run: RunDir, *, seed: int = 0) -> tuple[Example, ...]:
+    """Six to ten validation images, one a class as far as there are as many, in their order; empty without any."""
+    try:
+        card, rows = RunCard.load(run.card), Splits.load(run.splits).validation
+    except LucidateError:
+        return ()
+    packed = packed_images(card)
+    if packed is None or not len(rows) or rows.max() >= len(packed.images):
+        return ()
+    mixed = np.random.default_rng(seed).permutation(rows)
+    _, firsts = np.unique(packed.labels[mixed], return_index=True)
+    first_of_each = mixed[firsts]  # of each class, in their order
+    rest = mixed[~np.isin(mixed, first_of_each)]
+    chosen = first_of_each[np.linspace(0, len(first_of_each) - 1, min(MOST, len(first_of_each))).astype(np.int64)]
+    chosen = np.concatenate([chosen, rest[: max(0, LEAST - len(chosen))]])
+    return tuple(
+        Example(str(packed.ids[row]), card.classes[packed.labels[row]], _png(packed.images[row])) for row in chosen
+    )
+
+
+def _png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels)).save(file, "PNG")
+    return file.getvalue()

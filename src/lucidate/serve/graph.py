@@ -1,0 +1,127 @@
+"""The ONNX graph that a run is served by: found in the run, else made from its weights and kept for the next start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnxruntime
+
+from lucidate.core.errors import LucidateError, ServeError
+from lucidate.core.names import ENSEMBLE, FOREIGN, ONNX
+from lucidate.core.records import RunCard
+from lucidate.core.rundir import RunDir, atomic_write, sha256
+from lucidate.models.session import open_session
+from lucidate.serve.engine import INPUT, OUTPUT, Session
+from lucidate.serve.settings import ServedViews
+
+MADE_OF = "weights_sha256"  # a graph's note of the weights that it was made from; `lucidate export` writes it too
+
+
+def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | None = None) -> Session:
+    """What computes a run's answers: `images` (n, S, S, 3) uint8 → `logits` (n, K). From RUN/export/ where it fits.
+
+    int8: the quantized graph, which must have been made before. A model that came as a file, which has no graph of
+    ours, is asked as `lucidate predict` asks it. Raises ServeError, RunError.
+    """
+    card = RunCard.load(run.card)
+    digest = sha256(run.weights)
+    if int8:
+        return _int8(run, digest, threads)
+    if card.recipe.model.name == ONNX and (own := _exported(run, threads)):
+        return own
+    if _is_foreign(card):
+        return _Module(run, views)
+    for name, inside in (("model.onnx", _views(card, views)), ("serve.onnx", views)):
+        if found := _found(run.exports / name, {MADE_OF: digest, "views": inside}, threads):
+            return found
+    content = _made(run, digest, views=views)
+    with suppress(OSError):  # a folder that cannot be written to costs seconds at each start, nothing else
+        if os.access(run.path, os.W_OK):
+            atomic_write(run.exports / "serve.onnx", content)
+    return open_session(content, threads=threads)
+
+
+def _found(path: Path, said: dict[str, str], threads: int | None) -> onnxruntime.InferenceSession | None:
+    """A graph, if it says this of itself; from its bytes, so that nothing happens when its file goes."""
+    if not path.is_file():
+        return None
+    with suppress(LucidateError):  # damaged: another one is made
+        session = open_session(path.read_bytes(), threads=threads)
+        says = session.get_modelmeta().custom_metadata_map
+        if said.items() <= says.items():
+            return session
+    return None
+
+
+def _int8(run: RunDir, digest: str, threads: int | None) -> onnxruntime.InferenceSession:
+    path = run.exports / "model.int8.onnx"
+    found = _found(path, {MADE_OF: digest}, threads)
+    if found is None:
+        came = "one of other weights" if path.exists() else "no file"
+        raise ServeError(f"--int8: expected {path}, received {came}; make it by lucidate quantize {run.path}")
+    return found
+
+
+def _views(card: RunCard, views: ServedViews) -> str:
+    """As `lucidate export` names them."""
+    if views == "one":
+        return views
+    return "members" if card.recipe.model.name == ENSEMBLE else card.recipe.predict.views
+
+
+def _is_foreign(card: RunCard) -> bool:
+    """Whether some part of the model came as a file in somebody else's format."""
+    recipe = card.recipe.model
+    members = recipe.options["members"] if recipe.name == ENSEMBLE else [{"model": {"name": recipe.name}}]
+    return any(member["model"]["name"] in FOREIGN for member in members)
+
+
+def _exported(run: RunDir, threads: int | None) -> onnxruntime.InferenceSession | None:
+    """The file itself that a run was brought as, where `lucidate export` wrote it: it takes and gives what we want."""
+    from safetensors import safe_open
+
+    if RunCard.load(run.card).recipe.model.options.get("order") is not None:
+        return None
+    with safe_open(run.weights, framework="numpy") as weights:
+        content = weights.get_tensor("file").tobytes()
+    session = open_session(content, threads=threads)
+    takes = [(one.name, one.type, len(one.shape)) for one in session.get_inputs()]
+    gives = [one.name for one in session.get_outputs()]
+    ours = {MADE_OF, "class_names"} <= session.get_modelmeta().custom_metadata_map.keys()
+    return session if ours and takes == [(INPUT, "tensor(uint8)", 4)] and OUTPUT in gives else None
+
+
+class _Module:
+    """A run's own module in the place of a session."""
+
+    def __init__(self, run: RunDir, views: ServedViews) -> None:
+        from lucidate.compress.program import with_views
+        from lucidate.predict.backends import Torch
+
+        self._backend = Torch(run)
+        if views == "one":
+            self._backend.views = "one"
+            with_views(self._backend.model, "one")
+
+    def run(self, output_names: Sequence[str], input_feed: dict[str, Any]) -> Any:
+        assert tuple(output_names) == (OUTPUT,)
+        return [self._backend(input_feed[INPUT])]
+
+
+def _made(run: RunDir, digest: str, *, views: ServedViews) -> bytes:
+    """A graph of the run's weights, made by another process: torch stays out of this one, and the server answers on."""
+    with TemporaryDirectory(prefix="lucidate-serve-") as folder:
+        path = Path(folder) / "model.onnx"
+        command = [sys.executable, "-W", "ignore", "-m", "lucidate.serve.export", str(run.path), str(path)]
+        done = subprocess.run([*command, views, digest], capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+            raise ServeError(reason or f"{run.path}: expected a model that has an ONNX form, but making it failed")
+        return path.read_bytes()

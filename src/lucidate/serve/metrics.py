@@ -1,0 +1,99 @@
+"""What Prometheus reads at /metrics: requests under our names, models under Triton's, so that its dashboards fit.
+
+Models are counted by their engines; those counters are read when Prometheus asks, so that no request pays for it. Their
+lines are written here: the client library would append `_total` to Triton's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from lucidate.serve.engine import Statistics
+from lucidate.serve.served import Served
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+COUNTERS = {
+    "nv_inference_request_success": "Requests answered",
+    "nv_inference_request_failure": "Requests that failed after they were admitted",
+    "nv_inference_count": "Images computed",
+    "nv_inference_exec_count": "Batches computed",
+    "nv_inference_request_duration_us": "Time of answered requests in the engine, in microseconds",
+    "nv_inference_queue_duration_us": "Time in the queue, in microseconds",
+    "nv_inference_compute_input_duration_us": "Time to put batches together, in microseconds",
+    "nv_inference_compute_infer_duration_us": "Time to compute, in microseconds",
+    "nv_inference_compute_output_duration_us": "Time to hand answers over, in microseconds",
+    "lucidate_refused_total": "Requests refused since the queue was full",
+    "lucidate_expired_total": "Requests whose time was over before they were computed",
+    "lucidate_canceled_total": "Requests whose client went before the answer",
+}
+PENDING = "nv_inference_pending_request_count"
+DRIFT = "lucidate_drift_psi"
+
+
+class Metrics:
+    """A registry of its own: several servers in one process do not meet in it."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Histogram(
+            "lucidate_http_request_seconds",
+            "Time from a request's headers to the end of its answer",
+            ("route", "status"),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        # `labels` checks and joins its arguments at each call: the few pairs there are, are kept.
+        self._known: dict[tuple[str, int], Histogram] = {}
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request. route: the pattern of a path, never the path itself."""
+        child = self._known.get((route, status))
+        if child is None:
+            child = self._known[route, status] = self._requests.labels(route, str(status))
+        child.observe(seconds)
+
+    def exposition(self, models: Iterable[Served]) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self._registry) + "".join(f"{line}\n" for line in _of_models(list(models))).encode()
+
+
+def _of_models(models: list[Served]) -> Iterator[str]:
+    # Names of models need no escaping: the repository lets in letters, digits, ".", "_" and "-".
+    labels = [f'model="{served.name}",version="{served.version}"' for served in models]
+    values = [_values(served.engine.statistics) for served in models]
+    for name, text in COUNTERS.items():
+        yield f"# HELP {name} {text}"
+        yield f"# TYPE {name} counter"
+        for label, known in zip(labels, values, strict=True):
+            yield f"{name}{{{label}}} {known[name]}"
+    yield f"# HELP {PENDING} Images admitted and not yet answered"
+    yield f"# TYPE {PENDING} gauge"
+    for label, served in zip(labels, models, strict=True):
+        yield f"{PENDING}{{{label}}} {served.engine.depth()}"
+    yield f"# HELP {DRIFT} Population stability index of the last images, by signal"
+    yield f"# TYPE {DRIFT} gauge"
+    for label, served in zip(labels, models, strict=True):
+        for signal, found in served.drift.report().items():
+            if found["psi"] is not None:
+                yield f'{DRIFT}{{{label},signal="{signal}"}} {found["psi"]:.6g}'
+
+
+def _values(known: Statistics) -> dict[str, int]:
+    numbers = (
+        known.success.count,
+        known.fail.count,
+        known.images,
+        known.executions,
+        known.success.ns // 1000,
+        known.queue.ns // 1000,
+        known.compute_input.ns // 1000,
+        known.compute_infer.ns // 1000,
+        known.compute_output.ns // 1000,
+        known.refused,
+        known.expired,
+        known.canceled,
+    )
+    return dict(zip(COUNTERS, numbers, strict=True))

@@ -1,0 +1,138 @@
+"""The Open Inference Protocol, version 2, over HTTP: `tritonclient` and KServe's probes work unchanged.
+
+Images go in as `images`: UINT8 or FP32 of 0 to 255, (n, S, S, 3), or BYTES, (n), which are encoded images of any size.
+Out come calibrated `probabilities`, FP32 (n, K); `logits` for whoever names them. Bodies are read here, not by a model
+of fields: the client sends no Content-Type, and mostly bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lucidate.data.decode import DecodeError, image_size
+from lucidate.serve.describe import LOGITS, PROBABILITIES
+from lucidate.serve.engine import INPUT
+from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.images import ImageLimits, decode_images
+from lucidate.serve.outputs import Answer, compressed, in_words, write_answer
+from lucidate.serve.served import Answers, Served
+from lucidate.serve.settings import Settings
+from lucidate.serve.state import state_of
+from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Tensor, Wanted, read_request
+
+BRIGHTEST = 255
+
+
+async def infer(request: Request) -> Response:
+    """POST /v2/models/{model}[/versions/{version}]/infer."""
+    state = state_of(request)
+    served = state.repository.get(request.path_params["model"], request.path_params.get("version"))
+    served.engine.require_room()
+    headers = request.headers
+    asked = read_request(await request.body(), headers.get(HEADER_LENGTH))
+    wanted = _wanted(asked)
+    timeout = _timeout(asked)
+    images = await _images(asked, served, state.settings)
+    answers = await served.answer(images, timeout=timeout)
+    head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
+    if asked.id is not None:
+        head["id"] = asked.id
+    body, json_length = write_answer(head, [_answer(one, answers, served) for one in wanted])
+    body, coding = compressed(body, headers.get("accept-encoding", ""))
+    response = Response(body, media_type="application/json" if json_length is None else "application/octet-stream")
+    if json_length is not None:
+        response.headers["Inference-Header-Content-Length"] = str(json_length)
+    if coding is not None:
+        response.headers["Content-Encoding"] = coding
+    return response
+
+
+def _wanted(asked: InferRequest) -> tuple[Wanted, ...]:
+    if asked.outputs is None:
+        return (Wanted(PROBABILITIES, asked.binary),)
+    for one in asked.outputs:
+        if one.name not in (PROBABILITIES, LOGITS):
+            raise BadRequest(f"outputs: expected {PROBABILITIES} or {LOGITS}, received {one.name[:80]!r}")
+    return asked.outputs
+
+
+def _timeout(asked: InferRequest) -> float | None:
+    """Seconds, of the protocol's microseconds; None where none, or 0, was given."""
+    given = asked.parameters.get("timeout", 0)
+    if type(given) is not int or not 0 <= given < 2**63:
+        raise BadRequest("timeout: expected whole microseconds, received something else")
+    return given / 1e6 if given else None
+
+
+def _answer(wanted: Wanted, answers: Answers, served: Served) -> Answer:
+    values = answers.logits if wanted.name == LOGITS else answers.probabilities.astype(np.float32)
+    if wanted.classes is not None:
+        return Answer(wanted.name, in_words(values, served.classes, wanted.classes), wanted.binary)
+    return Answer(wanted.name, values, wanted.binary)
+
+
+async def _images(asked: InferRequest, served: Served, settings: Settings) -> NDArray[np.uint8]:
+    """The request's images, (n, S, S, 3), whichever way they came."""
+    size = served.image_size
+    limits = ImageLimits(images=settings.max_images, pixels=settings.max_pixels)
+    if asked.raw is not None:
+        if _is_pixels(asked.raw, size):
+            return np.frombuffer(asked.raw, np.uint8).reshape(1, size, size, 3)
+        return await _decoded([asked.raw], size, limits)
+    if len(asked.inputs) != 1 or asked.inputs[0].name != INPUT:
+        names = ", ".join(repr(one.name[:80]) for one in asked.inputs[:8])
+        raise BadRequest(f"inputs: expected one, {INPUT!r}, received {names}")
+    tensor = asked.inputs[0]
+    if len(tensor.shape) and tensor.shape[0] > limits.images:
+        raise RequestError(
+            f"images: expected at most {limits.images:,} in a request, received {tensor.shape[0]:,}", status=413
+        )
+    if isinstance(tensor.data, list):
+        if tensor.shape not in ((len(tensor.data),), (len(tensor.data), 1)):
+            raise BadRequest(f"input {INPUT!r}: expected encoded images of shape [n], received {list(tensor.shape)}")
+        return await _decoded(tensor.data, size, limits)
+    return _pixels(tensor, tensor.data, size)
+
+
+def _pixels(tensor: Tensor, data: NDArray[Any], size: int) -> NDArray[np.uint8]:
+    if tensor.datatype not in ("UINT8", "FP32"):
+        raise BadRequest(f"input {INPUT!r}: expected UINT8, FP32 or BYTES, received {tensor.datatype}")
+    if len(tensor.shape) != 4 or tensor.shape[1:] != (size, size, 3):
+        raise BadRequest(f"input {INPUT!r}: expected shape [n,{size},{size},3], received {list(tensor.shape)}")
+    if data.dtype == np.uint8:
+        return data
+    # Comparisons with NaN are false.
+    if not ((data >= 0) & (data <= BRIGHTEST)).all():
+        raise BadRequest(f"input {INPUT!r}: expected numbers from 0 to 255, received others")
+    whole = np.rint(data)
+    if data.size and data.max() <= 1 and not np.array_equal(whole, data):
+        raise BadRequest(f"input {INPUT!r}: expected values from 0 to 255, received fractions from 0 to 1")
+    return whole.astype(np.uint8)
+
+
+def _is_pixels(body: bytes, size: int) -> bool:
+    """Whether a body without a description is one image's pixels, rather than a file that happens to be as long."""
+    if len(body) != size * size * 3:
+        return False
+    try:
+        image_size(body)
+    except DecodeError:
+        return True
+    return False
+
+
+async def _decoded(blobs: list[bytes], size: int, limits: ImageLimits) -> NDArray[np.uint8]:
+    """All of them, or the first one's error: a tensor has no room for what went wrong with a part of it."""
+    images: list[NDArray[np.uint8]] = []
+    for place, found in enumerate(await decode_images(blobs, size=size, limits=limits)):
+        if isinstance(found, RequestError):
+            if len(blobs) > 1:
+                raise RequestError(f"image {place}: {found.message}", status=found.status, headers=found.headers)
+            raise found
+        images.append(found)
+    return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)

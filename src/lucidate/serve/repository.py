@@ -1,0 +1,188 @@
+"""Models by name, each in one current version; a new version takes over between two requests, never within one.
+
+A request holds the version that it began with. The one that was replaced goes on until the last such request lets go
+of it: nobody has to wait for it, and nothing is closed under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from lucidate.core.errors import LucidateError, ServeError
+from lucidate.core.rundir import RunDir
+from lucidate.serve import loading
+from lucidate.serve.errors import BadRequest, NotFound, NotReady
+from lucidate.serve.served import Served
+from lucidate.serve.settings import Settings
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+VERSION = re.compile(r"[0-9]{1,9}")
+
+AT_ONCE = 2  # models that are loaded at a time: each may need a core and a second copy of its weights
+
+Condition = Literal["LOADING", "READY", "UNAVAILABLE"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model as the repository's index shows it. version: the current, or last, one; "" before the first."""
+
+    name: str
+    condition: Condition
+    version: str = ""
+    reason: str = ""
+
+
+class Repository:
+    """The models that were named at the start; none can be added later, since a request names no path.
+
+    runs: name → folder, in the order they were given. Nothing is loaded before `load`.
+    """
+
+    def __init__(self, runs: Mapping[str, Path], settings: Settings) -> None:
+        self._runs = dict(runs)
+        self._settings = settings
+        self._served: dict[str, Served] = {}
+        self._entries = {name: Entry(name, "UNAVAILABLE", reason="not loaded yet") for name in runs}
+        self._locks = {name: asyncio.Lock() for name in runs}
+        self._unloaded: set[str] = set()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In the order they were given; the first is what routes without a model's name mean."""
+        return tuple(self._runs)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model answers but those that were unloaded on purpose."""
+        return all(name in self._served or name in self._unloaded for name in self._runs)
+
+    def __iter__(self) -> Iterator[Served]:
+        """The current versions."""
+        return iter([self._served[name] for name in self._runs if name in self._served])
+
+    def get(self, name: str | None = None, version: str | None = None) -> Served:
+        """The current version of a model; of the first one without a name. Hold on to it while a request lasts.
+
+        Raises NotFound, and NotReady for a model that is being loaded.
+        """
+        if name is None:
+            name = self.names[0]
+        served = self._served.get(name)
+        if served is not None and (version is None or version == served.version):
+            return served
+        entry = self._entries.get(name) if NAME.fullmatch(name) else None
+        if entry is None:
+            raise NotFound(f"model: expected one of {', '.join(self.names)}, received another name")
+        if served is None and entry.condition == "LOADING":
+            raise NotReady(f"model {name} is being loaded", headers={"Retry-After": "1"})
+        if served is None:
+            raise NotFound(f"model {name} is not loaded")
+        raise NotFound(f"version: expected {served.version}, the current one of {name}, received another")
+
+    def index(self) -> tuple[Entry, ...]:
+        return tuple(self._entries.values())
+
+    async def load(self, name: str) -> Served:
+        """The model as its folder now holds it: a new version where its files differ from the current one's.
+
+        The current version answers meanwhile, and stays where loading fails.
+        Raises NotFound, BadRequest with the reason for which it cannot be loaded.
+        """
+        lock = self._locks.get(name)
+        if lock is None:
+            raise NotFound(f"model: expected one of {', '.join(self.names)}, received another name")
+        async with lock:
+            before = self._entries[name]
+            if name not in self._served:
+                self._entries[name] = replace(before, condition="LOADING", reason="")
+            try:
+                served = await asyncio.to_thread(self._fresh, name, int(before.version or 0))
+            except BaseException as error:
+                still = name in self._served
+                reason = str(error) if isinstance(error, LucidateError) else "loading failed"
+                self._entries[name] = replace(
+                    before, condition="READY" if still else "UNAVAILABLE", reason="" if still else reason
+                )
+                if isinstance(error, LucidateError):
+                    raise BadRequest(f"model {name} cannot be loaded: {error}") from error
+                raise
+            self._served[name] = served
+            self._unloaded.discard(name)
+            self._entries[name] = Entry(name, "READY", served.version)
+            return served
+
+    def _fresh(self, name: str, version: int) -> Served:
+        run = loading.open_served_run(self._runs[name])
+        current = self._served.get(name)
+        if current is not None and loading.fingerprint(run, self._settings) == current.fingerprint:
+            return current
+        return loading.load(name, version + 1, run, self._settings)
+
+    async def load_all(self) -> None:
+        """Load every model, two at a time. Raises LucidateError for the first that cannot be."""
+        lanes = asyncio.Semaphore(AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with lanes:
+                await self.load(name)
+
+        loads = [asyncio.create_task(one(name)) for name in self._runs]
+        try:
+            await asyncio.gather(*loads)
+        except BadRequest as error:
+            raise error.__cause__ or error from None
+        finally:
+            for load in loads:
+                load.cancel()
+
+    async def unload(self, name: str) -> None:
+        """Let go of a model; what it has admitted is still answered. Raises NotFound."""
+        if name not in self._runs:
+            raise NotFound(f"model: expected one of {', '.join(self.names)}, received another name")
+        async with self._locks[name]:
+            self._unloaded.add(name)
+            if self._served.pop(name, None) is not None:
+                self._entries[name] = replace(self._entries[name], condition="UNAVAILABLE", reason="unloaded")
+
+    async def drain(self) -> None:
+        """Return once everything that was admitted is answered."""
+        for served in self:
+            await served.engine.drain()
+
+
+def name_runs(arguments: Sequence[str]) -> dict[str, Path]:
+    """Runs by the names they are served under: that of `NAME=RUN`, else the folder's, or a file's without its ending.
+
+    Checks that they can be opened; loads nothing. Raises ServeError, RunError.
+    """
+    runs: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals or Path(argument).exists():  # a folder's own name may hold "="
+            name, path = "", argument
+        place = Path(path)
+        name = name or _plain_name(place)
+        if not NAME.fullmatch(name) or ".." in name:
+            raise ServeError(
+                f"run: expected a name of letters, digits, '.', '_' and '-', received {name!r}; choose one as NAME=RUN"
+            )
+        if name in runs:
+            raise ServeError(
+                f"run: expected each name once, received {name} for {runs[name]} and for {place}; "
+                "rename one as NAME=RUN"
+            )
+        if not place.is_file():
+            RunDir.open(place)
+        runs[name] = place
+    return runs
+
+
+def _plain_name(place: Path) -> str:
+    whole = place.resolve()  # "." has no name
+    return whole.name if whole.is_dir() else whole.stem

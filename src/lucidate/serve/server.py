@@ -1,0 +1,205 @@
+"""The server as a process: its socket, its start, its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from lucidate.core.errors import LucidateError, ServeError
+from lucidate.serve.app import make_app
+from lucidate.serve.one_write import in_one_write
+from lucidate.serve.repository import Repository
+from lucidate.serve.settings import Settings
+from lucidate.serve.state import Life
+from lucidate.serve.wire import wire
+
+LINGER = 1.0  # seconds in which an idle connection may still be used, before it is closed
+TICK = 0.02  # seconds
+BACKLOG = 2048  # connections that the system holds while we are busy
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # what listens on all addresses can be asked at these
+
+Announce = Callable[[str, Repository], None]  # is told the address and the models, once they answer
+
+
+def serve(settings: Settings, runs: Mapping[str, Path], *, announce: Announce) -> None:
+    """Serve until SIGTERM or Ctrl-C; then answer what was admitted, and return.
+
+    runs: as `repository.name_runs` gives them. Raises ServeError for an address that cannot be had, LucidateError for
+    a model that cannot be loaded.
+    """
+    with contextlib.closing(bind(settings.host, settings.port)) as listener:
+        _run(_serve(settings, runs, listener, announce))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free. Raises ServeError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise ServeError(f"--host: expected an address of this machine, received {host!r}") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # at once: two servers may both bind a port that nobody listens on
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            reason = f"--port: expected one that is free, received {port}, which is taken; choose another, or 0 for any"
+        elif error.errno == errno.EACCES:
+            reason = f"--port: expected one that you may use, received {port}; those below 1024 are the system's"
+        else:
+            reason = f"--host: expected an address of this machine, received {host!r} ({error.strerror})"
+        raise ServeError(reason) from None
+    return listener
+
+
+def address(settings: Settings, listener: socket.socket) -> str:
+    """Where a browser on this machine finds the server."""
+    host = EVERYWHERE.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _serve(settings: Settings, runs: Mapping[str, Path], listener: socket.socket, announce: Announce) -> None:
+    life = Life()
+    repository = Repository(runs, settings)
+    seconds = max(0.1, settings.drain_seconds - settings.grace_seconds)
+    server = _Server(_config(settings, make_app(settings, repository, life=life)), life, seconds)
+    ending = _Ending(server, life, settings.grace_seconds)
+    with ending.listening():
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        loading = asyncio.create_task(repository.load_all())
+        await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if loading.done():
+                loading.result()
+                # What stays for good is not looked at again by each collection of garbage.
+                gc.collect()
+                gc.freeze()
+                life.ready = True
+                announce(address(settings, listener), repository)
+        except LucidateError:
+            server.should_exit = True
+            raise
+        finally:
+            loading.cancel()
+            await serving
+
+
+def _config(settings: Settings, app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http=in_one_write(wire(settings)),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive,
+        timeout_graceful_shutdown=1,  # after our own, which leaves nothing
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which by itself would end by the signal it got, and reset connections that are just being used."""
+
+    def __init__(self, config: uvicorn.Config, life: Life, seconds: float) -> None:
+        super().__init__(config)
+        self._life = life
+        self._seconds = seconds  # until what is still under way is cut off
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no connection any more, answer what was admitted, then go."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._seconds
+        for listener in sockets or ():
+            await self._accept_waiting(listener)
+        for server in self.servers:
+            server.close()
+        self._life.closing = True
+        await self._until_closed(loop.time() + min(LINGER, self._seconds))
+        for connection in list(self.server_state.connections):
+            connection.shutdown()  # those without a request now, the others after their answer
+        await self._until_closed(end)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await super().shutdown(sockets)
+
+    async def _accept_waiting(self, listener: socket.socket) -> None:
+        """Connections that the system has made for us and that we have not seen yet: closing would reset them."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                waiting, _ = listener.accept()
+            except OSError:
+                return
+            await loop.connect_accepted_socket(self._protocol, waiting)
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    async def _until_closed(self, end: float) -> None:
+        loop = asyncio.get_running_loop()
+        while self.server_state.connections and loop.time() < end and not self.force_exit:
+            await asyncio.sleep(TICK)
+
+
+class _Ending:
+    """What SIGTERM and Ctrl-C do: once, an orderly end; twice, one at once."""
+
+    def __init__(self, server: uvicorn.Server, life: Life, grace: float) -> None:
+        self._server = server
+        self._life = life
+        self._grace = grace
+
+    @contextlib.contextmanager
+    def listening(self) -> Generator[None, None, None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _asked(self) -> None:
+        if self._life.draining:
+            self._server.force_exit = True
+            self._end()
+            return
+        ready = self._life.ready
+        self._life.draining = True
+        # Balancers need a moment to see that we are not ready; until then new requests are still answered.
+        asyncio.get_running_loop().call_later(self._grace if ready else 0, self._end)
+
+    def _end(self) -> None:
+        self._server.should_exit = True

@@ -1,0 +1,92 @@
+"""How the server behaves: from a TOML file, from LUCIDATE_SERVE_*, from the command line, the later winning."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+
+from lucidate.core.errors import ServeError
+from lucidate.core.registry import choices
+
+PREFIX = "LUCIDATE_SERVE_"
+
+ServedViews = Literal["one", "recipe"]
+
+
+class Settings(BaseSettings):
+    """All of them, with their defaults. Times are seconds, sizes bytes, unless their name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    # server
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, description="0: any that is free")
+    keep_alive: int = Field(75, ge=1, description="an idle connection is kept; clients expect a minute")
+    drain_seconds: float = Field(30.0, gt=0, description="from SIGTERM to the end, at most")
+    grace_seconds: float = Field(1.0, ge=0, description="not ready but still answering, for balancers to notice")
+    access_log: bool | None = Field(None, description="one JSON line a request; default: unless to a terminal")
+
+    # inference
+    threads: int | None = Field(None, ge=1, description="of one batch; default: one for a quick model, else all cores")
+    queue_images: int = Field(512, ge=1, description="images waiting for a model; beyond: 429")
+    max_batch: int = Field(32, ge=1, le=1024, description="images computed together")
+    request_timeout: float = Field(30.0, gt=0, description="in the queue, at most; then 504")
+
+    views: ServedViews = Field("one", description="test-time views: one, or the recipe's, up to six times the work")
+    int8: bool = Field(False, description="serve RUN/export/model.int8.onnx")
+
+    # what is let in
+    connections: int = Field(1000, ge=1, description="open at a time; beyond: 503, and closed")
+    head_timeout: float = Field(10.0, gt=0, description="for a request's line and headers; then 408")
+    head_bytes: int = Field(65_536, ge=1024, description="of a request's line and headers; beyond: 431")
+    body_timeout: float = Field(10.0, gt=0, description="for a body, or 8 KiB/s of it, and again; then 408")
+    body_bytes: int = Field(67_108_864, ge=1024, description="of a body, also unpacked; beyond: 413")
+    bodies_bytes: int = Field(536_870_912, ge=1024, description="of all bodies held at a time; beyond: 429")
+    max_images: int = Field(256, ge=1, description="in one request; beyond: 413")
+    max_pixels: int = Field(16_777_216, ge=1, description="of one image, by its header; beyond: 413")
+    explain_queue: int = Field(16, ge=1, description="images waiting for a heatmap; beyond: 429")
+    api_keys: tuple[SecretStr, ...] = Field((), description="who may ask anything but health; empty: anybody")
+    rate: float = Field(0.0, ge=0, description="requests a second of each key, or address; 0: as many as they like")
+    burst: int = Field(20, ge=1, description="requests that may come at once after a rest, where there is a rate")
+
+    # administration
+    admin_keys: tuple[SecretStr, ...] = Field((), description="who may load and unload; empty: anybody who may ask")
+
+
+def load_settings(file: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings of a TOML file, over them the environment's, over these `overrides`. Raises ServeError in one line."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ServeError(f"--settings: expected a TOML file, received {file} ({error.strerror})") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ServeError(f"--settings: expected TOML, received {file}, which does not parse: {error}") from None
+    named = {f"{PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    for variable in os.environ:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in named:
+            raise ServeError(f"{variable}: expected {choices(variable, list(named))}")
+    try:
+        others = {**EnvSettingsSource(Settings)(), **(overrides or {})}
+        return Settings(**{**values, **others})
+    except SettingsError as error:
+        raise ServeError(f"{PREFIX}…: expected values as JSON, received others: {error}") from None
+    except ValidationError as error:
+        raise ServeError(_describe(error, f"{file}: " if file else "", others)) from None
+
+
+def _describe(error: ValidationError, file: str, others: Mapping[str, Any]) -> str:
+    """The first complaint, as one line; never the value, which may be a key."""
+    first = error.errors(include_input=False)[0]
+    name = str(first["loc"][0])
+    where = "" if name in others else file
+    if first["type"] == "extra_forbidden":
+        return f"{where}unknown setting {name!r}; expected {choices(name, list(Settings.model_fields))}"
+    return f"{where}{name}: expected {first['msg'].removeprefix('Input should be ')}"

@@ -1,0 +1,177 @@
+"""The routes of the Open Inference Protocol but inference itself: health, metadata, statistics, the repository."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lucidate.serve import describe
+from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.keys import Keys
+from lucidate.serve.protocol import infer
+from lucidate.serve.served import Served
+from lucidate.serve.state import State, state_of
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def v2_routes() -> list[Route]:
+    """Inference first: routes are tried in their order."""
+    routes = [*_of_model("infer", infer, "POST"), *_of_model("ready", model_ready), *_of_model("", metadata)]
+    routes += [*_of_model("config", config), *_of_model("stats", statistics)]
+    # Before the routes of one model: a model of this name cannot have statistics of its own without a version.
+    routes.insert(0, Route("/v2/models/stats", all_statistics, methods=["GET"]))
+    return [
+        *routes,
+        Route("/v2/health/live", live, methods=["GET"]),
+        Route("/v2/health/ready", ready, methods=["GET"]),
+        Route("/healthz", live, methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
+        Route("/v2", server, methods=["GET"]),
+        Route("/v2/", server, methods=["GET"]),
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
+        Route("/v2/repository/models/{model}/unload", unload, methods=["POST"]),
+    ]
+
+
+def _of_model(verb: str, endpoint: Endpoint, method: str = "GET") -> list[Route]:
+    """The two forms of a model's route: of its current version, and of one that is named."""
+    end = f"/{verb}" if verb else ""
+    return [
+        Route(f"/v2/models/{{model}}{end}", endpoint, methods=[method]),
+        Route(f"/v2/models/{{model}}/versions/{{version}}{end}", endpoint, methods=[method]),
+    ]
+
+
+def answer(value: object, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def _served(request: Request) -> Served:
+    return state_of(request).repository.get(request.path_params["model"], request.path_params.get("version"))
+
+
+async def live(request: Request) -> Response:  # noqa: ARG001
+    """The process answers; nothing else is asked."""
+    return answer({"live": True})
+
+
+async def ready(request: Request) -> Response:
+    """Every model answers, and the server is not about to end."""
+    state = state_of(request)
+    if state.life.draining:
+        raise RequestError("the server is about to end", status=503)
+    if not (state.life.ready and state.repository.ready):
+        raise RequestError("models are being loaded", status=503, headers={"Retry-After": "1"})
+    return answer({"ready": True})
+
+
+async def server(request: Request) -> Response:  # noqa: ARG001
+    return answer(describe.server_metadata())
+
+
+async def metadata(request: Request) -> Response:
+    return answer(describe.model_metadata(_served(request)))
+
+
+async def config(request: Request) -> Response:
+    return answer(describe.model_config(_served(request), most_images=state_of(request).settings.max_images))
+
+
+async def model_ready(request: Request) -> Response:
+    served = _served(request)
+    return answer({"name": served.name, "ready": True})
+
+
+async def statistics(request: Request) -> Response:
+    return answer({"model_stats": [describe.model_statistics(_served(request))]})
+
+
+async def all_statistics(request: Request) -> Response:
+    return answer({"model_stats": [describe.model_statistics(served) for served in state_of(request).repository]})
+
+
+async def index(request: Request) -> Response:
+    """The models that can be served. A body {"ready": true} leaves out those that are not ready."""
+    wanted = await _body(request)
+    only_ready = wanted.get("ready", False)
+    if not isinstance(only_ready, bool):
+        raise BadRequest("ready: expected true or false, received something else")
+    return answer(
+        [
+            {"name": entry.name, "version": entry.version, "state": entry.condition, "reason": entry.reason}
+            for entry in state_of(request).repository.index()
+            if entry.condition == "READY" or not only_ready
+        ]
+    )
+
+
+async def load(request: Request) -> Response:
+    """Read a model anew from its own folder; its files and settings cannot be sent."""
+    state = state_of(request)
+    _require_admin(request, state)
+    parameters = (await _body(request)).get("parameters")
+    if parameters:
+        raise BadRequest("parameters: expected none; models are loaded from their own folders, as they are")
+    served = await state.repository.load(request.path_params["model"])
+    return answer({"name": served.name, "version": served.version})
+
+
+async def unload(request: Request) -> Response:
+    state = state_of(request)
+    _require_admin(request, state)
+    await _body(request)
+    await state.repository.unload(request.path_params["model"])
+    return answer({"name": request.path_params["model"]})
+
+
+async def _body(request: Request) -> dict[str, object]:
+    """A small body; none is an empty object."""
+    body = await request.body()
+    if not body:
+        return {}
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise BadRequest("body: expected a JSON object or nothing, received something else")
+    return value
+
+
+def _require_admin(request: Request, state: State) -> None:
+    """Raise RequestError (401, 403) for whoever may not change what is served.
+
+    Without admin_keys, those may who can reach a server that listens on its own machine alone; pages of other sites,
+    which a browser on that machine could be showing, may not.
+    """
+    settings = state.settings
+    if settings.admin_keys:
+        if Keys(settings.admin_keys).holder(dict(request.scope["headers"])) is None:
+            raise RequestError(
+                "key: expected one of admin_keys in X-API-Key or Authorization: Bearer",
+                status=401,
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return
+    if not is_loopback(settings.host):
+        raise RequestError("loading and unloading: expected a server with admin_keys, and one of them", status=403)
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise RequestError("loading and unloading: expected no request from another site's page", status=403)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from its own machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,180 @@
+"""uvicorn's HTTP protocol with what it lacks: a limit on the time and size of a request's head, errors as JSON.
+
+By itself it waits for ever for the end of a head, and takes header values of megabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import orjson
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from lucidate.serve.settings import Settings
+
+LINES = 100  # headers of a request
+GONE = "lucidate.gone"  # in a scope: what to call when its client goes before the answer
+
+
+class _Refused(Exception):
+    """A head that is not read to its end."""
+
+
+def wire(settings: Settings) -> type[HttpToolsProtocol]:
+    """The protocol, for uvicorn's `http`, with a server's limits.
+
+    A head must be complete within `head_timeout` of the connection's beginning, or its own. A connection that sends a
+    body which nobody waits for is closed after as long.
+    """
+    limits = {
+        "head_seconds": settings.head_timeout,
+        "head_bytes": settings.head_bytes,
+        "most_connections": settings.connections,
+    }
+    return type("Wire", (Wire,), limits)
+
+
+class Wire(HttpToolsProtocol):
+    """See `wire`. It reads uvicorn's own state: `cycle` (the request in work), `scope`, `pipeline`, `parser`."""
+
+    head_seconds: float = 10.0
+    head_bytes: int = 65_536
+    most_connections: int = 1000
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._in_head = False
+        self._head_size = 0  # bytes, of the headers that were parsed
+        self._head_raw = 0  # bytes, that came for a head which is not complete
+        self._refusal: tuple[int, str] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            self.refuse(503, "connections: too many are open; come again later")
+            return
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self.pipeline.clear()  # requests that wait for the answer of another
+        super().connection_lost(exc)
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True  # uvicorn tells the newest request alone, which may not be the one in work
+            running.message_event.set()
+            gone: Callable[[], None] | None = running.scope.get(GONE)  # type: ignore[assignment]
+            if gone is not None:
+                gone()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # What follows the head belongs to a protocol that we do not speak: the request is answered as plain HTTP.
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            status, message = self._refusal or (400, "request: expected one of HTTP/1.1, well formed; received another")
+            self.refuse(status, message)
+            return
+        if self._in_head:
+            self._head_raw += len(data)
+            if self._head_raw > self.head_bytes:
+                self.refuse(431, self._too_long())
+                return
+        if self._in_head or self.cycle is None or self.cycle.response_complete:
+            self._arm()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer a request that never became one, and close the connection."""
+        self._disarm()
+        if self.transport.is_closing():
+            return
+        running = self._running
+        if running is not None and not running.response_complete:
+            if running.response_started or not running.more_body:
+                # Another request's answer is under way: this one's would be taken for it.
+                self.transport.close()
+                return
+            running.disconnected = True  # its own body is malformed: this is its answer
+        body = orjson.dumps({"error": message})
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._head_size = self._head_raw = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        if len(self.headers) >= LINES:
+            self._stop(431, f"headers: expected at most {LINES}, received more")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._disarm()
+        super().on_headers_complete()
+
+    def _count(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > self.head_bytes:
+            self._stop(431, self._too_long())
+
+    def _too_long(self) -> str:
+        return f"headers: expected at most {self.head_bytes:,} bytes, received more"
+
+    def _stop(self, status: int, message: str) -> None:
+        """End the parsing: `data_received` answers."""
+        self._refusal = (status, message)
+        raise _Refused
+
+    # The clock of a head.
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.head_seconds, self._late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._in_head:
+            self.refuse(408, f"headers: expected them within {self.head_seconds:g} seconds")
+        elif not self.transport.is_closing():
+            self.transport.close()
