@@ -7,9 +7,9 @@ The compact CNN for 32 pixels, the same images as PNG bytes for everybody, 1, 16
 as soon as they are answered, by a process of its own (bench/http_load.py) on the same machine. A turn starts one server
 after the other, alone; figures are medians of the turns. Ours is asked by its API for people (PNG as the body: decoded,
 answered in words with calibrated probabilities, watched for drift) and by the Open Inference Protocol (pixels as
-bytes). LitServe, around the same ONNX graph, once with ONNX Runtime's defaults and once with our session's options, with
-and without batches; the plain server runs torch. --litserve-python: an interpreter that has litserve and onnxruntime;
-else this one, or none. Writes bench/results/serving.json.
+bytes). LitServe, around the same ONNX graph, once with ONNX Runtime's defaults and once with our session's options,
+with and without batches; the plain server runs torch. --litserve-python: an interpreter that has litserve and
+onnxruntime; else this one, or none. Writes bench/results/serving.json.
 
 --overload: twice the requests that the server can answer, for half a minute; then 10,000 clients that go before their
 answer. Writes bench/results/serving_overload.json.

@@ -116,6 +116,14 @@ def test_the_first_use_exports_and_says_so_the_second_does_not(
     assert "made from other weights; exporting it first" in err
 
 
+def test_a_graph_with_other_views_says_so(own: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    card = RunCard.load(own.card)
+    asking = card.recipe.predict.model_copy(update={"views": "mirror-shift"})
+    card.model_copy(update={"recipe": card.recipe.model_copy(update={"predict": asking})}).save(own.card)
+    _, err = said(capsys, ["predict", str(own.path), "--backend", "onnx", "--split", "validation"])
+    assert "answers with views 'one', where the recipe asks for 'mirror-shift'" in err
+
+
 def test_torch_tells_its_speed_too(own: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     answer, _ = said(capsys, ["predict", str(own.path), "--split", "validation"])
     assert answer["backend"] == "torch"

@@ -218,7 +218,7 @@ def gate(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
             if made:
                 made[0].calls += 1
                 if made[0].failing:
-                    raise RuntimeError("inside /work/secret.py")
+                    raise RuntimeError("inside /srv/secret.py")
                 assert made[0].open.wait(20)
             return self.session.run(names, feed)
 

@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from lucidate.cli import console
+from lucidate.cli import console, stages
 from lucidate.cli.options import Json, RunArgument
 from lucidate.core.errors import LucidateError
 from lucidate.core.registry import choices
-from lucidate.core.rundir import RunDir
 
 Form = Annotated[str, typer.Option("--format", metavar="FORMAT", help="onnx, keras or torch.")]
 How = Annotated[
@@ -39,7 +38,7 @@ def export(
     """
     if views not in ("recipe", "one"):
         raise LucidateError(f"--views: expected {choices(views, ['recipe', 'one'])}, received {views!r}")
-    folder = RunDir.open(run)
+    folder = stages.open_run(run)
     from lucidate.compress.export import export_run
 
     with console.reporter() as reporter, nullcontext() if out else folder.lock():

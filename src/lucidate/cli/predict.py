@@ -12,7 +12,7 @@ from lucidate.cli import console, stages
 from lucidate.cli.options import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
 from lucidate.core.progress import Reporter
-from lucidate.core.records import Predictions, jsonable, slug
+from lucidate.core.records import Predictions, RunCard, jsonable, slug
 from lucidate.core.registry import choices
 from lucidate.core.rundir import RunDir
 
@@ -110,17 +110,19 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Backend | No
     """What answers in place of torch; None: torch. A float graph that is missing or out of date is exported first."""
     if name == "torch":
         return None
-    from lucidate.predict.backends import find_graph, graph_path, open_backend
+    from lucidate.predict.backends import find_graph, graph_path, open_graph
 
-    graph = find_graph(name, folder)
+    path, graph = graph_path(folder, name), find_graph(name, folder)
     if graph is None and name == "onnx":
         from lucidate.compress.export import export_run
 
-        path = graph_path(folder, name)
         reporter.say(f"{path}: {'made from other weights' if path.exists() else 'not there yet'}; exporting it first")
         with folder.lock():
             export_run(folder, "onnx", reporter=reporter)
-    return graph or open_backend(name, folder)
+    graph = graph or open_graph(name, folder)
+    if graph.views != (asked := RunCard.load(folder.card).recipe.predict.views):
+        reporter.say(f"{path}: answers with views {graph.views!r}, where the recipe asks for {asked!r}")
+    return graph
 
 
 def tell(run: Path, predictions: Predictions, path: Path, *, about: dict[str, Any], json: bool) -> None:

@@ -52,9 +52,9 @@ class Quantized:
 
     accuracy_fp32, accuracy_int8: 0 to 1. change: in points; interval: of it, 95 %, paired; p: McNemar's, exact.
     bytes_fp32, bytes_int8: of the files. latency_ms: milliseconds a call by graph and number of images, the best of
-    turns. method: "static-" and how ranges were cut, or "dynamic". left_in_float: layers that the budget kept from
-    int8. always_float: those that int8 never takes, such as the first one. within_budget: whether validation lost no
-    more than the budget. validation: accuracies, change and all that was tried.
+    turns. views: inside both. method: "static-" and how ranges were cut, or "dynamic". left_in_float: layers that the
+    budget kept from int8. always_float: those that int8 never takes, such as the first one. within_budget: whether
+    validation lost no more than the budget. validation: accuracies, change and all that was tried.
     """
 
     path: Path
@@ -69,6 +69,7 @@ class Quantized:
     latency_ms: dict[str, dict[str, float]]
     images: int
     split: str
+    views: str
     method: str
     layers: int
     left_in_float: tuple[str, ...]
@@ -145,6 +146,7 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
         latency_ms=race({"fp32": exact, "int8": quantized}, read_rows(pack.images, np.resize(splits.test, SIZES[-1]))),
         images=len(before),
         split="test",
+        views=exact.views,
         method=method,
         layers=len(floats.layers) - len(left),
         left_in_float=left,
@@ -203,6 +205,7 @@ def summary(result: Quantized) -> dict[str, Any]:
         "wrong_to_right": result.wrong_to_right,
         "images": result.images,
         "split": result.split,
+        "views": result.views,
         "bytes_fp32": result.bytes_fp32,
         "bytes_int8": result.bytes_int8,
         "speedup": result.speedup(),

@@ -24,8 +24,9 @@ def reopen_pack(card: RunCard, *, reporter: Reporter | None = None) -> Pack:
     source = data.path if data.path and Path(data.path).exists() else data.source
     pack = open_pack(source, image_size=data.image_size, reporter=reporter or Silent())
     if pack.hash != data.pack:
+        way_on = "remove this model's run folder" if card.origin else "make a new run"
         raise ChecksumError(
             f"data: expected {source} as the run was made from (checksum {data.pack[:12]}), "
-            f"received other images ({pack.hash[:12]}); restore them, or make a new run"
+            f"received other images ({pack.hash[:12]}); restore them, or {way_on}"
         )
     return pack

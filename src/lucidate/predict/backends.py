@@ -27,7 +27,7 @@ from lucidate.predict.stopwatch import Stopwatch
 GRAPHS = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}  # backend → file below a run's exports
 BACKENDS = ("torch", *GRAPHS)
 WEIGHTS_KEY = "weights_sha256"  # of a graph's metadata: the weights that it was made from
-GRAPH_BATCH = 64  # images a call: more leave the cache and gain nothing
+GRAPH_BATCH = 32  # images a call: more leave the cache and gain nothing
 
 
 class Backend(Protocol):
@@ -55,11 +55,12 @@ class Torch:
 
 
 class Graph:
-    """An exported graph: resizing, normalization and views are inside it."""
+    """An exported graph: resizing, normalization and views are inside it. views: which these are."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self.session = session
         self.input = session.get_inputs()[0].name
+        self.views = session.get_modelmeta().custom_metadata_map.get("views", "one")
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         (logits,) = self.session.run(["logits"], {self.input: images})
@@ -75,6 +76,11 @@ def open_backend(name: str, run: RunDir, *, device: torch.device | str = "cpu") 
         return Torch(run, device=device)
     if name not in GRAPHS:
         raise RunError(f"--backend: expected one of {', '.join(BACKENDS)}, received {name!r}")
+    return open_graph(name, run)
+
+
+def open_graph(name: str, run: RunDir) -> Graph:
+    """An exported graph of the run's weights. Raises ExportError where there is none."""
     if graph := find_graph(name, run):
         return graph
     path = graph_path(run, name)

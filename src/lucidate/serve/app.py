@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Scope
 from lucidate import __version__
 from lucidate.serve import openapi
 from lucidate.serve.errors import RequestError
-from lucidate.serve.front import Closing, Front
+from lucidate.serve.front import Closing, Front, room_in
 from lucidate.serve.guard import guarded
 from lucidate.serve.metrics import CONTENT_TYPE, Metrics
 from lucidate.serve.page import page_routes
@@ -60,7 +60,7 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
         if status == 200 and path.endswith(PREDICTING):
             state.recent.add(seconds)
 
-    return Closing(guarded(Front(app), settings, observe=observe), state.life)
+    return Closing(guarded(Front(app), settings, observe=observe, room=room_in(repository)), state.life)
 
 
 async def metrics(request: Request) -> Response:

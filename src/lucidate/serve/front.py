@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from fastapi import FastAPI
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lucidate.serve.errors import NotFound, NotReady
 from lucidate.serve.people import predict
 from lucidate.serve.protocol import infer
+from lucidate.serve.repository import Repository
 from lucidate.serve.state import Life
 
 INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
@@ -46,6 +50,24 @@ def _quick(scope: Scope) -> tuple[Callable[[Request], Awaitable[Response]], dict
     if path.endswith("/infer") and (found := INFER.fullmatch(path)):
         return infer, {name: value for name, value in found.groupdict().items() if value is not None}
     return None
+
+
+def room_in(repository: Repository) -> Callable[[Scope], None]:
+    """Raises Overloaded for a request that would find its model's queue full.
+
+    Under twice the load that it can bear, a server that first reads and decodes what it will refuse does little else.
+    """
+
+    def room(scope: Scope) -> None:
+        if scope["method"] != "POST" or (found := _quick(scope)) is None:
+            return
+        name = found[1].get("model")
+        if name is None and b"model=" in scope["query_string"]:
+            name = QueryParams(scope["query_string"]).get("model")
+        with suppress(NotFound, NotReady):  # its route says so
+            repository.get(name).engine.require_room()
+
+    return room
 
 
 class Closing:

@@ -15,7 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-LOGITS, TARGET, ASKED, GRADIENT = "logits", "target", "asked", "gradient"
+LOGITS = "logits"
+# A prefix of their own: graphs, and graphs within them, may use any plain name.
+TARGET, ASKED, GRADIENT = "backward_target", "backward_asked", "backward_gradient"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -26,8 +28,8 @@ class Unsupported(Exception):
 def with_gradient(model: onnx.ModelProto, *, at: str, shapes: Shapes) -> onnx.ModelProto:
     """The model with the gradient of a logit by tensor `at`, for one image at a time.
 
-    Another input, "target": (1,) int64, the logit; below 0 the largest. Outputs: `at`; "gradient", shaped as it;
-    "asked", (1,) int64, the logit that was taken. shapes: of every tensor, as one image makes them.
+    Another input, TARGET: (1,) int64, the logit; below 0 the largest. Outputs: `at`; GRADIENT, shaped as it; ASKED,
+    (1,) int64, the logit that was taken. shapes: of every tensor, as one image makes them.
     Raises Unsupported.
     """
     made = onnx.ModelProto()

@@ -32,11 +32,15 @@ SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 PAGE = b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 Observe = Callable[[Scope, int, float], None]  # a request's scope, the status of its answer, its seconds
+Room = Callable[[Scope], None]  # raises Overloaded where nobody will have time for a request
 
 
-def guarded(app: ASGIApp, settings: Settings, *, observe: Observe | None = None) -> ASGIApp:
-    """The application behind its guard. observe: is told of every request that was answered."""
-    return Guard(app, settings, observe)
+def guarded(app: ASGIApp, settings: Settings, *, observe: Observe | None = None, room: Room | None = None) -> ASGIApp:
+    """The application behind its guard.
+
+    observe: is told of every request that was answered. room: is asked before a request's body is read.
+    """
+    return Guard(app, settings, observe, room)
 
 
 def request_id(scope: Mapping[str, Any]) -> str:
@@ -47,10 +51,11 @@ def request_id(scope: Mapping[str, Any]) -> str:
 class Guard:
     """See `guarded`."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, observe: Observe | None) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, observe: Observe | None, room: Room | None) -> None:
         self.app = app
         self.settings = settings
         self.observe = observe
+        self.room = room
         self.keys = Keys((*settings.api_keys, *settings.admin_keys) if settings.api_keys else ())
         self.rates = Rates(per_second=settings.rate, burst=settings.burst) if settings.rate else None
         self.logs = journal.wanted(settings.access_log)
@@ -161,6 +166,8 @@ class _Request:
                 status=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        if guard.room is not None:
+            guard.room(self.scope)
 
     async def serve(self) -> None:
         guard, settings = self.guard, self.guard.settings

@@ -61,7 +61,6 @@ async def predict(request: Request) -> Response:
     state, query = state_of(request), request.query_params
     served = state.repository.get(query.get("model"), query.get("version"))
     top = _whole("top", query.get("top"), default=TOP, least=1, most=1_000_000)
-    served.engine.require_room()
     found, several = await _uploads(request, state.settings)
     images = await _decoded(found, served, state.settings)
     good = [image for image in images if not isinstance(image, RequestError)]

@@ -32,7 +32,6 @@ async def infer(request: Request) -> Response:
     """POST /v2/models/{model}[/versions/{version}]/infer."""
     state = state_of(request)
     served = state.repository.get(request.path_params["model"], request.path_params.get("version"))
-    served.engine.require_room()
     headers = request.headers
     asked = read_request(await request.body(), headers.get(HEADER_LENGTH))
     wanted = _wanted(asked)
