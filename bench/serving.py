@@ -69,17 +69,18 @@ def main() -> None:
     parser.add_argument("--overload", action="store_true")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     arguments = parser.parse_args()
+    known = about(arguments.data)
     with tempfile.TemporaryDirectory(prefix="lucidate-bench-") as folder:
         run = make_run(arguments.data, Path(folder) / "compact")
         pngs, pixels = make_images(arguments.data)
         if arguments.overload:
             from serving_overload import overload  # beside this file
 
-            overload(ours(run, pngs, pixels)[0], as_json=arguments.json, about=about(arguments.data))
+            overload(ours(run, pngs, pixels)[0], as_json=arguments.json, about=known)
             return
         sides = [*ours(run, pngs, pixels), *peers(run, pngs, arguments.litserve_python)]
         measured = compare(sides, turns=arguments.turns, seconds=arguments.seconds)
-    result = {**about(arguments.data), "turns": arguments.turns, "seconds": arguments.seconds, "sides": measured}
+    result = {**known, "turns": arguments.turns, "seconds": arguments.seconds, "sides": measured}
     result["ratios_at_16"] = ratios(measured)
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if arguments.json:
@@ -240,18 +241,18 @@ def request(method: str, path: str, body: bytes, headers: dict[str, str]) -> byt
 
 
 def about(data: str) -> dict[str, Any]:
+    from importlib.metadata import version
+
     from lucidate.core import machine
 
     packages = ("fastapi", "uvicorn", "uvloop", "httptools", "onnxruntime")
-    from importlib.metadata import version
-
     return {
         "model": "compact",
-        "data": data,
+        "data": Path(data).name,
         "hardware": machine.hardware(),
         "versions": {**machine.versions(), **{name: version(name) for name in packages}},
         "commit": machine.commit(),
-        "command": " ".join(["python", *sys.argv]),
+        "load_average": os.getloadavg()[0],  # of other work too: before the first measurement
     }
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lucidate.cli import console, stages
 from lucidate.cli.interrupt import stopping
-from lucidate.cli.options import Data, Device, Json, Set
+from lucidate.cli.options import Device, Json, Set
 from lucidate.core.errors import Interrupted
 from lucidate.core.records import jsonable
 from lucidate.core.rundir import fresh_path
@@ -29,6 +29,9 @@ Student = Annotated[
 Folder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the runs go; the same DIR goes on. (default: runs/distill)")
 ]
+Source = Annotated[
+    str | None, typer.Option(metavar="SRC", help="digits, cifar10, or a path to images. (default: the teacher's)")
+]
 Seeds = Annotated[
     int, typer.Option(metavar="N", help="Students of each kind, by the recipe's seed and those after it.")
 ]
@@ -37,7 +40,7 @@ Seeds = Annotated[
 def distill(
     teacher: Teacher,
     recipe: Student = "edge",
-    data: Data = None,
+    data: Source = None,
     out: Folder = None,
     seeds: Seeds = 3,
     set_: Set = None,

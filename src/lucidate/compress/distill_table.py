@@ -49,36 +49,37 @@ def distillation_table(
     small: list[float] = []
     try:
         small = [int8_accuracy(run, reporter=reporter) for run in taught]
-        graphs["student distilled, int8"] = graph_path(taught[0], "onnx-int8")
+        graphs["int8"] = graph_path(taught[0], "onnx-int8")
     except ExportError as error:
         notes.append(f"No student in int8: {error}")
-    for name, run in (("teacher", plan.teacher), ("student alone", alone[0]), ("student distilled", taught[0])):
+    for name, run in (("teacher", plan.teacher), ("student", taught[0])):
         try:
-            graphs[name] = graph_of(run, out if run == plan.teacher else run.exports, reporter=reporter)
+            graphs[name] = graph_of(run, out if name == "teacher" else run.exports, reporter=reporter)
         except ExportError as error:
             notes.append(f"No ONNX file of the {name}: {error}")
     shown = read_rows(plan.dataset.pack.images, np.resize(first.index, SIZES[-1]))
     taken = race({name: Graph(open_session(path)) for name, path in graphs.items()}, shown)
 
-    def row(name: str, of_seeds: Sequence[float], card: RunCard) -> Variant:
+    def row(name: str, of_seeds: Sequence[float], card: RunCard, *, graph: str) -> Variant:
         return variant(
             name,
             model=card.model.name,
             accuracies=tuple(of_seeds),
             images=len(first),
             parameters=card.model.parameters,
-            bytes_=graphs[name].stat().st_size if name in graphs else None,
-            milliseconds=taken[name]["1"] if name in graphs else None,
+            bytes_=graphs[graph].stat().st_size if graph in graphs else None,
+            milliseconds=taken[graph]["1"] if graph in graphs else None,
         )
 
     card = RunCard.load(taught[0].card)
+    own = teacher_accuracy(plan, out, first, device=device, reporter=reporter)
     rows = [
-        row("teacher", [teacher_accuracy(plan, out, first, device=device, reporter=reporter)], plan.card),
-        row("student alone", accuracies[0], card),
-        row("student distilled", accuracies[1], card),
+        row("teacher", [own], plan.card, graph="teacher"),
+        row("student alone", accuracies[0], card, graph="student"),  # another one's weights, but the same network
+        row("student distilled", accuracies[1], card, graph="student"),
     ]
-    if len(small) == len(taught):
-        rows.append(row("student distilled, int8", small, card))
+    if small:
+        rows.append(row("student distilled, int8", small, card, graph="int8"))
     return Distillation(
         rows=tuple(rows),
         seeds=plan.seeds,

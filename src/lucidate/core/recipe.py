@@ -135,7 +135,7 @@ class PredictRecipe(Section):
 class DistillRecipe(Section):
     """What `lucidate distill` teaches a student by; without a teacher it says nothing."""
 
-    temperature: float = Field(4.0, gt=0, le=100, description="of both softmaxes: the higher, the softer the answers")
+    temperature: float = Field(1.0, gt=0, le=100, description="of both softmaxes: the higher, the softer the answers")
     weight: float = Field(0.9, ge=0, le=1, description="share of the loss that the teacher's answers have")
     teacher: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the teacher's weights, which lucidate distill enters"

@@ -21,6 +21,8 @@ from lucidate.models.session import open_session
 from lucidate.serve.engine import INPUT, OUTPUT, Session
 from lucidate.serve.settings import ServedViews
 
+_makings: set[subprocess.Popen[str]] = set()  # processes that run now
+
 MADE_OF = "weights_sha256"  # a graph's note of the weights that it was made from; `lucidate export` writes it too
 
 
@@ -28,10 +30,13 @@ def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | No
     """What computes a run's answers: `images` (n, S, S, 3) uint8 → `logits` (n, K). From RUN/export/ where it fits.
 
     int8: the quantized graph, which must have been made before. A model that came as a file, which has no graph of
-    ours, is asked as `lucidate predict` asks it. Raises ServeError, RunError.
+    ours, is asked as `lucidate predict` asks it. Members of an ensemble keep the views that they were judged with.
+    Raises ServeError, RunError.
     """
     card = RunCard.load(run.card)
     digest = sha256(run.weights)
+    if card.recipe.model.name == ENSEMBLE:
+        views = "recipe"
     if int8:
         return _int8(run, digest, threads)
     if card.recipe.model.name == ONNX and (own := _exported(run, threads)):
@@ -102,13 +107,11 @@ class _Module:
     """A run's own module in the place of a session."""
 
     def __init__(self, run: RunDir, views: ServedViews) -> None:
-        from lucidate.compress.program import with_views
         from lucidate.predict.backends import Torch
 
         self._backend = Torch(run)
         if views == "one":
-            self._backend.views = "one"
-            with_views(self._backend.model, "one")
+            self._backend.views = views
 
     def run(self, output_names: Sequence[str], input_feed: dict[str, Any]) -> Any:
         assert tuple(output_names) == (OUTPUT,)
@@ -120,8 +123,19 @@ def _made(run: RunDir, digest: str, *, views: ServedViews) -> bytes:
     with TemporaryDirectory(prefix="lucidate-serve-") as folder:
         path = Path(folder) / "model.onnx"
         command = [sys.executable, "-W", "ignore", "-m", "lucidate.serve.export", str(run.path), str(path)]
-        done = subprocess.run([*command, views, digest], capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = done.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+        making = subprocess.Popen([*command, views, digest], stderr=subprocess.PIPE, text=True)
+        _makings.add(making)
+        try:
+            _, errors = making.communicate()
+        finally:
+            _makings.discard(making)
+        if making.returncode:
+            reason = errors.strip().rpartition("\n")[2].removeprefix("error: ")
             raise ServeError(reason or f"{run.path}: expected a model that has an ONNX form, but making it failed")
         return path.read_bytes()
+
+
+def stop_making() -> None:
+    """End the processes that make graphs, since nobody waits for them any more."""
+    for making in list(_makings):
+        making.kill()

@@ -7,21 +7,19 @@ of it: nobody has to wait for it, and nothing is closed under it.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lucidate.core.errors import LucidateError, ServeError
-from lucidate.core.rundir import RunDir
+from lucidate.core.errors import LucidateError
 from lucidate.serve import loading
 from lucidate.serve.errors import BadRequest, NotFound, NotReady
+from lucidate.serve.names import NAME
 from lucidate.serve.served import Served
 from lucidate.serve.settings import Settings
-
-NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-VERSION = re.compile(r"[0-9]{1,9}")
 
 AT_ONCE = 2  # models that are loaded at a time: each may need a core and a second copy of its weights
 
@@ -102,7 +100,7 @@ class Repository:
             if name not in self._served:
                 self._entries[name] = replace(before, condition="LOADING", reason="")
             try:
-                served = await asyncio.to_thread(self._fresh, name, int(before.version or 0))
+                served = await _in_thread(lambda: self._fresh(name, int(before.version or 0)))
             except BaseException as error:
                 still = name in self._served
                 reason = str(error) if isinstance(error, LucidateError) else "loading failed"
@@ -156,33 +154,27 @@ class Repository:
             await served.engine.drain()
 
 
-def name_runs(arguments: Sequence[str]) -> dict[str, Path]:
-    """Runs by the names they are served under: that of `NAME=RUN`, else the folder's, or a file's without its ending.
+async def _in_thread(work: Callable[[], Served]) -> Served:
+    """As `asyncio.to_thread`, by a thread that nobody waits for when the server ends."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Served] = loop.create_future()
 
-    Checks that they can be opened; loads nothing. Raises ServeError, RunError.
-    """
-    runs: dict[str, Path] = {}
-    for argument in arguments:
-        name, equals, path = argument.partition("=")
-        if not equals or Path(argument).exists():  # a folder's own name may hold "="
-            name, path = "", argument
-        place = Path(path)
-        name = name or _plain_name(place)
-        if not NAME.fullmatch(name) or ".." in name:
-            raise ServeError(
-                f"run: expected a name of letters, digits, '.', '_' and '-', received {name!r}; choose one as NAME=RUN"
-            )
-        if name in runs:
-            raise ServeError(
-                f"run: expected each name once, received {name} for {runs[name]} and for {place}; "
-                "rename one as NAME=RUN"
-            )
-        if not place.is_file():
-            RunDir.open(place)
-        runs[name] = place
-    return runs
+    def tell(served: Served | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if served is not None:
+            done.set_result(served)
+        elif error is not None:
+            done.set_exception(error)
 
+    def run() -> None:
+        served, failure = None, None
+        try:
+            served = work()
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, served, failure)
 
-def _plain_name(place: Path) -> str:
-    whole = place.resolve()  # "." has no name
-    return whole.name if whole.is_dir() else whole.stem
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return await done

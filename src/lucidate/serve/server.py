@@ -16,10 +16,12 @@ import uvicorn
 
 from lucidate.core.errors import LucidateError, ServeError
 from lucidate.serve.app import make_app
+from lucidate.serve.graph import stop_making
 from lucidate.serve.one_write import in_one_write
 from lucidate.serve.repository import Repository
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import Life
+from lucidate.serve.turns import in_turns
 from lucidate.serve.wire import wire
 
 LINGER = 1.0  # seconds in which an idle connection may still be used, before it is closed
@@ -33,7 +35,7 @@ Announce = Callable[[str, Repository], None]  # is told the address and the mode
 def serve(settings: Settings, runs: Mapping[str, Path], *, announce: Announce) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer what was admitted, and return.
 
-    runs: as `repository.name_runs` gives them. Raises ServeError for an address that cannot be had, LucidateError for
+    runs: as `names.name_runs` gives them. Raises ServeError for an address that cannot be had, LucidateError for
     a model that cannot be loaded.
     """
     with contextlib.closing(bind(settings.host, settings.port)) as listener:
@@ -100,14 +102,16 @@ async def _serve(settings: Settings, runs: Mapping[str, Path], listener: socket.
             server.should_exit = True
             raise
         finally:
-            loading.cancel()
+            if not loading.done():
+                loading.cancel()
+                stop_making()
             await serving
 
 
 def _config(settings: Settings, app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=in_one_write(wire(settings)),
+        http=in_turns(in_one_write(wire(settings)), asyncio.get_running_loop()),
         ws="none",
         lifespan="off",
         log_config=None,

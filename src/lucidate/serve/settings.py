@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     int8: bool = Field(False, description="serve RUN/export/model.int8.onnx")
 
     # what is let in
-    connections: int = Field(1000, ge=1, description="open at a time; beyond: 503, and closed")
+    connections: int = Field(4096, ge=1, description="open at a time; beyond: 503, and closed")
     head_timeout: float = Field(10.0, gt=0, description="for a request's line and headers; then 408")
     head_bytes: int = Field(65_536, ge=1024, description="of a request's line and headers; beyond: 431")
     body_timeout: float = Field(10.0, gt=0, description="for a body, or 8 KiB/s of it, and again; then 408")
