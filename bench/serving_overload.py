@@ -18,7 +18,7 @@ import numpy as np
 
 RESULT = Path(__file__).with_name("results") / "serving_overload.json"
 SECONDS = 30.0
-CONNECTIONS = 900  # more than the queue holds, or it would never be full
+CONNECTIONS = 1200  # more than the queue holds, or it would never be full
 PROBE = 0.05  # seconds between two questions whether the server lives
 GONE = 10_000  # clients that go before their answer
 

@@ -23,8 +23,8 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def turns(*whole: float, start: float = 1.0) -> list[dict[str, float]]:
-    return [{"whole": value, "seconds": value - start, "accuracy": 0.5} for value in whole]
+def turns(*whole: float) -> list[dict[str, float]]:
+    return [{"whole": value, "images_per_second": 100 / value, "accuracy": 0.5} for value in whole]
 
 
 def test_ratios_are_of_each_sides_best_turn_and_of_the_better_loader() -> None:
@@ -34,7 +34,7 @@ def test_ratios_are_of_each_sides_best_turn_and_of_the_better_loader() -> None:
     result = script("bulk_prediction").summarized(found, 100)
     assert result["ratio"]["torch_cold"] == pytest.approx(11 / 4)
     assert result["ratio"]["onnx-int8_warm"] == pytest.approx(11 / 2)
-    assert result["ratio_without_start"]["onnx-int8_cold"] == pytest.approx(10 / 2)
+    assert result["images_per_second"]["onnx-int8_warm"] == pytest.approx(50)
     assert result["seconds"]["loader_0"] == 12.0
 
 
