@@ -15,6 +15,7 @@ from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir, sha256
 from lucidate.data.dataset import Dataset, divide, prepare, split_seed
+from lucidate.data.pack import Pack
 from lucidate.models import check, require_weights
 from lucidate.train.teacher import class_order, require_teacher
 
@@ -97,7 +98,7 @@ def student_recipe(card: RunCard, recipe: str | Path, *, source: str | None, ove
 def require_unseen(card: RunCard, dataset: Dataset) -> None:
     """Refuse to judge students by images that their teacher was trained on. Raises RunError."""
     pack = dataset.pack
-    if card.origin or (pack.dataset, len(pack)) != (card.data.dataset, card.data.images):
+    if card.origin or not same_images(card, pack):
         return  # trained elsewhere, or on other images: nobody can say
     learned = divide(pack, card.recipe).train
     for split in ("validation", "test"):
@@ -107,6 +108,11 @@ def require_unseen(card: RunCard, dataset: Dataset) -> None:
                 f"data: expected {split} images that the teacher was not trained on, received {len(rows):,}, of which "
                 f"it was trained on {seen:,}; leave data.split, data.val_fraction and data.seed as the teacher's"
             )
+
+
+def same_images(card: RunCard, pack: Pack) -> bool:
+    """Whether a run was made from these images, maybe in another size."""
+    return (pack.dataset, len(pack)) == (card.data.dataset, card.data.images)
 
 
 def notes_on(card: RunCard, dataset: Dataset) -> tuple[str, ...]:

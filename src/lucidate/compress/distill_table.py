@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from lucidate.analyze.distillation import HEADINGS, RIGHT, Distillation, Variant, variant
 from lucidate.analyze.repeated import mean_over_images, mean_over_seeds
-from lucidate.compress.distill_plan import Plan
+from lucidate.compress.distill_plan import Plan, same_images
 from lucidate.compress.export import export_run
 from lucidate.compress.onnx import export_onnx
 from lucidate.compress.quantize import SIZES, quantize_run, race
-from lucidate.core.errors import ExportError
+from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir
@@ -45,20 +45,24 @@ def distillation_table(
     tables = [[Predictions.load(run.predictions("test")) for run in runs] for runs in (alone, taught)]
     accuracies = [[table.accuracy for table in kind] for kind in tables]
     before, after = (np.stack([table.correct for table in kind]) for kind in tables)
-    first, notes, graphs = tables[0][0], list(plan.notes), dict[str, Path]()
+    first, notes = tables[0][0], list(plan.notes)
+    files: dict[str, Path] = {}
+    graphs: dict[str, Graph] = {}
     small: list[float] = []
     try:
         small = [int8_accuracy(run, reporter=reporter) for run in taught]
-        graphs["int8"] = graph_path(taught[0], "onnx-int8")
+        files["int8"] = graph_path(taught[0], "onnx-int8")
+        graphs["int8"] = Graph(open_session(files["int8"]))
     except ExportError as error:
         notes.append(f"No student in int8: {error}")
     for name, run in (("teacher", plan.teacher), ("student", taught[0])):
         try:
-            graphs[name] = graph_of(run, out if name == "teacher" else run.exports, reporter=reporter)
-        except ExportError as error:
+            files[name] = graph_of(run, out if name == "teacher" else run.exports, reporter=reporter)
+            graphs[name] = Graph(open_session(files[name]))
+        except (ExportError, RunError) as error:  # no such form, or one that ONNX Runtime cannot run
             notes.append(f"No ONNX file of the {name}: {error}")
     shown = read_rows(plan.dataset.pack.images, np.resize(first.index, SIZES[-1]))
-    taken = race({name: Graph(open_session(path)) for name, path in graphs.items()}, shown)
+    taken = race(graphs, shown)
 
     def row(name: str, of_seeds: Sequence[float], card: RunCard, *, graph: str) -> Variant:
         return variant(
@@ -67,7 +71,7 @@ def distillation_table(
             accuracies=tuple(of_seeds),
             images=len(first),
             parameters=card.model.parameters,
-            bytes_=graphs[graph].stat().st_size if graph in graphs else None,
+            bytes_=files[graph].stat().st_size if graph in graphs else None,
             milliseconds=taken[graph]["1"] if graph in graphs else None,
         )
 
@@ -115,10 +119,11 @@ def graph_of(run: RunDir, folder: Path, *, reporter: Reporter) -> Path:
 
 def teacher_accuracy(plan: Plan, out: Path, judged: Predictions, *, device: torch.device, reporter: Reporter) -> float:
     """The teacher's on the students' test images: as it predicted them in its own run, else predicted here."""
-    for path in (plan.teacher.predictions("test"), out / "teacher.parquet"):
+    card, pack = plan.card, plan.dataset.pack
+    known = [out / "teacher.parquet", *([plan.teacher.predictions("test")] if same_images(card, pack) else [])]
+    for path in known:
         if path.exists() and set((own := Predictions.load(path)).ids.tolist()) == set(judged.ids.tolist()):
             return own.accuracy
-    card, pack = plan.card, plan.dataset.pack
     member = Member(
         name=card.name,
         model=card.recipe.model,
