@@ -40,12 +40,13 @@ def sides(run: RunDir, *, compiled: bool) -> dict[str, Answer]:
     import torch
 
     from lucidate.models.session import usable_cores
-    from lucidate.predict.backends import Torch, graph_path, open_backend
+    from lucidate.predict.backends import graph_path, open_backend
+    from lucidate.predict.module import Module
 
     torch.set_num_threads(usable_cores())
-    found: dict[str, Answer] = {"torch": Torch(run)}
+    found: dict[str, Answer] = {"torch": Module(run)}
     if compiled:
-        quick = Torch(run)
+        quick = Module(run)
         quick.model = torch.compile(quick.model)  # type: ignore[assignment]
         found["torch.compile"] = quick
     found |= {name: open_backend(name, run) for name in ("onnx", "onnx-int8")}

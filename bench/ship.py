@@ -26,8 +26,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.data.splits import Splits
 from lucidate.models import load_model
 from lucidate.models.views import Views
-from lucidate.predict import predict_logits
-from lucidate.predict.infer import batch_size
+from lucidate.predict.infer import batch_size, predict_logits
 from lucidate.serve.reference import reference_of, statistics_of, store_references
 
 LOSS = 0.002  # of validation accuracy, at most

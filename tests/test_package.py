@@ -60,6 +60,12 @@ def test_help_loads_no_torch() -> None:
     assert python(code).splitlines()[-1] == "0 False"
 
 
+def test_a_server_of_graphs_starts_without_torch() -> None:
+    """It takes a second and 200 MiB, which only explaining by gradients, and models without a graph, need."""
+    code = "import sys, lucidate.serve.server, lucidate.serve.reference; print('torch' in sys.modules)"
+    assert python(code) == "False"
+
+
 def test_no_file_of_the_package_is_over_350_lines() -> None:
     long = {
         str(path.relative_to(ROOT)): lines

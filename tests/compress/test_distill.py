@@ -27,7 +27,7 @@ from lucidate.core.errors import ExportError, Interrupted
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir, sha256
 from lucidate.data.splits import Splits
-from lucidate.predict import predict_run
+from lucidate.predict.infer import predict_run
 
 BUDGET = ["train.epochs=2", "train.batch_size=50", "data.train_size=200", "train.precision=float32"]
 SEEDS = (0, 1)

@@ -36,7 +36,7 @@ from lucidate.models import load_model
 from lucidate.models.ensemble import Averaged
 from lucidate.models.session import open_session
 from lucidate.models.views import Views, view_logits
-from lucidate.predict import predict_run
+from lucidate.predict.infer import predict_run
 
 SMALL = ModelRecipe(name="compact", widths=[8, 16], dropout=[0.2, 0.2], dense=16)
 PLAIN = """

@@ -24,7 +24,7 @@ from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.models import load_model
-from lucidate.predict import predict_run
+from lucidate.predict.infer import predict_run
 
 # Not by importing it: that would settle its backend for the whole process.
 pytestmark = pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lucidate.core.records import History, RunCard
 from lucidate.core.rundir import RunDir
-from lucidate.predict import predict_files
+from lucidate.predict.elsewhere import predict_files
 
 RUN = RunDir(Path(__file__).parents[2] / "models" / "cifar10-fastnet")
 

@@ -23,8 +23,10 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.models import load_model
 from lucidate.models.keras_file import write_metadata
 from lucidate.models.zoo import timm
-from lucidate.predict import adopt, predict_files, predict_run
+from lucidate.predict import adopt
 from lucidate.predict.adopt import open_run, predict_first
+from lucidate.predict.elsewhere import predict_files
+from lucidate.predict.infer import predict_run
 
 RGB = ("red", "green", "blue")
 OWN = {"class_names": RGB, "preprocess": {"size": 8, "mean": [0.2, 0.4, 0.6], "std": [1, 1, 1], "inside": True}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.splits import Splits
-from lucidate.predict import predict_run
-from lucidate.predict.backends import Torch, backend_logits, find_graph, open_backend
+from lucidate.predict.backends import backend_logits, find_graph, open_backend
+from lucidate.predict.infer import predict_run
+from lucidate.predict.module import Module
 from made_runs import digits_run
 
 
@@ -77,10 +80,23 @@ def test_a_graph_answers_as_torch_and_its_table_stands_beside_torchs(exported: R
 
 def test_both_are_the_same_function_of_pixels(exported: RunDir) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    by_torch, by_graph = Torch(exported)(images), open_backend("onnx", exported)(images)
+    by_torch, by_graph = Module(exported)(images), open_backend("onnx", exported)(images)
     assert by_torch.shape == (5, 10)
     assert by_torch.dtype == by_graph.dtype == np.float32
     np.testing.assert_allclose(by_graph, by_torch, atol=1e-4)
+
+
+@pytest.mark.parametrize("images", [[], ["--data", "digits"]])
+def test_a_graph_is_asked_without_torch(images: list[str], own: RunDir, tmp_path: Path) -> None:
+    words = ["predict", str(own.path), *images, *(["--out", str(tmp_path / "out.parquet")] if images else [])]
+    code = (
+        "import sys; sys.modules['torch'] = None  # importing it fails\n"
+        "from lucidate.cli.main import app\n"
+        f"app({[*words, '--backend', 'onnx']}, standalone_mode=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "images/s by onnx" in done.stdout
 
 
 def test_rows_are_answered_in_order_whatever_the_batch() -> None:

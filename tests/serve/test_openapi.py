@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+from browsing import Tab
 from hypothesis import HealthCheck, given, settings
 from live_server import Running, encoded, photo, running
 from schemathesis.checks import not_a_server_error
@@ -119,3 +120,13 @@ def test_whatever_fits_the_description_is_answered_by_it(
     answered = {line["path"] for line in server.journal if line["status"] == 200}
     if names:
         assert {"/v1/predict", "/v1/explain", "/v2/models/photos", "/v2/models/photos/versions/1/config"} <= answered
+
+
+@pytest.mark.browser
+def test_the_documentation_is_readable_without_other_servers(browser: Any, server: Running) -> None:
+    tab = Tab(browser.new_page(), f"http://127.0.0.1:{server.port}/docs")
+    tab.page.goto(tab.url)
+    tab.page.wait_for_selector('.opblock-summary-path[data-path="/v1/predict"]')
+    assert {url.split("/")[2] for url in tab.requests if not url.startswith("data:")} == {f"127.0.0.1:{server.port}"}
+    assert tab.faults == []
+    tab.page.close()

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browsing import ARGUMENTS, Tab
+from browsing import Tab
 from live_server import Running, encoded, running
 
 from lucidate.core.records import RunCard, softmax
 from lucidate.core.rundir import RunDir
 from lucidate.data.packed import packed_images
-from lucidate.predict import predict_run
-from lucidate.report.theme import DARK, LIGHT, WEB_FONTS
+from lucidate.predict.infer import predict_run
+from lucidate.report.theme import DARK
 from lucidate.serve.graph import open_graph
 from lucidate.serve.reference import reference_of_run, store_references
 from lucidate.serve.settings import Settings
@@ -72,18 +70,6 @@ def images(run: RunDir, server: Running) -> dict[str, bytes]:
         if len(found) == 2:
             return found
     raise AssertionError("no image is abstained from, or none is answered")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = os.environ.get("LUCIDATE_CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no chromium on PATH and LUCIDATE_CHROMIUM is not set")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -174,9 +160,9 @@ def test_everything_fits_a_phone_and_works_by_keyboard(browser: Any, server: Run
     dark = tuple(int(DARK.background[place : place + 2], 16) for place in (1, 3, 5))
     assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == f"rgb{dark}"
     tab.check()
-    tab.page.locator("#file").focus()
+    tab.page.wait_for_selector("#tiles button")  # the page is done: nothing takes the focus away
     with tab.page.expect_file_chooser():
-        tab.page.keyboard.press("Enter")
+        tab.page.locator("#file").press("Enter")
     tab.page.locator("#tiles button").first.focus()
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_selector("#bars button")
@@ -349,37 +335,3 @@ def test_snippets_do_what_they_say(
     best = server.predict(images["answered"], "?model=digits").best
     assert best["label"] in done.stdout
     tab.check()
-
-
-def test_the_page_is_whole_and_asks_nobody_else(server: Running) -> None:
-    answer = server.ask("/")
-    policy = answer.headers["content-security-policy"]
-    assert "default-src 'self'" in policy
-    assert "unsafe" not in policy
-    page = answer.body.decode()
-    named = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
-    assert named >= {"/static/page.js", "/static/page.css"}
-    for path in named:
-        assert path.startswith("/")
-        assert server.ask(path).status == 200
-    for file in STATIC.iterdir():
-        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
-        assert "http://" not in text, file.name
-        assert "https://" not in text
-        for imported in re.findall(r'from "\./([^"]+)"', text):
-            assert (STATIC / imported).is_file()
-    assert "style=" not in page  # the policy forbids it
-    assert "onclick" not in page
-
-
-def test_the_page_has_the_houses_colors_and_fonts() -> None:
-    css = (STATIC / "page.css").read_text(encoding="utf-8")
-    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
-    for text, palette in ((light, LIGHT), (dark.split("\n}")[0], DARK)):
-        declared = dict(re.findall(r"--([a-z_0-9]+): (#[0-9a-f]{6})", text))
-        assert len(declared) > 10
-        house = {each.name: getattr(palette, each.name) for each in fields(palette)}
-        assert {name: color for name, color in declared.items() if house.get(name, color) != color} == {
-            name: color for name, color in declared.items() if name not in house and name != "warn"
-        }
-    assert WEB_FONTS in css

@@ -20,7 +20,7 @@ from lucidate.data.pack import Pack
 from lucidate.data.packed import packed_images
 from lucidate.data.splits import Splits
 from lucidate.models import load_model
-from lucidate.predict import predict_run
+from lucidate.predict.infer import predict_run
 from lucidate.serve import image_statistics as statistics
 from lucidate.serve import reference as references
 from lucidate.serve.reference import Histogram, in_tenths, load_references, reference_of_run

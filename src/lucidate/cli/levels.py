@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from lucidate.analyze.levels import LevelsTable
-from lucidate.analyze.wording import points
 from lucidate.cli import console, stages
 from lucidate.cli.interrupt import stopping
 from lucidate.cli.options import Device, Json, Set
 from lucidate.core.errors import Interrupted
 from lucidate.core.records import jsonable
 from lucidate.core.rundir import fresh_path
+
+if TYPE_CHECKING:
+    from lucidate.analyze.levels import LevelsTable
 
 Source = Annotated[str, typer.Option(metavar="SRC", help="digits, cifar10, or a path to images.")]
 Folder = Annotated[
@@ -70,6 +71,8 @@ def levels(
 
 def show(table: LevelsTable) -> None:
     """Print the table."""
+    from lucidate.analyze.wording import points  # loads pandas
+
     printed = Table(box=None, pad_edge=False)
     for name, side in (
         ("level", "left"),

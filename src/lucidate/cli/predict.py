@@ -17,6 +17,8 @@ from lucidate.core.registry import choices
 from lucidate.core.rundir import RunDir
 
 if TYPE_CHECKING:
+    import torch
+
     from lucidate.predict.backends import Backend
 
 Files = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files to name the classes of.")]
@@ -60,18 +62,19 @@ def predict(
     watch = Stopwatch()
     with console.reporter() as reporter:
         engine = ready_backend(backend, folder, reporter)
+    place = "cpu" if engine else stages.pick_device(device)  # which loads torch
     if files:
-        name_classes(folder, files, device=device, backend=engine, json=json)
+        name_classes(folder, files, device=place, backend=engine, json=json)
         return
     with console.reporter() as reporter:
         if data:
-            from lucidate.predict import predict_source
+            from lucidate.predict.elsewhere import predict_source
 
             predictions = predict_source(
                 folder,
                 data,
                 split=split,
-                device=stages.pick_device(device),
+                device=place,
                 reporter=reporter,
                 backend=engine,
                 watch=watch,
@@ -79,12 +82,10 @@ def predict(
             path = out or Path(f"predictions-{slug(predictions.dataset)}.parquet")
             predictions.save(path)
         elif engine is None:
-            from lucidate.predict import predict_run
+            from lucidate.predict.infer import predict_run
 
             with folder.lock():
-                predictions = predict_run(
-                    folder, split, device=stages.pick_device(device), reporter=reporter, watch=watch
-                )
+                predictions = predict_run(folder, split, device=place, reporter=reporter, watch=watch)
             path = folder.predictions(split)
         else:
             from lucidate.predict.backends import predict_split, predictions_path
@@ -102,8 +103,8 @@ def require_backend(name: str, device: str) -> None:
 
     if name not in BACKENDS:
         raise LucidateError(f"--backend: expected {choices(name, list(BACKENDS))}, received {name!r}")
-    if name != "torch" and device == "cuda":
-        raise LucidateError(f"--device: expected cpu with --backend {name}, received cuda")
+    if name != "torch" and device not in ("auto", "cpu"):
+        raise LucidateError(f"--device: expected cpu with --backend {name}, received {device!r}")
 
 
 def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Backend | None:
@@ -134,11 +135,13 @@ def tell(run: Path, predictions: Predictions, path: Path, *, about: dict[str, An
     console.emit({**result, "predictions": str(path), **about}, text, as_json=json)
 
 
-def name_classes(folder: RunDir, files: list[Path], *, device: str, backend: Backend | None, json: bool) -> None:
+def name_classes(
+    folder: RunDir, files: list[Path], *, device: torch.device | str, backend: Backend | None, json: bool
+) -> None:
     """A line a file: its likeliest classes."""
-    from lucidate.predict import predict_files
+    from lucidate.predict.elsewhere import predict_files
 
-    answers = predict_files(folder, files, device=stages.pick_device(device), backend=backend)
+    answers = predict_files(folder, files, device=device, backend=backend)
     lines = [
         f"{answer.path}  "
         + "  ".join(f"{name} {share:.1%}" for name, share in zip(answer.classes, answer.probabilities, strict=True))

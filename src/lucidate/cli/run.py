@@ -60,7 +60,7 @@ def main_road(
         stages.train(ready, reporter=reporter)
         if processes()[0]:
             return {}  # the first of the processes that train together goes on
-        from lucidate.predict import predict_run
+        from lucidate.predict.infer import predict_run
         from lucidate.report.gallery.of_run import gallery_of_run
         from lucidate.report.pdf import report_of_run
 

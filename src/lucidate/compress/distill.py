@@ -17,7 +17,7 @@ from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard, jsonable
 from lucidate.core.rundir import RunDir, atomic_write
-from lucidate.predict import predict_run
+from lucidate.predict.infer import predict_run
 from lucidate.train import default_device, fit
 
 RESULT = "distill.json"

@@ -14,8 +14,9 @@ from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir, sha256
-from lucidate.data.dataset import Dataset, divide, prepare, split_seed
+from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.pack import Pack
+from lucidate.data.splits import divide, split_seed
 from lucidate.models import check, require_weights
 from lucidate.train.teacher import class_order, require_teacher
 

@@ -11,7 +11,7 @@ from lucidate.core.recipe import Recipe
 from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.preprocess import Preprocess, fit_preprocess
-from lucidate.data.splits import Splits, make_splits
+from lucidate.data.splits import Splits, divide, split_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,20 +42,3 @@ def prepare(recipe: Recipe, *, reporter: Reporter | None = None) -> Dataset:
     if splits.scheme != recipe.data.split:
         reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {split_seed(recipe)}")
     return Dataset(pack, splits, fit_preprocess(pack.images, splits.train))
-
-
-def divide(pack: Pack, recipe: Recipe) -> Splits:
-    """The splits of a pack by a recipe. Raises SourceError when one would be empty."""
-    return make_splits(
-        pack.labels,
-        pack.given,
-        scheme=recipe.data.split,
-        val_fraction=recipe.data.val_fraction,
-        seed=split_seed(recipe),
-        train_size=recipe.data.train_size,
-    )
-
-
-def split_seed(recipe: Recipe) -> int:
-    """The seed that divides a recipe's images."""
-    return recipe.seed if recipe.data.seed is None else recipe.data.seed

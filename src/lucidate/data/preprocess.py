@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lucidate.core.errors import RunError
 from lucidate.data.store import read_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE = 20_000  # images are enough for statistics to four digits, and bound the time on any folder
 
@@ -31,6 +32,8 @@ class Preprocess:
 
     def normalize(self, images: Tensor) -> Tensor:
         """(B, H, W, 3), 0 to 255 → (B, 3, H, W) float32 in channels_last, mean 0 and deviation 1 a channel."""
+        import torch  # here, since whoever asks a graph needs no torch, which takes a second to load
+
         scale = torch.tensor(self.std, device=images.device).mul(255).reciprocal()
         offset = torch.tensor(self.mean, device=images.device) * -255 * scale
         return torch.addcmul(offset, images.float(), scale).permute(0, 3, 1, 2)

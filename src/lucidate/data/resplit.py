@@ -5,9 +5,8 @@ from __future__ import annotations
 from lucidate.core.errors import RunError
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir
-from lucidate.data.dataset import divide
 from lucidate.data.pack import Pack
-from lucidate.data.splits import Splits
+from lucidate.data.splits import Splits, divide
 
 
 def resplit(run: RunDir, card: RunCard, pack: Pack) -> Splits:

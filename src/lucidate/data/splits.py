@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lucidate.core.errors import RunError, SourceError
+from lucidate.core.recipe import Recipe
 from lucidate.core.rundir import atomic_path
+from lucidate.data.pack import Pack
 
 NAMES = ("train", "validation", "test")
 POOLED = "80-10-10"
@@ -69,6 +71,23 @@ def require_name(name: str) -> None:
     """Raise RunError for a name that no split has."""
     if name not in NAMES:
         raise RunError(f"split: expected one of {', '.join(NAMES)}, received {name!r}")
+
+
+def divide(pack: Pack, recipe: Recipe) -> Splits:
+    """The splits of a pack by a recipe. Raises SourceError when one would be empty."""
+    return make_splits(
+        pack.labels,
+        pack.given,
+        scheme=recipe.data.split,
+        val_fraction=recipe.data.val_fraction,
+        seed=split_seed(recipe),
+        train_size=recipe.data.train_size,
+    )
+
+
+def split_seed(recipe: Recipe) -> int:
+    """The seed that divides a recipe's images."""
+    return recipe.seed if recipe.data.seed is None else recipe.data.seed
 
 
 def make_splits(

@@ -25,7 +25,7 @@ from lucidate.ensemble.combine import Method, align, combine
 from lucidate.ensemble.gain import EnsembleGain, ensemble_gain
 from lucidate.models import load_model, save_weights
 from lucidate.models.ensemble import Ensemble, Member
-from lucidate.predict import predict_run
+from lucidate.predict.infer import predict_run
 
 SPLITS = ("validation", "test")
 

@@ -19,7 +19,7 @@ from lucidate.data.dataset import prepare
 from lucidate.ensemble import ensemble_runs
 from lucidate.levels.plan import ENSEMBLE, MEMBERS, RECIPES, Plan, make_plan
 from lucidate.levels.table import levels_table
-from lucidate.predict import predict_run
+from lucidate.predict.infer import predict_run
 from lucidate.report.gallery.of_run import gallery_of_run
 from lucidate.report.levels import levels_site
 from lucidate.report.pdf import report_of_run

@@ -1,21 +1,26 @@
-"""Models by name, and their weights. Importing this registers every model."""
+"""Models by name, and their weights; each imported when first used: a server of graphs needs no torch."""
 
-from lucidate.models import compact as _compact  # noqa: F401  (registers)
-from lucidate.models.checkpoint import load_model, load_weights, save_weights
-from lucidate.models.fastnet import hold_input
-from lucidate.models.registry import (
-    backbone,
-    begins_with_weights,
-    build,
-    check,
-    models,
-    parameter_count,
-    place,
-    preprocess_for,
-    register,
-    require_weights,
-    value_count,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lucidate.models.checkpoint import load_model, load_weights, save_weights
+    from lucidate.models.fastnet import hold_input
+    from lucidate.models.registry import (
+        backbone,
+        begins_with_weights,
+        build,
+        check,
+        models,
+        parameter_count,
+        place,
+        preprocess_for,
+        register,
+        require_weights,
+        value_count,
+    )
 
 __all__ = [
     "backbone",
@@ -34,3 +39,19 @@ __all__ = [
     "save_weights",
     "value_count",
 ]
+
+_HOME = {
+    "hold_input": "fastnet",
+    "load_model": "checkpoint",
+    "load_weights": "checkpoint",
+    "save_weights": "checkpoint",
+}
+_REGISTERING = ("compact", "fastnet")  # files whose import registers a model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'lucidate.models' has no attribute {name!r}")
+    for file in _REGISTERING:
+        import_module(f"lucidate.models.{file}")
+    return getattr(import_module(f"lucidate.models.{_HOME.get(name, 'registry')}"), name)

@@ -46,9 +46,9 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import DataRecipe, Recipe
 from lucidate.core.records import DataCard, ModelCard, OriginCard, RunCard, SplitCard, jsonable
 from lucidate.core.rundir import RunDir, atomic_path
-from lucidate.data.dataset import divide
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.sources import sources
+from lucidate.data.splits import divide
 from lucidate.models import save_weights
 from lucidate.models.onnx_file import read_onnx
 from lucidate.predict.brought import Brought, bring_keras, bring_onnx, bring_timm, reorder, timm_weights

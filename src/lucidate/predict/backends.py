@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir, sha256
-from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.resplit import resplit
 from lucidate.data.splits import require_name
 from lucidate.data.store import read_rows
-from lucidate.models import load_model
 from lucidate.models.session import open_session
-from lucidate.models.views import view_logits
 from lucidate.predict.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    import torch
 
 GRAPHS = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}  # backend → file below a run's exports
 BACKENDS = ("torch", *GRAPHS)
@@ -35,23 +34,6 @@ class Backend(Protocol):
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (B, K) of images (B, S, S, 3), 0 to 255, of the run's size."""
-
-
-class Torch:
-    """The run's own model, with the views that its recipe asks for."""
-
-    def __init__(self, run: RunDir, *, device: torch.device | str = "cpu") -> None:
-        card = RunCard.load(run.card)
-        self.model = load_model(run, device=device)
-        self.preprocess = Preprocess.from_dict(card.preprocess)
-        self.views, self.mirror = card.recipe.predict.views, card.data.flips
-        self.device = torch.device(device)
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            pixels = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
-            logits = view_logits(self.model, pixels, views=self.views, mirror=self.mirror)
-            return logits.float().cpu().numpy()
 
 
 class Graph:
@@ -73,7 +55,9 @@ def open_backend(name: str, run: RunDir, *, device: torch.device | str = "cpu") 
     Raises ExportError where the graph is missing or was made from other weights, RunError for another name.
     """
     if name == "torch":
-        return Torch(run, device=device)
+        from lucidate.predict.module import Module  # takes a second, which graphs need not wait
+
+        return Module(run, device=device)
     if name not in GRAPHS:
         raise RunError(f"--backend: expected one of {', '.join(BACKENDS)}, received {name!r}")
     return open_graph(name, run)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lucidate.core.errors import LucidateError, PredictionsError
@@ -14,15 +14,15 @@ from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, softmax
 from lucidate.core.registry import choices
 from lucidate.core.rundir import RunDir
-from lucidate.data.batches import Batches
 from lucidate.data.decode import DecodeError, decode
 from lucidate.data.pack import open_pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.splits import require_name
-from lucidate.models import load_model
 from lucidate.predict.backends import Backend, backend_logits
-from lucidate.predict.infer import batch_size, predict_logits
 from lucidate.predict.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def predict_source(
     labels = np.array([card.classes.index(name) for name in pack.class_names], dtype=np.int64)[pack.labels]
     rows = np.flatnonzero(pack.given == split)
     rows, split = (rows, split) if len(rows) else (np.arange(len(pack)), "all")
-    batches = Batches(pack.images, labels, rows, preprocess, batch_size(device), torch.device(device))
-    logits = _logits(run, card, batches, mirror=pack.flips, reporter=reporter, backend=backend, watch=watch)
+    logits = _logits(
+        run, card, pack.images, rows, mirror=pack.flips, device=device, reporter=reporter, backend=backend, watch=watch
+    )
     return Predictions(
         ids=pack.ids[rows],
         index=rows,
@@ -91,15 +92,8 @@ def predict_files(
     card = RunCard.load(run.card)
     preprocess = Preprocess.from_dict(card.preprocess)
     images = np.stack([read_image(path, preprocess.size) for path in paths])
-    batches = Batches(
-        images,
-        np.zeros(len(paths), np.int64),
-        np.arange(len(paths)),
-        preprocess,
-        batch_size(device),
-        torch.device(device),
-    )
-    logits = _logits(run, card, batches, mirror=card.data.flips, reporter=reporter, backend=backend)
+    rows = np.arange(len(images))
+    logits = _logits(run, card, images, rows, mirror=card.data.flips, device=device, reporter=reporter, backend=backend)
     probabilities = softmax(logits)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
@@ -111,9 +105,11 @@ def predict_files(
 def _logits(
     run: RunDir,
     card: RunCard,
-    batches: Batches,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
     *,
     mirror: bool,
+    device: torch.device | str,
     reporter: Reporter | None,
     backend: Backend | None = None,
     watch: Stopwatch | None = None,
@@ -121,8 +117,16 @@ def _logits(
     watch = watch or Stopwatch()
     if backend is not None:
         with watch.running():
-            return backend_logits(backend, batches.images, batches.rows, reporter=reporter)
-    model = load_model(run, device=batches.device)
+            return backend_logits(backend, images, rows, reporter=reporter)
+    import torch  # graphs do without, and it takes a second
+
+    from lucidate.data.batches import Batches
+    from lucidate.models import load_model
+    from lucidate.predict.infer import batch_size, predict_logits
+
+    place, preprocess = torch.device(device), Preprocess.from_dict(card.preprocess)
+    batches = Batches(images, np.zeros(len(images), np.int64), rows, preprocess, batch_size(place), place)
+    model = load_model(run, device=place)
     with watch.running():
         return predict_logits(model, batches, views=card.recipe.predict.views, mirror=mirror, reporter=reporter)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,11 +31,13 @@ PREDICTING = ("/predict", "/infer")  # routes whose answers the page counts
 def make_app(settings: Settings, repository: Repository, *, life: Life | None = None) -> ASGIApp:
     """The server's application behind its guard. life: where the caller says how far the server is."""
     state = State(settings, repository, Metrics(), life or Life(ready=True))
-    app = FastAPI(
+    app = FastAPIOffline(  # whose /docs asks nothing of other servers
         title="lucidate",
         version=__version__,
         summary="Image classifiers: for people at /v1, by the Open Inference Protocol at /v2.",
         redoc_url=None,
+        static_url="/docs/static",
+        favicon_url="/static/icon.svg",
         redirect_slashes=False,  # clients take a redirect for a failure
         exception_handlers={
             RequestError: _refused,

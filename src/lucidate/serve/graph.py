@@ -107,9 +107,9 @@ class _Module:
     """A run's own module in the place of a session."""
 
     def __init__(self, run: RunDir, views: ServedViews) -> None:
-        from lucidate.predict.backends import Torch
+        from lucidate.predict.module import Module
 
-        self._backend = Torch(run)
+        self._backend = Module(run)
         if views == "one":
             self._backend.views = views
 

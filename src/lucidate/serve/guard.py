@@ -31,6 +31,7 @@ SLOWEST = 8192  # bytes a second that a body has to come at, if it is not there 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 PAGE = b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+DOCS = PAGE + b"; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"  # Swagger's
 Observe = Callable[[Scope, int, float], None]  # a request's scope, the status of its answer, its seconds
 Room = Callable[[Scope], None]  # raises Overloaded where nobody will have time for a request
 
@@ -198,8 +199,7 @@ class _Request:
             headers.append((b"x-request-id", self.id))
             headers.append((b"x-content-type-options", b"nosniff"))
             if any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers):
-                if self.scope["path"] != "/docs":  # its scripts come from elsewhere
-                    headers.append((b"content-security-policy", PAGE))
+                headers.append((b"content-security-policy", DOCS if self.scope["path"] == "/docs" else PAGE))
                 headers.append((b"referrer-policy", b"no-referrer"))
             message = {**message, "headers": headers}
         await self.send(message)

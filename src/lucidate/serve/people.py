@@ -13,7 +13,6 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
@@ -49,11 +48,6 @@ def people_router() -> APIRouter:
     router.add_api_route("/v1/models", models, methods=["GET"], **docs.MODELS)
     router.add_api_route("/v1/live", live, methods=["GET"], **docs.LIVE)
     return router
-
-
-def quick_routes() -> list[Route]:
-    """What is asked for most, past FastAPI's own way of calling a route, which takes longer than the rest of it."""
-    return [Route("/v1/predict", predict, methods=["POST"])]
 
 
 async def predict(request: Request) -> Response:
