@@ -26,14 +26,14 @@ from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.splits import require_name
 from lucidate.ensemble import EnsembleGain, Method, ensemble_runs
 from lucidate.levels import LevelsResult, run_levels
-from lucidate.models import check, load_model, require_weights
+from lucidate.models import check, default_device, load_model, require_weights
 from lucidate.predict.adopt import open_run
 from lucidate.predict.elsewhere import Answer, predict_files, predict_source
 from lucidate.predict.infer import predict_run
 from lucidate.report.figures import FIGURES
 from lucidate.report.gallery.of_run import gallery_of_run
 from lucidate.report.pdf import report_of_run
-from lucidate.train import default_device, fit
+from lucidate.train import fit
 
 if TYPE_CHECKING:
     from torch import nn

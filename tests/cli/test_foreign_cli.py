@@ -167,6 +167,12 @@ def test_images_are_asked_for_where_they_are_needed(tmp_path: Path, capsys: pyte
         assert 'write into m.toml beside it: data = "SRC"' in said
 
 
+def test_its_backend_is_the_file_itself(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("onnx", "onnx-int8"):
+        said = mistake(capsys, "predict", str(theirs), "--backend", name)
+        assert f"--backend: expected torch, which asks the file net.onnx itself, received {name}" in said
+
+
 def test_a_lambda_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file as Keras itself writes one, its code a trap that would leave a mark."""
     mark, path = tmp_path / "mark", tmp_path / "m.keras"

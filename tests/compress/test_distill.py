@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import ttest_rel
 
 from lucidate.cli.main import main
-from lucidate.compress import distill_table, quantize
+from lucidate.compress import distill, distill_table, quantize
 from lucidate.compress.distill import distill_run
 from lucidate.compress.distill_plan import student_recipe
 from lucidate.core.errors import ExportError, Interrupted
@@ -109,14 +109,22 @@ def done(teacher: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Done:
     return Done(teacher, out, answer, log, before)
 
 
-def test_what_was_stopped_goes_on_and_what_is_finished_is_not_repeated(done: Done) -> None:
+def test_what_was_stopped_goes_on_and_what_is_finished_is_not_repeated(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert list(done.before) == ["alone-0"]
     assert "alone-0: finished before" in done.log
     assert "resumed at epoch 1, step 3" in done.log
     now = written(done.out)
     assert now["alone-0"] == done.before["alone-0"]
+    errors = 179 * (1 - done.answer["rows"][1]["accuracy"])
+    monkeypatch.setattr(distill_table, "FEW", errors + 0.1)
+    monkeypatch.setattr(distill, "fit", None)  # what is finished is not asked again, as by another number of threads
     again, log = call(*arguments(done.teacher.path, done.out))
     assert written(done.out) == now
+    (hint,) = [note for note in again["notes"] if note.startswith("Alone, the student errs on")]
+    assert f"errs on {errors:.1f} of 179" in hint
+    assert hint not in done.answer["notes"]
     assert log.count("finished before") == 4
     assert "to int8" not in log
     assert [row["accuracies"] for row in again["rows"]] == [row["accuracies"] for row in done.answer["rows"]]
@@ -229,6 +237,10 @@ def test_mistakes(done: Done, tmp_path: Path) -> None:
     shutil.copytree(done.teacher.path, other)
     values = load_file(other / "weights.safetensors")
     save_file({name: value + 1 for name, value in values.items()}, other / "weights.safetensors")
+    changed = tmp_path / "changed"  # the same weights, another model
+    shutil.copytree(done.teacher.path, changed)
+    card = RunCard.load(changed / "run.json")
+    card.model_copy(update={"preprocess": {**card.preprocess, "mean": [0.1, 0.2, 0.3]}}).save(changed / "run.json")
     budget = arguments(done.teacher.path, done.out)
     cases = [
         (["distill", "--teacher", str(tmp_path / "none"), "--out", str(new)], "received"),
@@ -247,6 +259,7 @@ def test_mistakes(done: Done, tmp_path: Path) -> None:
         (["distill", "--teacher", mentor, "--out", str(tmp_path)], "expected a new or empty folder"),
         ([*budget, "--set", "train.lr=0.1"], "--out: expected the distillation that"),
         (arguments(other, done.out), "distill = "),
+        (arguments(changed, done.out), "teacher = "),
     ]
     for words, expected in cases:
         line = mistake(*words)

@@ -264,6 +264,8 @@ def test_formats_share_parity_and_one_view_is_compared_with_one_view(digits: Run
     elsewhere = export_run(digits, "torch", out=tmp_path / "deep" / "mine.pt2")
     assert elsewhere.path.exists()
     assert json.loads((digits.exports / "parity.json").read_text()) == before
+    beside = json.loads((tmp_path / "deep" / "mine.pt2.parity.json").read_text())
+    assert beside["torch"]["max_abs_diff"] == elsewhere.parity.max_abs_diff
 
 
 def test_predictions_made_elsewhere_do_not_condemn_a_copy(tmp_path: Path) -> None:

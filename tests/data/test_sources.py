@@ -18,7 +18,7 @@ from writers import (
 )
 
 from lucidate.core.errors import ChecksumError, SourceError
-from lucidate.data.sources import cifar10, cifar_files, fetch_source, open_source, sources, verify_source
+from lucidate.data.sources import cifar10, cifar_files, fetch_source, location, open_source, sources, verify_source
 from lucidate.data.sources import source as source_module
 from lucidate.data.sources.source import NamedSource, told
 
@@ -97,6 +97,14 @@ def test_names():
         assert str(caught.value) == (
             f"data: expected a name (cifar10, digits) or an existing path, received {spec!r}, which does not exist"
         )
+
+
+def test_a_name_lies_nowhere_whatever_folder_is_called_so(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert location("digits") is None
+    assert location("./digits") == str(tmp_path / "digits")
+    assert location("elsewhere") is None
 
 
 def test_cifar10_without_copy_or_network_names_three_ways_on(elsewhere):

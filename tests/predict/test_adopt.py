@@ -87,6 +87,21 @@ def test_it_stays_until_file_or_toml_change(tmp_path: Path) -> None:
     assert [line for line in listener.said if "its run is kept in" in line]
 
 
+def test_a_folder_that_is_moved_takes_its_images_along(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    path = graph(here / "m.onnx")
+    photos(here / "photos")
+    toml = write_toml(path, more='data = "photos"')
+    toml.write_text("\ufeff" + toml.read_text(encoding="utf-8"), encoding="utf-8")  # as some editors begin a file
+    open_run(path)
+    here.rename(there)
+    run = open_run(there / "m.onnx")
+    assert RunCard.load(run.card).data.path == str(there / "photos")
+    predict_first(run, "test", reporter=Listener())
+    assert run.predictions("test").exists()
+
+
 def test_files_of_one_name_have_runs_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "m.keras").write_bytes(TENSORFLOW.read_bytes())
     graph(tmp_path / "m.onnx", end="Softmax")

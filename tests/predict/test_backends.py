@@ -19,9 +19,11 @@ from lucidate.cli.main import main
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir
+from lucidate.data.pack import open_pack
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.splits import Splits
 from lucidate.predict.backends import backend_logits, find_graph, open_backend
+from lucidate.predict.elsewhere import predict_source
 from lucidate.predict.infer import predict_run
 from lucidate.predict.module import Module
 from made_runs import digits_run
@@ -165,6 +167,29 @@ def test_other_images_and_files_are_answered_by_the_graph(
     by_graph, _ = said(capsys, ["predict", str(own.path), *files, "--backend", "onnx"])
     by_torch, _ = said(capsys, ["predict", str(own.path), *files])
     assert [one["classes"] for one in by_graph["images"]] == [one["classes"] for one in by_torch["images"]]  # type: ignore[attr-defined]
+
+
+def test_views_are_the_models_own_whatever_images_it_is_shown(own: RunDir, tmp_path: Path) -> None:
+    """A folder's images may be mirrored; digits, of which this model was made, may not."""
+    card = RunCard.load(own.card)
+    recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.model_copy(update={"views": "mirror"})})
+    card.model_copy(update={"recipe": recipe}).save(own.card)
+    pack = reopen_pack(card)
+    for row in range(20):
+        place = tmp_path / "photos" / str(pack.labels[row])
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pack.images[row]).save(place / f"{row}.png")
+    found = predict_source(own, str(tmp_path / "photos"), split="test")
+    assert open_pack(str(tmp_path / "photos")).flips
+    rows = [int(Path(str(name)).stem) for name in found.ids]
+    np.testing.assert_allclose(found.logits, Module(own)(pack.images[rows]), atol=1e-4)
+
+
+def test_a_run_without_its_file_of_splits_is_divided_again(own: RunDir) -> None:
+    before = Predictions.load(own.predictions("test"))
+    own.splits.unlink()
+    after = predict_run(own, "test")
+    np.testing.assert_array_equal(after.ids, before.ids)
 
 
 def test_an_int8_graph_must_have_been_made_and_of_these_weights(

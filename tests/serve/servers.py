@@ -68,7 +68,8 @@ def in_process(runs: dict[str, Path], **settings: Any) -> tuple[TestClient, Repo
     chosen = Settings(**settings)
     repository = Repository(runs, chosen)
     asyncio.run(repository.load_all())
-    return TestClient(make_app(chosen, repository, life=Life(ready=True)), raise_server_exceptions=False), repository
+    app = make_app(chosen, repository, life=Life(ready=True))
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False), repository
 
 
 def until(holds: Any, *, patience: float = PATIENCE) -> None:

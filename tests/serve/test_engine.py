@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -180,6 +181,38 @@ def test_what_is_canceled_is_not_computed() -> None:
         assert engine.statistics.canceled == 2
 
     asyncio.run(main())
+
+
+def test_what_has_expired_keeps_no_images() -> None:
+    """Without a collection of garbage, which is rare in a server."""
+    session = Sums()
+
+    async def main() -> weakref.ref[NDArray[np.uint8]]:
+        engine = Engine(session, queue_images=10, max_batch=4)
+        session.free.clear()
+        first = asyncio.create_task(engine.infer(some(1)))
+        await asyncio.to_thread(session.entered.wait)
+        images = some(2)
+        known = weakref.ref(images)
+        try:
+            await engine.infer(images, timeout=0.01)
+        except Expired:
+            pass
+        else:
+            raise AssertionError("it was answered")
+        del images
+        session.free.set()
+        await first
+        await engine.infer(some(1))  # the thread has let go of what was before
+        return known
+
+    gc.collect()
+    gc.disable()
+    try:
+        known = asyncio.run(main())
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def test_what_is_late_is_told_so_in_time_and_not_computed() -> None:

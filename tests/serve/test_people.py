@@ -21,7 +21,7 @@ from scipy.stats import entropy
 
 from fakes import NAMES
 from lucidate.core.rundir import RunDir
-from lucidate.data.decode import decode
+from lucidate.data.decode import TooLarge, decode
 from lucidate.serve import images as images_module
 from lucidate.serve import journal
 from lucidate.serve.answers import predictions
@@ -210,11 +210,52 @@ def test_a_request_has_its_time(untrained: RunDir, monkeypatch: pytest.MonkeyPat
         assert server.predict(PNGS[0]).status == 200
 
 
+def test_a_body_that_has_come_has_no_clock(untrained: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a model takes longer than a body may."""
+    with running(Settings(access_log=True, body_timeout=0.2), {"one": untrained}) as server:
+        real = server.repository.load
+
+        async def slow(name: str) -> Any:
+            await asyncio.sleep(0.6)
+            return await real(name)
+
+        monkeypatch.setattr(server.repository, "load", slow)
+        assert server.ask("/v2/repository/models/one/load", b"{}").status == 200
+
+
+def test_what_is_refused_is_counted_by_its_route(untrained: RunDir) -> None:
+    with running(Settings(access_log=True, api_keys=(SecretStr("key"),)), {"one": untrained}) as server:
+        assert server.predict(PNGS[0]).status == 401
+        assert server.ask("/v2/models/one/infer", b"{}").status == 401
+        assert server.ask("/static/page.js").status == 200
+        assert server.ask("/nowhere").status == 401
+        told = server.ask("/metrics", headers={"X-API-Key": "key"}).body.decode()
+    for route, status in (("/v1/predict", 401), ("/v2/models/{model}/infer", 401), ("/static", 200), ("other", 401)):
+        assert f'lucidate_http_request_seconds_count{{route="{route}",status="{status}"}} 1.0' in told, route
+
+
 # Decoding
 
 
 def decode_now(blobs: list[bytes], **limits: int) -> list[Any]:
     return asyncio.run(decode_images(blobs, size=32, limits=ImageLimits(**limits)))
+
+
+def test_no_more_is_decoded_on_the_event_loop_than_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder may find a larger image than the header claims: of two headers, say, it believes the second."""
+    asked: list[tuple[bool, int]] = []
+
+    def spy(content: bytes, *, size: int, max_pixels: int) -> Any:
+        here = threading.current_thread() is threading.main_thread()
+        asked.append((here, max_pixels))
+        if here:
+            raise TooLarge("2000×2000")
+        return decode(content, size=size, max_pixels=max_pixels)
+
+    monkeypatch.setattr(images_module, "decode", spy)
+    (found,) = decode_now([PNGS[0]], pixels=10**7)
+    assert asked == [(True, images_module.SMALL_PIXELS), (False, 10**7)]
+    np.testing.assert_array_equal(found, PHOTOS[0])
 
 
 def test_many_images_keep_their_order() -> None:

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
+from servers import in_process
 from starlette.testclient import TestClient
+
+from lucidate.core.rundir import RunDir
 
 INFER = "/v2/models/photos/infer"
 HEADER = "Inference-Header-Content-Length"
@@ -310,3 +313,20 @@ def test_the_documentation_knows_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer", "/v1/predict"} <= paths.keys()
     assert client.get("/docs").status_code == 200
+
+
+def test_more_json_than_is_quick_to_read_is_refused(untrained: RunDir, pixels: NDArray[np.uint8]) -> None:
+    found, _ = in_process({"photos": untrained.path}, json_bytes=9_000)
+    with found as client:
+        for count, status in ((1, 200), (2, 413)):
+            images = pixels[:count] // 100  # two characters a value
+            tensor = {
+                "name": "images",
+                "datatype": "UINT8",
+                "shape": list(images.shape),
+                "data": images.ravel().tolist(),
+            }
+            body = json.dumps({"inputs": [tensor]}, separators=(",", ":"))
+            reply = client.post("/v2/models/photos/infer", content=body)
+            assert reply.status_code == status
+        assert "expected at most 9,000 bytes of JSON" in reply.json()["error"]

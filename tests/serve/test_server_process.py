@@ -20,7 +20,9 @@ from servers import Server, served, until
 from lucidate.cli.main import main
 from lucidate.core.errors import ServeError
 from lucidate.core.rundir import RunDir
-from lucidate.serve.settings import load_settings
+from lucidate.serve.repository import Repository
+from lucidate.serve.server import serve
+from lucidate.serve.settings import Settings, load_settings
 
 
 def ask(server: Server, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
@@ -122,6 +124,21 @@ def test_admins_alone_load_and_unload(untrained: RunDir, tmp_path: Path) -> None
 def test_pages_of_other_sites_cannot_unload(server: Server) -> None:
     status, text = ask(server, "/v2/repository/models/photos/unload", b"", {"Origin": "http://elsewhere.example"})
     assert (status, list(json.loads(text))) == (403, ["error"])
+
+
+def test_a_name_that_leads_here_for_the_moment_cannot_unload(server: Server) -> None:
+    headers = {"Host": "rebound.example:8000", "Origin": "http://rebound.example:8000"}
+    status, text = ask(server, "/v2/repository/models/photos/unload", b"", headers)
+    assert (status, list(json.loads(text))) == (403, ["error"])
+
+
+def test_a_start_that_fails_in_a_way_nobody_foresaw_ends(untrained: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: object) -> None:
+        raise PermissionError(13, "Permission denied", "weights.safetensors")
+
+    monkeypatch.setattr(Repository, "load_all", fail)
+    with pytest.raises(PermissionError):
+        serve(Settings(port=0), {"photos": untrained.path}, announce=lambda *_: None)
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(untrained: RunDir, server: Server) -> None:

@@ -11,6 +11,7 @@ import typer
 from lucidate.cli import console, stages
 from lucidate.cli.options import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
+from lucidate.core.names import FOREIGN
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, jsonable, slug
 from lucidate.core.registry import choices
@@ -111,8 +112,11 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Backend | No
     """What answers in place of torch; None: torch. A float graph that is missing or out of date is exported first."""
     if name == "torch":
         return None
-    from lucidate.predict.backends import find_graph, graph_path, open_graph
+    from lucidate.predict.backends import find_graph, graph_path, open_graph, views_inside
 
+    card = RunCard.load(folder.card)
+    if card.recipe.model.name in FOREIGN:
+        raise LucidateError(f"--backend: expected torch, which asks the file {card.model.name} itself, received {name}")
     path, graph = graph_path(folder, name), find_graph(name, folder)
     if graph is None and name == "onnx":
         from lucidate.compress.export import export_run
@@ -121,7 +125,7 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Backend | No
         with folder.lock():
             export_run(folder, "onnx", reporter=reporter)
     graph = graph or open_graph(name, folder)
-    if graph.views != (asked := RunCard.load(folder.card).recipe.predict.views):
+    if graph.views != (asked := views_inside(card)):
         reporter.say(f"{path}: answers with views {graph.views!r}, where the recipe asks for {asked!r}")
     return graph
 

@@ -154,7 +154,7 @@ def pick_device(name: str) -> torch.device:
     """The device that `--device` names."""
     import torch
 
-    from lucidate.train import default_device
+    from lucidate.models import default_device
 
     if name == "auto":
         return default_device()

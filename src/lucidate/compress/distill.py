@@ -15,10 +15,12 @@ from lucidate.compress.distill_plan import Plan, make_plan
 from lucidate.compress.distill_table import distillation_table, markdown
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
+from lucidate.core.recipe import Recipe
 from lucidate.core.records import RunCard, jsonable
 from lucidate.core.rundir import RunDir, atomic_write
+from lucidate.models import default_device
 from lucidate.predict.infer import predict_run
-from lucidate.train import default_device, fit
+from lucidate.train import fit
 
 RESULT = "distill.json"
 TABLE = "distill.md"
@@ -59,12 +61,15 @@ def distill_run(
     plan = make_plan(teacher, recipe, seeds=seeds, source=source, overrides=overrides, reporter=reporter)
     begin(out, plan)
     students: dict[str, list[RunDir]] = {ALONE: [], TAUGHT: []}
+    precision = None
     for seed in plan.seeds:
         for kind, runs in students.items():
             run = RunDir(out / f"{kind}-{seed}")
             reporter.say(f"{run.path.name} ({sum(map(len, students.values())) + 1} of {2 * len(plan.seeds)})")
             taught = kind == TAUGHT
-            finish(run, plan, seed, taught=taught, device=device, command=command, reporter=reporter, stop=stop)
+            student = plan.recipe_of(seed, taught=taught, precision=precision)
+            finish(run, plan, student, device=device, command=command, reporter=reporter, stop=stop)
+            precision = RunCard.load(run.card).precision  # of the first one: where it was probed, others might differ
             runs.append(run)
     table = distillation_table(plan, out, students[ALONE], students[TAUGHT], device=device, reporter=reporter)
     answer = {**asked(plan), "headline": table.headline, "gain": table.gain, "p": table.p, **jsonable(table)}
@@ -76,32 +81,31 @@ def distill_run(
 def finish(
     run: RunDir,
     plan: Plan,
-    seed: int,
+    student: Recipe,
     *,
-    taught: bool,
     device: torch.device,
     command: str,
     reporter: Reporter,
     stop: Callable[[], bool],
 ) -> None:
     """Train and predict what is missing of one student; its test split is opened once."""
-    done = run.card.exists() and RunCard.load(run.card).status == "finished"
+    if run.card.exists() and RunCard.load(run.card).status == "finished":
+        reporter.say(f"{run.path.name}: finished before")
+        return
     with run.claim(resume=run.card.exists()):
         fit(
-            plan.recipe_of(seed, taught=taught),
+            student,
             plan.dataset,
             run=run,
             device=device,
             command=command,
             reporter=reporter,
             stop=stop,
-            teacher=plan.teacher if taught else None,
+            teacher=plan.teacher if student.distill.teacher else None,
         )
-        if done:
-            reporter.say(f"{run.path.name}: finished before")
-            return
         for split in ("validation", "test"):
-            if not run.predictions(split).exists():
+            # The card is written last: a test table without it was interrupted before its figures were kept.
+            if not run.predictions(split).exists() or RunCard.load(run.card).results.test_accuracy is None:
                 predict_run(run, split, pack=plan.dataset.pack, device=device, reporter=reporter)
         RunCard.load(run.card).model_copy(update={"status": "finished"}).save(run.card)
 
@@ -110,6 +114,12 @@ def asked(plan: Plan) -> dict[str, Any]:
     """What a distillation goes on with: other seeds may be added to it, nothing else may change."""
     return {
         "teacher": {"path": str(plan.teacher.path), "name": plan.card.name, "model": plan.card.model.name},
+        # What the checksum of its weights, which the recipe holds, does not cover.
+        "answers": {
+            "classes": list(plan.card.classes),
+            "preprocess": plan.card.preprocess,
+            "model": plan.card.recipe.model.model_dump(mode="json"),
+        },
         "recipe": plan.recipe.model_dump(mode="json"),
         "pack": plan.dataset.pack.hash,
     }
@@ -123,11 +133,11 @@ def begin(out: Path, plan: Plan) -> None:
         return
     try:
         begun = json.loads(path.read_bytes())
-        before = {**begun["recipe"], "images": begun["pack"]}
+        before = {**begun["recipe"], "images": begun["pack"], "teacher": begun["answers"]}
         del before["data"]["source"]  # where the images lie may differ; their checksum says whether they do
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{path}: expected what lucidate distill wrote; choose another --out") from None
-    after = {**now["recipe"], "data": {**now["recipe"]["data"]}, "images": now["pack"]}
+    after = {**now["recipe"], "data": {**now["recipe"]["data"]}, "images": now["pack"], "teacher": now["answers"]}
     del after["data"]["source"]
     for section, value in after.items():
         if before.get(section) != value:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lucidate.core.errors import RunError
+from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import RunCard
@@ -35,10 +36,11 @@ class Plan:
     seeds: tuple[int, ...]
     notes: tuple[str, ...]
 
-    def recipe_of(self, seed: int, *, taught: bool) -> Recipe:
-        """One student's recipe: alone and taught differ in the teacher only."""
+    def recipe_of(self, seed: int, *, taught: bool, precision: str | None = None) -> Recipe:
+        """One student's recipe: alone and taught differ in the teacher only. precision: in place of the recipe's."""
         distill = self.recipe.distill if taught else self.recipe.distill.model_copy(update={"teacher": None})
-        return self.recipe.model_copy(update={"seed": seed, "distill": distill})
+        train = self.recipe.train.model_copy(update={"precision": precision} if precision else {})
+        return self.recipe.model_copy(update={"seed": seed, "distill": distill, "train": train})
 
 
 def make_plan(
@@ -60,7 +62,13 @@ def make_plan(
         raise RunError(f"--seeds: expected 1 or more, received {seeds}")
     student = student_recipe(card, recipe, source=source, overrides=overrides)
     named = student.distill.teacher or sha256(teacher.weights)
-    student = student.model_copy(update={"distill": student.distill.model_copy(update={"teacher": named})})
+    student = student.model_copy(
+        update={
+            "distill": student.distill.model_copy(update={"teacher": named}),
+            # Noted even where it is the first student's own seed, by which the others' images are divided, too.
+            "data": student.data.model_copy(update={"seed": split_seed(student)}),
+        }
+    )
     require_teacher(student.distill, teacher)
     check(student.model)  # before the images are packed, which may take minutes
     require_weights(student.model)
@@ -112,7 +120,9 @@ def require_unseen(card: RunCard, dataset: Dataset) -> None:
 
 
 def same_images(card: RunCard, pack: Pack) -> bool:
-    """Whether a run was made from these images, maybe in another size."""
+    """Whether a run was made from these images; in another size, their name and number have to do."""
+    if card.data.image_size == pack.image_size:
+        return card.data.pack == pack.hash
     return (pack.dataset, len(pack)) == (card.data.dataset, card.data.images)
 
 
@@ -127,6 +137,7 @@ def notes_on(card: RunCard, dataset: Dataset) -> tuple[str, ...]:
             f"The teacher was trained on {theirs:,} images, the students on {ours:,}: what it passes on, it learned "
             "from the others, too."
         )
-    if card.recipe.predict.views != "one":
+    members = card.recipe.model.options.get("members", ()) if card.recipe.model.name == ENSEMBLE else ()
+    if any(views != "one" for views in (card.recipe.predict.views, *(member["views"] for member in members))):
         notes.append("The teacher's own figures are with its test-time views; it teaches with one view an image.")
     return tuple(notes)

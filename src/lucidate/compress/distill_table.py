@@ -27,8 +27,10 @@ from lucidate.models.ensemble import Member, member_logits
 from lucidate.models.session import open_session
 from lucidate.predict.backends import Graph, graph_path, is_stale, predictions_path
 from lucidate.predict.infer import batch_size, predict_logits
+from lucidate.predict.table import table_of
 from lucidate.train.teacher import class_order
 
+FEW = 3  # errors on the test split
 TEACHER = "teacher.onnx"  # beside the students, where the teacher's own folder has none
 
 
@@ -75,6 +77,11 @@ def distillation_table(
             milliseconds=taken[graph]["1"] if graph in graphs else None,
         )
 
+    if (wrong := float((~before).sum(1).mean())) <= FEW:
+        notes.append(
+            f"Alone, the student errs on {wrong:.1f} of {len(first):,} test images: next to nothing is left to teach "
+            "it. A smaller student, or fewer training images, would show what a teacher brings."
+        )
     card = RunCard.load(taught[0].card)
     own = teacher_accuracy(plan, out, first, device=device, reporter=reporter)
     rows = [
@@ -137,16 +144,7 @@ def teacher_accuracy(plan: Plan, out: Path, judged: Predictions, *, device: torc
     batches = Batches(pack.images, pack.labels, rows, seen, batch_size(device), device)
     shown = _Asked(load_model(plan.teacher, device=device), member).eval()
     logits = predict_logits(shown, batches, reporter=reporter, task="predicting test, the teacher")
-    own = Predictions(
-        ids=judged.ids,
-        index=rows,
-        labels=judged.labels,
-        logits=logits,
-        class_names=judged.class_names,
-        dataset=judged.dataset,
-        split="test",
-        model=card.recipe.model.name,
-    )
+    own = table_of(pack, rows, logits, split="test", model=card.recipe.model.name)
     own.save(out / "teacher.parquet")
     return own.accuracy
 

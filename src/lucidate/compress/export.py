@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ import torch
 from lucidate.compress.keras import export_keras, load_keras
 from lucidate.compress.onnx import export_onnx
 from lucidate.compress.parity import Answer, Parity, ask, compare, latency, record
-from lucidate.compress.program import export_program, load_program, views_inside
+from lucidate.compress.program import export_program, load_program
 from lucidate.compress.reference import images_to_show, torch_probabilities
 from lucidate.core.errors import ExportError
 from lucidate.core.machine import hardware
@@ -21,9 +22,10 @@ from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.registry import choices
-from lucidate.core.rundir import RunDir, atomic_path, sha256
+from lucidate.core.rundir import RunDir, atomic_path, atomic_write, sha256
 from lucidate.models.session import open_session
 from lucidate.models.views import Views
+from lucidate.predict.backends import views_inside
 
 Kind = Literal["onnx", "keras", "torch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -60,6 +62,8 @@ def export_run(
 ) -> Exported:
     """Write a run's model as `kind` into its `export/`, or to `out`, after comparing it with torch.
 
+    What was found stands in `parity.json` there, or in `OUT.parity.json` beside `out`.
+
     views: "one" leaves the recipe's test-time views away; of a Keras file they always are.
     Raises ExportError for a model that has no such form, and for a copy that does not answer as torch: nothing is kept.
     """
@@ -85,8 +89,11 @@ def export_run(
             with suppress(OSError):
                 path.parent.rmdir()
         raise
+    entry = _entry(exported, digest=sha256(path))
     if out is None:
-        record(run, kind, _entry(exported, digest=sha256(path)))
+        record(run, kind, entry)
+    else:
+        atomic_write(path.with_name(f"{path.name}.parity.json"), json.dumps({kind: entry}, indent=1).encode())
     return exported
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from lucidate.compress.onnx_resize import resized_to
-from lucidate.compress.program import silent, traced, views_inside, whole_of
+from lucidate.compress.program import silent, traced, whole_of
 from lucidate.core.errors import ExportError
 from lucidate.core.records import RunCard
 from lucidate.core.rundir import RunDir, atomic_path, sha256
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.views import Views
-from lucidate.predict.backends import WEIGHTS_KEY
+from lucidate.predict.backends import WEIGHTS_KEY, views_inside
 
 OPSET = 18  # the first whose Resize knows antialiasing
 IR_VERSION = 8  # that opset's own: older runtimes refuse newer ones

@@ -115,12 +115,6 @@ def with_views(model: nn.Module, views: Views | None) -> nn.Module:
     return model
 
 
-def views_inside(card: RunCard, views: Views | None) -> str:
-    """Which views a copy holds: those of the recipe, or `views` in their place; "members": each member's own."""
-    own = card.recipe.predict.views
-    return views or ("members" if card.recipe.model.name == ENSEMBLE else own)
-
-
 def whole_of(run: RunDir, *, views: Views | None = None) -> Whole:
     """A run's model as one module, in evaluation mode on the processor.
 
@@ -128,7 +122,7 @@ def whole_of(run: RunDir, *, views: Views | None = None) -> Whole:
     brought as a file, which torch cannot look into.
     """
     card = RunCard.load(run.card)
-    _require_own(card)
+    require_own(card)
     model = load_model(run).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     _fold_past_pooling(model)
     if isinstance(with_views(model, views), Ensemble):
@@ -141,7 +135,7 @@ def whole_of(run: RunDir, *, views: Views | None = None) -> Whole:
     return Whole([Asked(model, way)], [1.0], "softmax").eval()
 
 
-def _require_own(card: RunCard) -> None:
+def require_own(card: RunCard) -> None:
     recipes = [card.recipe.model]
     if card.recipe.model.name == ENSEMBLE:
         recipes = [ModelRecipe.model_validate(member["model"]) for member in card.recipe.model.options["members"]]

@@ -17,6 +17,7 @@ from lucidate.analyze.paired import mcnemar, paired_interval
 from lucidate.compress.export import export_run
 from lucidate.compress.int8_choice import Seen, Trial, choose, loss, maker_for
 from lucidate.compress.int8_graph import described, prepared
+from lucidate.compress.program import require_own
 from lucidate.core.errors import ExportError
 from lucidate.core.machine import hardware, versions
 from lucidate.core.progress import Reporter, Silent
@@ -28,6 +29,7 @@ from lucidate.data.resplit import resplit
 from lucidate.data.store import read_rows
 from lucidate.models.session import open_session, usable_cores
 from lucidate.predict.backends import Graph, backend_logits, find_graph, graph_path, predictions_path
+from lucidate.predict.table import table_of
 
 BUDGET = 0.3  # points
 RECORD = "quantize.json"
@@ -102,6 +104,7 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
     if not budget >= 0:
         raise ExportError(f"--budget: expected points of accuracy, 0 or more, received {budget:g}")
     card = RunCard.load(run.card)
+    require_own(card)
     pack = reopen_pack(card, reporter=reporter)
     splits = resplit(run, card, pack)
     content = _float_graph(run, reporter).read_bytes()
@@ -127,9 +130,10 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
     }
     int8 = described(best.content, {"quantized": json.dumps(about)})
     quantized = Graph(open_session(int8))
+    card = card.with_results(test_openings=card.results.test_openings + 1)
+    card.save(run.card)
     before = _answers(exact, pack, splits.test, card, reporter, "test, float32")
     after = _answers(quantized, pack, splits.test, card, reporter, "test, int8")
-    card.with_results(test_openings=card.results.test_openings + 1).save(run.card)
     path = graph_path(run, "onnx-int8")
     broken, fixed = int((before.correct & ~after.correct).sum()), int((~before.correct & after.correct).sum())
     low, high = paired_interval(broken, fixed, len(before))
@@ -156,9 +160,11 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
         validation=_validation(seen, best, tried, names),
         hardware={**hardware(), "vnni": vnni, "threads": usable_cores()},
     )
-    after.save(predictions_path(run, "test", "onnx-int8"))
+    table = predictions_path(run, "test", "onnx-int8")
+    table.unlink(missing_ok=True)  # never the answers of another graph beside this one
     atomic_write(path, int8)
     atomic_write(run.exports / RECORD, json.dumps(_record(result), indent=1, allow_nan=False).encode())
+    after.save(table)
     return result
 
 
@@ -239,16 +245,8 @@ def _float_graph(run: RunDir, reporter: Reporter) -> Path:
 def _answers(
     graph: Graph, pack: Pack, rows: NDArray[np.int64], card: RunCard, reporter: Reporter, task: str
 ) -> Predictions:
-    return Predictions(
-        ids=pack.ids[rows],
-        index=rows,
-        labels=pack.labels[rows],
-        logits=backend_logits(graph, pack.images, rows, reporter=reporter, task=task),
-        class_names=pack.class_names,
-        dataset=pack.dataset,
-        split="test",
-        model=f"{card.recipe.model.name} (int8)",
-    )
+    logits = backend_logits(graph, pack.images, rows, reporter=reporter, task=task)
+    return table_of(pack, rows, logits, split="test", model=f"{card.recipe.model.name} (onnx-int8)")
 
 
 def _flips(before: Predictions, after: Predictions) -> tuple[Flip, ...]:

@@ -20,7 +20,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.sources import find_source, named
 from lucidate.data.sources.source import NamedSource
-from lucidate.data.splits import Splits, make_splits
+from lucidate.data.splits import Splits, divide
 from lucidate.models import load_model
 from lucidate.models.views import Views
 from lucidate.predict.infer import batch_size, predict_logits
@@ -64,11 +64,7 @@ def images_to_show(run: RunDir, *, reporter: Reporter | None = None) -> Shown:
             return Shown(pack.images, known.index, "test", softmax(known.logits))
         if run.splits.exists():
             return Shown(pack.images, Splits.load(run.splits).test, "test")
-        recipe = card.recipe.data
-        splits = make_splits(
-            pack.labels, pack.given, scheme=recipe.split, val_fraction=recipe.val_fraction, seed=card.recipe.seed
-        )
-        return Shown(pack.images, splits.test, "test")
+        return Shown(pack.images, divide(pack, card.recipe).test, "test")
     except (SourceError, RunError, IndexError) as error:
         store = synthetic_images(card.data.image_size)
         return Shown(store, np.arange(len(store)), "synthetic", why=str(error))

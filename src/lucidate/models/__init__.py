@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         begins_with_weights,
         build,
         check,
+        default_device,
         models,
         parameter_count,
         place,
@@ -27,6 +28,7 @@ __all__ = [
     "begins_with_weights",
     "build",
     "check",
+    "default_device",
     "hold_input",
     "load_model",
     "load_weights",
@@ -46,12 +48,12 @@ _HOME = {
     "load_weights": "checkpoint",
     "save_weights": "checkpoint",
 }
-_REGISTERING = ("compact", "fastnet")  # files whose import registers a model
+REGISTERING = ("compact", "fastnet")  # files whose import registers a model
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'lucidate.models' has no attribute {name!r}")
-    for file in _REGISTERING:
+    for file in REGISTERING:
         import_module(f"lucidate.models.{file}")
     return getattr(import_module(f"lucidate.models.{_HOME.get(name, 'registry')}"), name)

@@ -123,6 +123,11 @@ def _check(name: str, value: object, hint: Any) -> None:
         raise RecipeError(f"{name}: expected {what}, received {list(items) if isinstance(value, tuple) else value!r}")
 
 
+def default_device() -> torch.device:
+    """The first GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def place(model: nn.Module, device: torch.device | str) -> nn.Module:
     """Move a model to a device, its filters in channels_last, the order in which batches come. In place."""
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -47,7 +47,7 @@ from lucidate.core.recipe import DataRecipe, Recipe
 from lucidate.core.records import DataCard, ModelCard, OriginCard, RunCard, SplitCard, jsonable
 from lucidate.core.rundir import RunDir, atomic_path
 from lucidate.data.pack import Pack, open_pack
-from lucidate.data.sources import sources
+from lucidate.data.sources import location, sources
 from lucidate.data.splits import divide
 from lucidate.models import save_weights
 from lucidate.models.onnx_file import read_onnx
@@ -89,7 +89,7 @@ def open_run(path: Path, *, reporter: Reporter | None = None) -> RunDir:
         folder, bring = path.parent / f"{path.stem}-run", partial(bring_timm, path, values)
     else:
         raise _no_model(path, kind)
-    if not _stands(folder, key):
+    if not _stands(folder, key) or _moved(folder, toml, values.get("data")):
         origin = OriginCard(file=path.name, sha256=sha, declared=toml.name, key=key)
         _make(folder, bring, origin, toml=toml, reporter=reporter)
     return RunDir.open(folder)
@@ -125,6 +125,12 @@ def _stands(folder: Path, key: str) -> bool:
     return card.origin.key == key and RunDir(folder).weights.exists()
 
 
+def _moved(folder: Path, toml: Path, data: object) -> bool:
+    """Whether its images have come along to another place, from where the run's card still says that they lie."""
+    noted = RunCard.load(folder / "run.json").data.path
+    return bool(noted) and not Path(str(noted)).exists() and isinstance(data, str) and (toml.parent / data).exists()
+
+
 def _make(folder: Path, bring: Callable[[], Brought], origin: OriginCard, *, toml: Path, reporter: Reporter) -> None:
     """Make the run's folder, whole or not at all."""
     brought = bring()
@@ -149,7 +155,7 @@ def _make(folder: Path, bring: Callable[[], Brought], origin: OriginCard, *, tom
         recipe=recipe,
         data=DataCard(
             source=pack.source if pack else "",
-            path=str(Path(source).resolve()) if pack and Path(source).exists() else None,
+            path=location(source) if pack else None,
             dataset=pack.dataset if pack else "",
             pack=pack.hash if pack else "",
             images=len(pack) if pack else 0,

@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from lucidate.core.errors import ExportError, RunError
+from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir, sha256
@@ -19,9 +20,12 @@ from lucidate.data.splits import require_name
 from lucidate.data.store import read_rows
 from lucidate.models.session import open_session
 from lucidate.predict.stopwatch import Stopwatch
+from lucidate.predict.table import table_of
 
 if TYPE_CHECKING:
     import torch
+
+    from lucidate.models.views import Views
 
 GRAPHS = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}  # backend → file below a run's exports
 BACKENDS = ("torch", *GRAPHS)
@@ -97,6 +101,11 @@ def is_stale(path: Path, run: RunDir) -> bool:
     return _stale(open_session(path), path, run)
 
 
+def views_inside(card: RunCard, views: Views | None = None) -> str:
+    """Which views a copy holds: those of the recipe, or `views` in their place; "members": each member's own."""
+    return views or ("members" if card.recipe.model.name == ENSEMBLE else card.recipe.predict.views)
+
+
 def _stale(session: onnxruntime.InferenceSession, path: Path, run: RunDir) -> bool:
     known = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
     if known is None:
@@ -142,16 +151,7 @@ def predict_split(
     rows = resplit(run, card, pack).rows(split)
     with (watch or Stopwatch()).running():
         logits = backend_logits(backend, pack.images, rows, reporter=reporter, task=f"predicting {split}")
-    predictions = Predictions(
-        ids=pack.ids[rows],
-        index=rows,
-        labels=pack.labels[rows],
-        logits=logits,
-        class_names=pack.class_names,
-        dataset=pack.dataset,
-        split=split,
-        model=f"{card.recipe.model.name} ({name})",
-    )
+    predictions = table_of(pack, rows, logits, split=split, model=f"{card.recipe.model.name} ({name})")
     predictions.save(predictions_path(run, split, name))
     if split == "test":
         card.with_results(test_openings=card.results.test_openings + 1).save(run.card)

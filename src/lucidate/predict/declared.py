@@ -97,7 +97,7 @@ class Known:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's values; none where there is no such file. Raises RecipeError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

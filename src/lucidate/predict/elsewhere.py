@@ -61,9 +61,7 @@ def predict_source(
     labels = np.array([card.classes.index(name) for name in pack.class_names], dtype=np.int64)[pack.labels]
     rows = np.flatnonzero(pack.given == split)
     rows, split = (rows, split) if len(rows) else (np.arange(len(pack)), "all")
-    logits = _logits(
-        run, card, pack.images, rows, mirror=pack.flips, device=device, reporter=reporter, backend=backend, watch=watch
-    )
+    logits = _logits(run, card, pack.images, rows, device=device, reporter=reporter, backend=backend, watch=watch)
     return Predictions(
         ids=pack.ids[rows],
         index=rows,
@@ -93,7 +91,7 @@ def predict_files(
     preprocess = Preprocess.from_dict(card.preprocess)
     images = np.stack([read_image(path, preprocess.size) for path in paths])
     rows = np.arange(len(images))
-    logits = _logits(run, card, images, rows, mirror=card.data.flips, device=device, reporter=reporter, backend=backend)
+    logits = _logits(run, card, images, rows, device=device, reporter=reporter, backend=backend)
     probabilities = softmax(logits)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
@@ -108,7 +106,6 @@ def _logits(
     images: NDArray[np.uint8],
     rows: NDArray[np.int64],
     *,
-    mirror: bool,
     device: torch.device | str,
     reporter: Reporter | None,
     backend: Backend | None = None,
@@ -128,7 +125,9 @@ def _logits(
     batches = Batches(images, np.zeros(len(images), np.int64), rows, preprocess, batch_size(place), place)
     model = load_model(run, device=place)
     with watch.running():
-        return predict_logits(model, batches, views=card.recipe.predict.views, mirror=mirror, reporter=reporter)
+        return predict_logits(
+            model, batches, views=card.recipe.predict.views, mirror=card.data.flips, reporter=reporter
+        )
 
 
 def read_image(path: Path, size: int) -> NDArray[np.uint8]:

@@ -18,10 +18,11 @@ from lucidate.data.dataset import Dataset
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
-from lucidate.data.splits import Splits
+from lucidate.data.resplit import resplit
 from lucidate.models import load_model
 from lucidate.models.views import Views, view_logits
 from lucidate.predict.stopwatch import Stopwatch
+from lucidate.predict.table import table_of
 
 BATCH = 128  # on two cores larger batches leave the cache and gain nothing
 ACCELERATOR_BATCH = 1_000  # keeps an accelerator busy; six views of it still fit in little memory
@@ -80,23 +81,13 @@ def predict_run(
     """
     card = RunCard.load(run.card)
     pack = pack or reopen_pack(card, reporter=reporter)
-    dataset = Dataset(pack, Splits.load(run.splits), Preprocess.from_dict(card.preprocess))
+    dataset = Dataset(pack, resplit(run, card, pack), Preprocess.from_dict(card.preprocess))
     batches = dataset.batches(split, batch_size=batch_size(device), device=device)
     model, views = load_model(run, device=device), card.recipe.predict.views
     task = f"predicting {split}"
     with (watch or Stopwatch()).running():
-        logits = predict_logits(model, batches, views=views, mirror=pack.flips, reporter=reporter, task=task)
-    rows = batches.rows
-    predictions = Predictions(
-        ids=pack.ids[rows],
-        index=rows,
-        labels=pack.labels[rows],
-        logits=logits,
-        class_names=pack.class_names,
-        dataset=pack.dataset,
-        split=split,
-        model=card.recipe.model.name,
-    )
+        logits = predict_logits(model, batches, views=views, mirror=card.data.flips, reporter=reporter, task=task)
+    predictions = table_of(pack, batches.rows, logits, split=split, model=card.recipe.model.name)
     predictions.save(run.predictions(split))
     if split in ("validation", "test"):
         prefix = "val" if split == "validation" else "test"

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Scope
 from lucidate import __version__
 from lucidate.serve import openapi
 from lucidate.serve.errors import RequestError
-from lucidate.serve.front import Closing, Front, room_in
+from lucidate.serve.front import Closing, Front, quick, room_in
 from lucidate.serve.guard import guarded
 from lucidate.serve.metrics import CONTENT_TYPE, Metrics
 from lucidate.serve.page import page_routes
@@ -51,13 +51,17 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
     app.include_router(people)
     app.router.routes += ours
     openapi.extend(app)
-    # The first path of each function is its name in the figures.
+    # The first path of each function is its name in the figures; that of a mount is the application under it.
     paths = {
-        getattr(route, "endpoint", None): getattr(route, "path", "") for route in reversed([*people.routes, *ours])
+        getattr(route, "endpoint", getattr(route, "app", None)): getattr(route, "path", "")
+        for route in reversed([*people.routes, *ours])
     }
 
     def observe(scope: Scope, status: int, seconds: float) -> None:
-        path = paths.get(scope.get("endpoint"), "other")
+        endpoint = scope.get("endpoint")
+        if endpoint is None and (found := quick(scope)):  # refused before it was routed
+            endpoint = found[0]
+        path = paths.get(endpoint, "other")
         state.metrics.observe(path, status, seconds)
         if status == 200 and path.endswith(PREDICTING):
             state.recent.add(seconds)

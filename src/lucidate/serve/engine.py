@@ -156,6 +156,9 @@ class Engine:
                 timer.cancel()
             for item in items:
                 item.future.cancel()  # those that are done do not mind
+            # An error in a future knows this frame, which must not know the future: the images would stay with it.
+            items.clear()
+            del item
             self._depth -= count
             if not self._depth:
                 self._wake()
@@ -233,8 +236,9 @@ def _take(queue: SimpleQueue[_Item | None], held: deque[_Item], max_batch: int) 
             item = queue.get()
         if item is None:
             return items, True
-        if item.future.done():
-            continue  # canceled, or expired
+        if item.future.done():  # canceled, or expired
+            item = None  # not to be held while this waits for the next
+            continue
         if len(item.images) > room:
             held.append(item)
             break

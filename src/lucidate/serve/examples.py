@@ -40,8 +40,9 @@ _known: WeakKeyDictionary[Served, tuple[Example, ...]] = WeakKeyDictionary()
 async def examples(request: Request) -> Response:
     """Which there are; none where the images are not at hand."""
     served = state_of(request).repository.get(request.query_params.get("model"))
+    version = f"of={served.fingerprint[:12]}"  # another version's images, kept by a browser, have other addresses
     found = [
-        {"id": each.id, "label": each.label, "url": f"/v1/examples/{number}.png?model={quote(served.name)}"}
+        {"id": each.id, "label": each.label, "url": f"/v1/examples/{number}.png?model={quote(served.name)}&{version}"}
         for number, each in enumerate(await _examples(served))
     ]
     return JSONResponse({"model": served.name, "examples": found})

@@ -32,7 +32,7 @@ class Front:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = _quick(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        found = quick(scope) if scope["type"] == "http" else None
         if found is None:
             await self._app(scope, receive, send)
             return
@@ -42,8 +42,10 @@ class Front:
         await response(scope, receive, send)
 
 
-def _quick(scope: Scope) -> tuple[Callable[[Request], Awaitable[Response]], dict[str, str]] | None:
-    """The function that answers a request, and what its path names."""
+def quick(scope: Scope) -> tuple[Callable[[Request], Awaitable[Response]], dict[str, str]] | None:
+    """The function that answers a request, and what its path names; None where the application looks for it."""
+    if scope["method"] != "POST":
+        return None
     path: str = scope["path"]
     if path == "/v1/predict":
         return predict, {}
@@ -59,7 +61,7 @@ def room_in(repository: Repository) -> Callable[[Scope], None]:
     """
 
     def room(scope: Scope) -> None:
-        if scope["method"] != "POST" or (found := _quick(scope)) is None:
+        if (found := quick(scope)) is None:
             return
         name = found[1].get("model")
         if name is None and b"model=" in scope["query_string"]:

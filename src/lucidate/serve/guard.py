@@ -32,6 +32,7 @@ SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 PAGE = b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 DOCS = PAGE + b"; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"  # Swagger's
+MARGIN = 1.0  # seconds beyond `request_timeout`, within which a queue says itself what has expired
 Observe = Callable[[Scope, int, float], None]  # a request's scope, the status of its answer, its seconds
 Room = Callable[[Scope], None]  # raises Overloaded where nobody will have time for a request
 
@@ -127,6 +128,8 @@ class _Request:
                 self.guard.observe(self.scope, self.status, seconds)
             if self.guard.logs or self.failure is not None:
                 self.log(seconds)
+            # Errors know the frames that they went through, and these the body, which would wait for a collection.
+            self.cut_by = self.failure = None
 
     async def attempt(self) -> None:
         """Have the request answered, whatever happens."""
@@ -176,11 +179,12 @@ class _Request:
         if self.scope["method"] not in BODILESS or b"content-length" in self.headers:
             self.start_clock(settings.body_timeout, self.look_at_body, 0)
             body = await read_body(self.receive, self.headers, limit=settings.body_bytes, take=self.take)
+            self.stop_clock()
             if b"content-encoding" in self.headers:
                 self.scope["headers"] = _unpacked_headers(self.scope["headers"], len(body))
             receive = _Again(body, self.receive)
         if not self.scope["path"].startswith(UNTIMED):
-            self.start_clock(settings.request_timeout, self.cut, _expired)
+            self.start_clock(settings.request_timeout + MARGIN, self.cut, _expired)
         await guard.app(self.scope, receive, self.answer)
 
     def take(self, size: int) -> None:

@@ -21,6 +21,7 @@ GROUP = 16  # images that a thread takes at a time: a hand-off costs about what 
 AT_ONCE = 4  # small images that are decoded on the event loop, 0.1 ms each: handing them over would cost as much
 SMALL_BYTES, SMALL_PIXELS = 16_384, 65_536  # of such an image, by its file and by its header
 PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+TOO_LARGE = 413
 FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # JPEG's markers of a frame, which tell its size
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or PNM"
 
@@ -57,13 +58,16 @@ async def decode_images(blobs: Sequence[bytes], *, size: int, limits: ImageLimit
             f"images: expected at most {limits.images:,} in a request, received {len(blobs):,}", status=413
         )
     if len(blobs) <= AT_ONCE and all(map(_is_small, blobs)):
-        return [_decoded(blob, size, limits.pixels) for blob in blobs]
+        found = [_decoded(blob, size, min(limits.pixels, SMALL_PIXELS)) for blob in blobs]
+        if not any(isinstance(one, RequestError) and one.status == TOO_LARGE for one in found):
+            return found
+        # A header may claim less than what the decoder finds later in the file: such images are none of the loop's.
     if _backlog.images + len(blobs) > limits.backlog:
         raise Overloaded("images: too many wait to be decoded; come again in a second")
     _backlog.images += len(blobs)
     gone = threading.Event()
     groups = [slice(start, start + GROUP) for start in range(0, len(blobs), GROUP)]
-    found: list[Decoded] = []
+    found = []
     loop = asyncio.get_running_loop()
 
     def decode_group(group: Sequence[bytes]) -> list[Decoded]:

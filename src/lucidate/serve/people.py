@@ -23,12 +23,11 @@ from lucidate.serve.explainer import Heatmap
 from lucidate.serve.guard import request_id
 from lucidate.serve.images import Decoded, ImageLimits, decode_images
 from lucidate.serve.served import Served
-from lucidate.serve.settings import Settings
+from lucidate.serve.settings import LARGE, Settings
 from lucidate.serve.state import state_of
 from lucidate.serve.uploads import Upload, uploads
 
 TOP = 3
-LARGE = 1_000_000  # bytes of a form or JSON: below, taking them apart costs less than a millisecond
 SIDES = (8, 1024)  # pixels of a picture that may be asked for
 
 

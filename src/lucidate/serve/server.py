@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from lucidate.core.errors import LucidateError, ServeError
+from lucidate.core.errors import ServeError
 from lucidate.serve.app import make_app
 from lucidate.serve.graph import stop_making
 from lucidate.serve.one_write import in_one_write
@@ -106,7 +106,7 @@ async def _serve(settings: Settings, runs: Mapping[str, Path], listener: socket.
                 settle()
                 life.ready = True
                 announce(address(settings, listener), repository)
-        except LucidateError:
+        except BaseException:  # also what no one foresaw: a server that never gets ready is to end
             server.should_exit = True
             raise
         finally:

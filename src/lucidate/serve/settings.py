@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from lucidate.core.errors import ServeError
 from lucidate.core.registry import choices
 
+LARGE = 1_000_000  # bytes of a form or JSON: below, taking them apart costs less than a millisecond
 PREFIX = "LUCIDATE_SERVE_"
 
 ServedViews = Literal["one", "recipe"]
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
     # for it, and nobody reads their next requests meanwhile: of pixels by 16 connections, up to 32 gave 1,833 requests
     # a second, up to 8 2,408.
     max_batch: int = Field(8, ge=1, le=1024, description="images computed together")
-    request_timeout: float = Field(30.0, gt=0, description="in the queue, at most; then 504")
+    request_timeout: float = Field(30.0, gt=0, description="until it is computed, at most; then 504")
 
     views: ServedViews = Field("one", description="test-time views: one, or the recipe's, up to six times the work")
     int8: bool = Field(False, description="serve RUN/export/model.int8.onnx")
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     head_bytes: int = Field(65_536, ge=1024, description="of a request's line and headers; beyond: 431")
     body_timeout: float = Field(10.0, gt=0, description="for a body, or 8 KiB/s of it, and again; then 408")
     body_bytes: int = Field(67_108_864, ge=1024, description="of a body, also unpacked; beyond: 413")
+    json_bytes: int = Field(16_777_216, ge=1024, description="of JSON with tensors in it; beyond: 413")
     bodies_bytes: int = Field(536_870_912, ge=1024, description="of all bodies held at a time; beyond: 429")
     max_images: int = Field(256, ge=1, description="in one request; beyond: 413")
     max_pixels: int = Field(16_777_216, ge=1, description="of one image, by its header; beyond: 413")
@@ -59,7 +61,9 @@ class Settings(BaseSettings):
     burst: int = Field(20, ge=1, description="requests that may come at once after a rest, where there is a rate")
 
     # administration
-    admin_keys: tuple[SecretStr, ...] = Field((), description="who may load and unload; empty: anybody who may ask")
+    admin_keys: tuple[SecretStr, ...] = Field(
+        (), description="who may load and unload; empty: programs here, where host is this machine's own"
+    )
 
 
 def load_settings(file: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:

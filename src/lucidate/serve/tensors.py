@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from lucidate.serve.errors import BadRequest
+from lucidate.serve.errors import BadRequest, RequestError
 
 HEADER_LENGTH = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,10}")
@@ -65,8 +65,8 @@ class InferRequest:
     raw: bytes | None = None
 
 
-def read_request(body: bytes, header_length: str | None) -> InferRequest:
-    """A request's body. Raises BadRequest.
+def read_request(body: bytes, header_length: str | None, *, most: int) -> InferRequest:
+    """A request's body. Raises BadRequest, and RequestError (413) for more JSON than `most` bytes.
 
     header_length: of its header Inference-Header-Content-Length: how much of it is JSON, before the bytes.
     """
@@ -77,6 +77,10 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
         length = int(header_length)
         if length == 0:
             return InferRequest(raw=body, binary=True)
+    if length > most:  # parsing it holds up everybody
+        raise RequestError(
+            f"body: expected at most {most:,} bytes of JSON, received {length:,}; send tensors as bytes", status=413
+        )
     head = _object(_parsed(body[:length] if length < len(body) else body), "body")
     parameters = _parameters(head, "request")
     identity = head.get("id")

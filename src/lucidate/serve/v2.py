@@ -164,6 +164,9 @@ def _require_admin(request: Request, state: State) -> None:
         return
     if not is_loopback(settings.host):
         raise RequestError("loading and unloading: expected a server with admin_keys, and one of them", status=403)
+    # A name that leads here for the moment makes a page elsewhere look like one of ours: it must be the machine's own.
+    if not is_loopback(urlsplit(f"//{request.headers.get('host', '')}").hostname or ""):
+        raise RequestError("loading and unloading: expected to be asked by way of localhost", status=403)
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise RequestError("loading and unloading: expected no request from another site's page", status=403)

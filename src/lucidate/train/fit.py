@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +18,12 @@ from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard, jsona
 from lucidate.core.rundir import RunDir
 from lucidate.data.batches import Batches, derived_seed
 from lucidate.data.dataset import Dataset
+from lucidate.data.sources import location
 from lucidate.data.store import read_rows
 from lucidate.models import (
     begins_with_weights,
     build,
+    default_device,
     parameter_count,
     place,
     preprocess_for,
@@ -40,11 +41,6 @@ from lucidate.train.team import Team, gather
 
 INPUT_SAMPLE = 5_000  # images of 32 pixels: their patches give the statistics to three digits
 INITIAL = 2  # keeps the seed of the initial weights apart from those of steps
-
-
-def default_device() -> torch.device:
-    """The first GPU where there is one, else the processor."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fit(
@@ -194,7 +190,7 @@ def make_card(recipe: Recipe, dataset: Dataset, model: nn.Module, *, run: RunDir
         recipe=recipe,
         data=DataCard(
             source=pack.source,
-            path=str(Path(pack.source).resolve()) if Path(pack.source).exists() else None,
+            path=location(pack.source),
             dataset=pack.dataset,
             pack=pack.hash,
             images=len(pack),

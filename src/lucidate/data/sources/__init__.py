@@ -27,7 +27,7 @@ from lucidate.data.sources.parquet import find_tables, open_parquet
 from lucidate.data.sources.source import NamedSource, SetAside, Source, reason, sources
 from lucidate.data.sources.verify import check_images, report
 
-__all__ = ["SetAside", "Source", "fetch_source", "open_source", "sources", "verify_source"]
+__all__ = ["SetAside", "Source", "fetch_source", "location", "open_source", "sources", "verify_source"]
 
 KINDS = "an image folder, a Parquet folder, CIFAR's batches or their archive"
 
@@ -85,6 +85,11 @@ def find_source(spec: str | Path) -> Path | None:
 def named(spec: str | Path) -> NamedSource | None:
     """What is registered under `spec`; None for a path."""
     return sources[spec]() if isinstance(spec, str) and spec in sources else None
+
+
+def location(spec: str) -> str | None:
+    """Where a source lies, absolute; None for a registered name, whatever else is called so, and for what is gone."""
+    return str(Path(spec).resolve()) if not named(spec) and Path(spec).exists() else None
 
 
 @contextmanager

@@ -20,7 +20,8 @@ function written(model) {
         `${key ? `, "X-API-Key": os.environ["LUCIDATE_KEY"]` : ""}},\n    )\n` +
         `with urllib.request.urlopen(request) as answer:\n    prediction = json.load(answer)["predictions"][0]\n` +
         `for each in prediction["classes"]:\n    print(f"{each['label']}: {each['probability']:.1%}")\n` +
-        `print("it would rather not say" if prediction["abstain"] else "it is sure enough")`,
+        `known = {True: "it would rather not say", False: "it is sure enough", None: "how sure it must be is not known"}\n` +
+        `print(known[prediction["abstain"]])`,
     ],
     [
       "tritonclient",
