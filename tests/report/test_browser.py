@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,6 @@ from lucidate.report.gallery.heatmaps import write_heatmaps
 
 pytestmark = pytest.mark.browser
 
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 
@@ -62,18 +50,6 @@ class Tab:
             if not request.startswith("data:"):
                 assert urlsplit(request).scheme == "file"
                 assert Path(unquote(urlsplit(request).path)).is_relative_to(self.root)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = os.environ.get("LUCIDATE_CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no chromium on PATH and LUCIDATE_CHROMIUM is not set")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,19 +6,6 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-ui-for-media-stream",  # a camera that shows a pattern, and nobody is asked
-    "--use-fake-device-for-media-stream",
-]
-
 
 @dataclass
 class Tab:

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from browsing import ARGUMENTS
 from live_server import SIDE, encoded, expected, make_run, photo
 from numpy.typing import NDArray
 from servers import Server, in_process, served
@@ -86,15 +82,3 @@ def truth(untrained: RunDir, pixels: NDArray[np.uint8], client: TestClient) -> N
     temperature = client.get("/v1/models").json()[0]["temperature"]
     assert abs(temperature - 1) > 0.2
     return np.stack([expected(untrained, one, temperature=temperature) for one in pixels])
-
-
-@pytest.fixture(scope="module")  # while it runs, no test of the same thread can run an event loop of its own
-def browser() -> Iterator[Any]:
-    chromium = os.environ.get("LUCIDATE_CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no chromium on PATH and LUCIDATE_CHROMIUM is not set")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield started
-        started.close()
