@@ -23,7 +23,7 @@ from fakes import NAMES
 from lucidate.core.rundir import RunDir
 from lucidate.data.decode import TooLarge, decode
 from lucidate.serve import images as images_module
-from lucidate.serve import journal
+from lucidate.serve import journal, loading
 from lucidate.serve.answers import predictions
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.guard import guarded
@@ -208,6 +208,37 @@ def test_a_request_has_its_time(untrained: RunDir, monkeypatch: pytest.MonkeyPat
         assert server.said("late-1")["status"] == 504
         held.set()
         assert server.predict(PNGS[0]).status == 200
+
+
+def test_what_expires_in_the_queue_is_counted_as_such(untrained: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every route, and not as a client that went."""
+    free, entered, real = threading.Event(), threading.Event(), loading.open_session
+
+    def held(*arguments: Any) -> Any:
+        session = real(*arguments)
+
+        def run(names: Any, feed: Any) -> Any:
+            entered.set()
+            assert free.wait(30)
+            return session.run(names, feed)
+
+        return SimpleNamespace(run=run)
+
+    monkeypatch.setattr(loading, "open_session", held)
+    free.set()
+    with running(Settings(access_log=True, request_timeout=0.3), {"one": untrained}) as server:
+        free.clear()
+        entered.clear()
+        busy = threading.Thread(target=server.predict, args=(PNGS[0],))
+        busy.start()
+        assert entered.wait(30)
+        raw = {"Inference-Header-Content-Length": "0"}
+        assert server.predict(PNGS[1]).status == 504
+        assert server.ask("/v2/models/one/infer", PHOTOS[1].tobytes(), headers=raw).status == 504
+        free.set()
+        busy.join()
+        statistics = server.repository.get().engine.statistics
+        assert statistics.expired == statistics.fail.count == 2
 
 
 def test_a_body_that_has_come_has_no_clock(untrained: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,8 +122,9 @@ def test_admins_alone_load_and_unload(untrained: RunDir, tmp_path: Path) -> None
 
 
 def test_pages_of_other_sites_cannot_unload(server: Server) -> None:
-    status, text = ask(server, "/v2/repository/models/photos/unload", b"", {"Origin": "http://elsewhere.example"})
-    assert (status, list(json.loads(text))) == (403, ["error"])
+    for headers in ({"Origin": "http://elsewhere.example"}, {"Origin": "http://[elsewhere"}, {"Host": "[::1"}):
+        status, text = ask(server, "/v2/repository/models/photos/unload", b"", headers)
+        assert (status, list(json.loads(text))) == (403, ["error"])
 
 
 def test_a_name_that_leads_here_for_the_moment_cannot_unload(server: Server) -> None:

@@ -55,7 +55,7 @@ async def decode_images(blobs: Sequence[bytes], *, size: int, limits: ImageLimit
     """
     if len(blobs) > limits.images:
         raise RequestError(
-            f"images: expected at most {limits.images:,} in a request, received {len(blobs):,}", status=413
+            f"images: expected at most {limits.images:,} in a request, received {len(blobs):,}", status=TOO_LARGE
         )
     if len(blobs) <= AT_ONCE and all(map(_is_small, blobs)):
         found = [_decoded(blob, size, min(limits.pixels, SMALL_PIXELS)) for blob in blobs]
@@ -91,7 +91,9 @@ def _decoded(blob: bytes, size: int, pixels: int) -> Decoded:
     except UnknownFormat:
         return RequestError(f"image: expected {FORMATS}, received another format", status=415)
     except TooLarge as error:
-        return RequestError(f"image: expected at most {pixels:,} pixels, received one that is {error}", status=413)
+        return RequestError(
+            f"image: expected at most {pixels:,} pixels, received one that is {error}", status=TOO_LARGE
+        )
     except DecodeError as error:
         return BadRequest(f"image: expected one that can be read, received: {error}")
 

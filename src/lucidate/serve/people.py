@@ -22,8 +22,9 @@ from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
 from lucidate.serve.guard import request_id
 from lucidate.serve.images import Decoded, ImageLimits, decode_images
+from lucidate.serve.off_loop import taken_apart
 from lucidate.serve.served import Served
-from lucidate.serve.settings import LARGE, Settings
+from lucidate.serve.settings import Settings
 from lucidate.serve.state import state_of
 from lucidate.serve.uploads import Upload, uploads
 
@@ -133,12 +134,8 @@ async def live(request: Request) -> Response:
 
 
 async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], bool]:
-    body = await request.body()
     kind = request.headers.get("content-type", "")
-    if len(body) < LARGE:
-        return uploads(body, kind, most=settings.max_images)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(None, lambda: uploads(body, kind, most=settings.max_images))
+    return await taken_apart(await request.body(), lambda body: uploads(body, kind, most=settings.max_images))
 
 
 async def _decoded(found: Sequence[Upload], served: Served, settings: Settings) -> list[Decoded]:

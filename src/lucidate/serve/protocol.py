@@ -7,7 +7,7 @@ of fields: the client sends no Content-Type, and mostly bytes.
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -21,9 +21,10 @@ from lucidate.serve.describe import LOGITS, PROBABILITIES
 from lucidate.serve.engine import INPUT
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.images import ImageLimits, decode_images
+from lucidate.serve.off_loop import taken_apart
 from lucidate.serve.outputs import Answer, compressed, in_words, write_answer
 from lucidate.serve.served import Answers, Served
-from lucidate.serve.settings import LARGE, Settings
+from lucidate.serve.settings import Settings
 from lucidate.serve.state import state_of
 from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Tensor, Wanted, read_request
 
@@ -35,12 +36,8 @@ async def infer(request: Request) -> Response:
     state = state_of(request)
     served = state.repository.get(request.path_params["model"], request.path_params.get("version"))
     headers = request.headers
-    body, length = await request.body(), headers.get(HEADER_LENGTH)
-    if len(body) < LARGE:
-        asked = read_request(body, length, most=state.settings.json_bytes)
-    else:
-        loop = asyncio.get_running_loop()
-        asked = await loop.run_in_executor(None, lambda: read_request(body, length, most=state.settings.json_bytes))
+    read = partial(read_request, header_length=headers.get(HEADER_LENGTH), most=state.settings.json_bytes)
+    asked = await taken_apart(await request.body(), read)
     wanted = _wanted(asked)
     timeout = min(_timeout(asked) or inf, state.settings.request_timeout)
     images = await _images(asked, served, state.settings)
@@ -48,9 +45,9 @@ async def infer(request: Request) -> Response:
     head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
     if asked.id is not None:
         head["id"] = asked.id
-    content, json_length = write_answer(head, [_answer(one, answers, served) for one in wanted])
-    content, coding = compressed(content, headers.get("accept-encoding", ""))
-    response = Response(content, media_type="application/json" if json_length is None else "application/octet-stream")
+    body, json_length = write_answer(head, [_answer(one, answers, served) for one in wanted])
+    body, coding = compressed(body, headers.get("accept-encoding", ""))
+    response = Response(body, media_type="application/json" if json_length is None else "application/octet-stream")
     if json_length is not None:
         response.headers["Inference-Header-Content-Length"] = str(json_length)
     if coding is not None:

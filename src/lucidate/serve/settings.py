@@ -14,7 +14,6 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from lucidate.core.errors import ServeError
 from lucidate.core.registry import choices
 
-LARGE = 1_000_000  # bytes of a form or JSON: below, taking them apart costs less than a millisecond
 PREFIX = "LUCIDATE_SERVE_"
 
 ServedViews = Literal["one", "recipe"]

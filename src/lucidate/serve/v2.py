@@ -165,11 +165,21 @@ def _require_admin(request: Request, state: State) -> None:
     if not is_loopback(settings.host):
         raise RequestError("loading and unloading: expected a server with admin_keys, and one of them", status=403)
     # A name that leads here for the moment makes a page elsewhere look like one of ours: it must be the machine's own.
-    if not is_loopback(urlsplit(f"//{request.headers.get('host', '')}").hostname or ""):
+    host = request.headers.get("host", "")
+    if not is_loopback(_address(f"//{host}")[0]):
         raise RequestError("loading and unloading: expected to be asked by way of localhost", status=403)
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _address(origin)[1] != host:
         raise RequestError("loading and unloading: expected no request from another site's page", status=403)
+
+
+def _address(url: str) -> tuple[str, str]:
+    """The host that a URL names, and the same with its port; empty where it names none."""
+    try:
+        found = urlsplit(url)
+        return found.hostname or "", found.netloc
+    except ValueError:  # brackets that are none of an address
+        return "", ""
 
 
 def is_loopback(host: str) -> bool:
