@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lucidate.core.errors import RunError
-from lucidate.core.rundir import RunDir, atomic_path, atomic_write, fresh_path
+from lucidate.core.errors import DiskFullError, RunError
+from lucidate.core.rundir import RunDir, atomic_path, atomic_write, fresh_path, remove_abandoned
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -124,6 +125,83 @@ def test_one_writer_a_run(tmp_path: Path) -> None:
         holder.join()
     with RunDir(tmp_path).lock():  # free again
         pass
+
+
+def test_a_second_writer_leaves_the_first_ones_files(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    RunDir(tmp_path).card.write_text("{}")
+    holder = context.Process(target=_hold, args=(tmp_path, ready, release))
+    holder.start()
+    try:
+        assert ready.wait(20)
+        with pytest.raises(RunError, match="is writing"), RunDir(tmp_path).claim(resume=True):
+            pass
+        assert RunDir(tmp_path).card.exists()
+    finally:
+        release.set()
+        holder.join()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_killed_start_leaves_is_no_obstacle(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / ".lock").write_text("1")
+    (tmp_path / ".run.json.abc_1234").mkdir()
+    (tmp_path / ".run.json.abc_1234" / "run.json").write_text('{"half')
+    with RunDir(tmp_path).claim(resume=resume):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        RunDir(tmp_path).card.write_text("{}")
+        RunDir(tmp_path).weights.touch()
+
+
+def _write_slowly(path: Path, pipe: object) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("slow")
+        pipe.send("ready")  # type: ignore[attr-defined]
+        pipe.poll(20)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_next_writer_removes_what_a_killed_one_left_and_no_more(tmp_path: Path, killed: bool) -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, its = context.Pipe()
+    other = tmp_path / ".other.abcdefgh"
+    other.mkdir()
+    writer = context.Process(target=_write_slowly, args=(tmp_path / "gallery", its))
+    writer.start()
+    try:
+        assert ours.poll(20)
+        if killed:
+            writer.kill()
+            writer.join()
+        atomic_write(tmp_path / "gallery", b"quick")
+        assert len(list(tmp_path.glob(".gallery.*"))) == (0 if killed else 1)
+        assert other.exists()
+    finally:
+        ours.send("go on")
+        writer.join()
+    assert (tmp_path / "gallery").read_text() == ("quick" if killed else "slow")
+
+
+def test_a_kill_in_the_middle_of_a_swap_loses_neither_content(tmp_path: Path) -> None:
+    left = tmp_path / ".gallery.abcdefgh"
+    for content, name in (("old", "replaced"), ("new", "gallery")):
+        (left / name).mkdir(parents=True)
+        (left / name / content).touch()
+    remove_abandoned(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["gallery", "gallery/new"]
+
+
+def test_a_disk_without_room_names_the_folder_and_the_need(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with pytest.raises(DiskFullError, match=r"expected room for [\d,]+\.\d MB in .*, received a full disk \(.* free\)"):
+        atomic_path(target, size=shutil.disk_usage(tmp_path).free + 10**15).__enter__()
+    with pytest.raises(DiskFullError, match=r"expected room for 0\.3 MB in"), atomic_path(target) as temporary:
+        temporary.write_bytes(bytes(300_000))
+        raise OSError(28, "No space left on device")
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_fresh_paths_count_up(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
     │   └── UnsafeFileError     a file that tries to do more than hold data
     ├── PredictionsError        a table of predictions that cannot be analyzed
     ├── RunError                a run folder that is missing, taken, unfinished or locked
+    ├── DiskFullError           a disk without room for what is to be written; an OSError too
     ├── WeightsError            weights to begin with that cannot be had, read or used
     ├── ExplainError            a heatmap that a model, or a layer, cannot give
     ├── ExportError             a form that a model cannot be given, or a copy that is not the same model
@@ -46,6 +47,10 @@ class PredictionsError(LucidateError):
 
 class RunError(LucidateError):
     """A run folder is missing, taken, unfinished or locked."""
+
+
+class DiskFullError(LucidateError, OSError):
+    """A disk has no room for what is to be written."""
 
 
 class WeightsError(LucidateError):

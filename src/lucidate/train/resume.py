@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
-from lucidate.core.errors import RunError
+from lucidate.core.errors import DiskFullError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import History, jsonable
 from lucidate.core.rundir import atomic_path, sha256, sync_folder
@@ -94,6 +94,8 @@ class Checkpoints:
                 hashes = {path.name: sha256(path) for path in temporary.iterdir()}
                 _write(temporary / "manifest.json", json.dumps(hashes, indent=1).encode())
             sync_folder(self.folder)
+        except DiskFullError as error:
+            raise RunError(f"{error}; what was saved before is whole: go on with --resume") from None
         except OSError as error:
             raise RunError(
                 f"checkpoint: expected {target} to be writable, received {error.strerror}; what was saved before is "
