@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.table import Table
 
+from cli.conftest import Road
+from lucidate.cli.console import rendered
 from lucidate.cli.main import main
+from lucidate.core.records import RunCard
+from lucidate.data.packed import packed_images
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -118,3 +129,101 @@ def test_a_training_that_diverges_leaves_nothing_in_the_way(here: Path, capsys: 
 def test_debug_shows_the_traceback(here: Path) -> None:  # noqa: ARG001
     with pytest.raises(Exception, match="does not exist"):
         main(["--debug", "data", "info", "no/such/place"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"]])
+def test_a_group_alone_shows_its_help_and_no_empty_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert end.value.code == 2
+    assert "Usage" in captured.out + captured.err
+    assert "error:" not in captured.err
+
+
+def test_a_systems_error_is_told_without_its_number(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("lucidate.core.records.RunCard.load", full)
+    (here / "runs" / "one").mkdir(parents=True)
+    (here / "runs" / "one" / "run.json").touch()
+    assert mistake(capsys, "runs").endswith("run.json: expected to read or write it, received: No space left on device")
+
+
+def test_a_class_that_a_split_lacks_is_warned_of(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image_folder(here / "photos", classes=2, count=24)
+    (here / "photos" / "rare").mkdir()
+    for number in range(3):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(here / "photos" / "rare" / f"{number}.png")
+    settings = ["--set", "train.epochs=1", "--set", "train.batch_size=8"]
+    with pytest.raises(SystemExit) as end:
+        main(["train", "compact", "--data", str(here / "photos"), "--name", "Hand signs", "--out", "run", *settings])
+    said = capsys.readouterr().err
+    assert end.value.code == 0, said
+    assert "warning: test: no image of rare, so that its accuracy stays unknown" in said
+    assert RunCard.load(here / "run" / "run.json").data.dataset == "hand-signs"
+    assert packed_images(RunCard.load(here / "run" / "run.json")) is not None
+
+
+def test_runs_are_listed(road: Road, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["runs", str(road.folder / "runs"), "--json"])
+    (row,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (row["data"], row["status"], row["test_accuracy"]) == ("digits", "finished", road.result["test_accuracy"])
+    with pytest.raises(SystemExit):
+        main(["runs", str(road.folder / "runs")])
+    assert f"{row['test_accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_a_table_in_a_log_is_not_cut() -> None:
+    table = Table(box=None)
+    table.add_column("test (95 % CI)", no_wrap=True)
+    table.add_column("words", no_wrap=True)
+    table.add_row("0.1010 (0.067–0.149)", "x" * 300)
+    assert "0.1010 (0.067–0.149)" in rendered(table)
+    assert "x" * 300 in rendered(table)
+
+
+def test_a_passport_with_other_classes_than_its_predictions_is_refused(
+    road: Road, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(road.run.path, tmp_path / "cut")
+    card = json.loads((tmp_path / "cut" / "run.json").read_text())
+    (tmp_path / "cut" / "run.json").write_text(json.dumps({**card, "classes": card["classes"][:2]}))
+    assert "expected the 10 classes of" in mistake(capsys, "gallery", str(tmp_path / "cut"))
+
+
+def test_a_judged_run_without_its_tables_has_a_gallery_after_one_command(
+    road: Road, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(road.run.path, tmp_path / "shipped")
+    shutil.rmtree(tmp_path / "shipped" / "predictions")
+    (tmp_path / "shipped" / "splits.parquet").unlink()
+    before = (tmp_path / "shipped" / "run.json").read_bytes()
+    with pytest.raises(SystemExit) as end:
+        main(["gallery", str(tmp_path / "shipped"), "--json"])
+    captured = capsys.readouterr()
+    assert end.value.code == 0, captured.err
+    assert json.loads(captured.out)["accuracy"] == road.result["test_accuracy"]
+    assert (tmp_path / "shipped" / "run.json").read_bytes() == before
+    card = json.loads(before)
+    card["results"]["test_accuracy"] = None  # sealed: its user decides when it is opened
+    (tmp_path / "shipped" / "run.json").write_text(json.dumps(card))
+    shutil.rmtree(tmp_path / "shipped" / "predictions")
+    assert "lucidate predict" in mistake(capsys, "gallery", str(tmp_path / "shipped"))
+
+
+def test_an_interrupt_while_modules_load_is_no_traceback() -> None:
+    for seconds in (0.15, 0.4, 0.8):
+        command = [sys.executable, "-m", "lucidate", "models"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert "Traceback" not in said
+        assert process.returncode in (0, 130)

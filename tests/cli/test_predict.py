@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from cli.conftest import Road
+from lucidate.analyze.calibration import calibrate
 from lucidate.cli.main import main
 from lucidate.core.records import Predictions
 from lucidate.data.pack import open_pack
@@ -86,3 +88,35 @@ def test_mistakes_are_said_in_one_line(
         (tmp_path / "fruit" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "fruit" / name / "a.png")
     assert "has 'banana'" in mistake(capsys, run, "--data", str(tmp_path / "fruit"))
+
+
+def test_a_csv_is_a_csv_and_other_names_are_refused(
+    road: Road, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = call(capsys, str(road.run.path), "--data", str(photos), "--out", str(tmp_path / "all.csv"))
+    table = pd.read_csv(tmp_path / "all.csv")
+    assert len(table) == answer["images"]
+    assert table["correct"].mean() == answer["accuracy"]
+    shares = table[[name for name in table if str(name).startswith("p_")]]
+    np.testing.assert_allclose(shares.to_numpy().sum(1), 1, atol=1e-4)
+    np.testing.assert_allclose(shares.to_numpy().max(1), table["confidence"])
+    assert (shares.idxmax(axis=1).str.removeprefix("p_") == table["predicted"].astype(str)).all()
+    line = mistake(capsys, str(road.run.path), "--data", str(photos), "--out", str(tmp_path / "all.xlsx"))
+    assert "expected a name that ends in .parquet or .csv" in line
+    assert not (tmp_path / "all.xlsx").exists()
+
+
+def test_probabilities_say_whether_they_are_calibrated_and_can_be(
+    road: Road, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(next(photos.rglob("*.png")))
+    plain = call(capsys, str(road.run.path), image)
+    fitted = call(capsys, str(road.run.path), image, "--calibrated")
+    validation = Predictions.load(road.run.predictions("validation"))
+    temperature = calibrate(validation.logits, validation.labels).temperature
+    assert (plain["calibrated"], plain["temperature"]) == (False, 1.0)
+    assert (fitted["calibrated"], fitted["temperature"]) == (True, pytest.approx(temperature))
+    with pytest.raises(SystemExit):
+        main(["predict", str(road.run.path), image])
+    assert "probabilities: one view an image, not calibrated" in capsys.readouterr().out
+    assert "image files, or --out FILE.csv" in mistake(capsys, str(road.run.path), "--calibrated")

@@ -17,7 +17,10 @@ from lucidate.core.records import History, Predictions, RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.reopen import reopen_pack
-from lucidate.data.splits import Splits, require_name
+from lucidate.data.resplit import resplit
+from lucidate.data.splits import require_name
+
+NAMED = 4  # classes that an error names
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +41,14 @@ def analyze_run(
     """
     card = RunCard.load(run.card)
     predictions = predictions_of(run, split)
+    if predictions.class_names != card.classes:
+        raise RunError(
+            f"{run.card}: expected the {predictions.num_classes} classes of {run.predictions(split)}, received "
+            f"{', '.join(map(repr, card.classes[:NAMED]))}{' …' if len(card.classes) > NAMED else ''}; restore the one "
+            "or make the other again"
+        )
     pack = pack or reopen_pack(card, reporter=reporter)
-    images = _images(pack, dict(Splits.load(run.splits)))
+    images = _images(pack, dict(resplit(run, card, pack)))
     history = History.load(run.history) if run.history.exists() else None  # an ensemble has none
     findings = analyze(predictions, history=history, images=images, seed=card.seed)
     return Analysis(predictions, findings, pack)

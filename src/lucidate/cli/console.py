@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter, Silent
@@ -100,6 +102,15 @@ def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
     if processes()[0]:
         return  # of processes that train together, the first one speaks
     print(json.dumps(jsonable(result), allow_nan=False) if as_json else text, flush=True)
+
+
+def rendered(table: Table) -> str:
+    """A table as text, as wide as its cells ask for: cut, its numbers would be of no use in a log."""
+    console = Console(width=10_000, no_color=True)
+    console = Console(width=Measurement.get(console, console.options, table).maximum, no_color=True)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def say_set_aside(set_aside: list[dict[str, str]], *, to: Reporter, shown: int = 10) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from lucidate.cli import console, stages
@@ -87,14 +86,12 @@ def distill(
         "result": str(folder / RESULT),
         "out": str(folder),
     }
-    if not json:
-        show(table)
-    lines = ["", *table.arrows(), "", table.headline, *table.notes, str(result.written)]
+    lines = [shown(table), "", *table.arrows(), "", table.headline, *table.notes, str(result.written)]
     console.emit(answer, "\n".join(lines), as_json=json)
 
 
-def show(table: Distillation) -> None:
-    """Print the table."""
+def shown(table: Distillation) -> str:
+    """The table as text."""
     from lucidate.analyze.distillation import HEADINGS, RIGHT
 
     printed = Table(box=None, pad_edge=False)
@@ -102,4 +99,4 @@ def show(table: Distillation) -> None:
         printed.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True)
     for row in table.rows:
         printed.add_row(*row.cells())
-    Console(width=140).print(printed)
+    return console.rendered(printed)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from lucidate.cli import console, stages
@@ -63,14 +62,20 @@ def levels(
         "report": str(result.report),
         "out": str(folder),
     }
-    if not json:
-        show(result.table)
-    text = "\n".join([result.table.headline, *result.table.notes, str(result.gallery.resolve()), str(result.report)])
+    text = "\n".join(
+        [
+            shown(result.table),
+            result.table.headline,
+            *result.table.notes,
+            str(result.gallery.resolve()),
+            str(result.report),
+        ]
+    )
     console.emit(answer, text, as_json=json)
 
 
-def show(table: LevelsTable) -> None:
-    """Print the table."""
+def shown(table: LevelsTable) -> str:
+    """The table as text."""
     from lucidate.analyze.wording import points  # loads pandas
 
     printed = Table(box=None, pad_edge=False)
@@ -101,4 +106,4 @@ def show(table: LevelsTable) -> None:
                 f"{row.seconds / 60:.1f}",
                 f"{row.images_per_second:,.0f}" if row.images_per_second else "",
             )
-    Console(width=140).print(printed)
+    return console.rendered(printed)

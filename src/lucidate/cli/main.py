@@ -26,6 +26,7 @@ from lucidate.cli import (
     quantize,
     report,
     run,
+    runs,
     serve,
     train,
 )
@@ -59,6 +60,7 @@ app.command()(quantize.quantize)
 app.command()(distill.distill)
 app.command()(ensemble.ensemble)
 app.command()(levels.levels)
+app.command()(runs.runs)
 app.command()(serve.serve)
 app.command()(models.models)
 app.add_typer(data.app, name="data")
@@ -90,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (LucidateError, UsageError, OSError) as error:
         if debug:
             raise
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        if message := in_words(error):  # none where a group was called without a verb, and its help has been shown
+            print(f"error: {message}", file=sys.stderr)
         leave(getattr(error, "status", 2))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
@@ -99,6 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if status == 130:  # Typer has met the interrupt before us, and says nothing
         print("interrupted", file=sys.stderr)
     leave(status if isinstance(status, int) else 0)
+
+
+def in_words(error: Exception) -> str:
+    """An error as one line; the system's without its number."""
+    if isinstance(error, OSError) and not isinstance(error, LucidateError) and error.strerror:
+        what = f"{error.filename}: expected to read or write it" if error.filename else "expected to read or write"
+        return f"{what}, received: {error.strerror}"
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(message.split())
 
 
 def leave(status: int) -> NoReturn:

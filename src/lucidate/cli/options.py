@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,12 @@ OptionalRun = Annotated[Path | None, typer.Argument(metavar="RUN", help=RUN)]
 Data = Annotated[
     str | None,
     typer.Option(metavar="SRC", help="digits, cifar10, or a path to images; overrides the recipe's data.source."),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", help="What the images are called in pages and files. (default: the source's)"
+    ),
 ]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the run goes. (default: runs/RECIPE)")]
 Set = Annotated[
@@ -39,3 +46,8 @@ OptionalSplit = Annotated[
     typer.Option(metavar="SPLIT", help="Which images. (default: test, or all where there is no test split)"),
 ]
 Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side at which images are packed, 8 to 512.")]
+
+
+def settings(overrides: list[str] | None, *, name: str | None) -> list[str]:
+    """What `--set` and `--name` say, as overrides of a recipe."""
+    return [*(overrides or []), *([f"data.name={json.dumps(name, ensure_ascii=False)}"] if name else [])]

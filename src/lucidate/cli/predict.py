@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +21,23 @@ from lucidate.core.rundir import RunDir
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.predict.backends import Backend
+    from lucidate.predict.backends import Graph
 
 Files = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files to name the classes of.")]
 Data = Annotated[str | None, typer.Option(metavar="SRC", help="Other images than the run's own.")]
 Out = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="With --data: where they go. (default: predictions-NAME.parquet)")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="With --data: where they go, .parquet with logits or .csv with probabilities. "
+        "(default: predictions-NAME.parquet)",
+    ),
+]
+Calibrated = Annotated[
+    bool,
+    typer.Option(
+        "--calibrated", help="Divide logits by the temperature that fits validation, as the server does; files and CSV."
+    ),
 ]
 
 BackendName = Annotated[
@@ -41,6 +53,7 @@ def predict(
     out: Out = None,
     split: Split = "test",
     backend: BackendName = "torch",
+    calibrated: Calibrated = False,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -48,7 +61,7 @@ def predict(
 
     Examples: lucidate predict runs/compact --split validation;
     lucidate predict models/cifar10-fastnet cat.jpg dog.png;
-    lucidate predict models/cifar10-fastnet --data photos/ --out photos.parquet;
+    lucidate predict models/cifar10-fastnet --data photos/ --out photos.csv --calibrated;
     lucidate predict models/cifar10-fastnet --data photos/ --backend onnx
     """
     start = time.perf_counter()
@@ -57,15 +70,24 @@ def predict(
         raise LucidateError("predict: expected image files or --data, received both")
     if out and not data:
         raise LucidateError("--out: expected only with --data; a run's own predictions go into the run")
+    if calibrated and not files and not (out and out.suffix.lower() == ".csv"):
+        raise LucidateError(
+            "--calibrated: expected image files, or --out FILE.csv: a table of predictions holds logits"
+        )
     require_backend(backend, device)
     from lucidate.predict.stopwatch import Stopwatch
+    from lucidate.predict.table import require_kind, save_table
+
+    if out:
+        require_kind(out)
 
     watch = Stopwatch()
     with console.reporter() as reporter:
         engine = ready_backend(backend, folder, reporter)
     place = "cpu" if engine else stages.pick_device(device)  # which loads torch
+    shown = how_shown(folder, engine, calibrated=calibrated)
     if files:
-        name_classes(folder, files, device=place, backend=engine, json=json)
+        name_classes(folder, files, shown, device=place, backend=engine, json=json)
         return
     with console.reporter() as reporter:
         if data:
@@ -81,7 +103,7 @@ def predict(
                 watch=watch,
             )
             path = out or Path(f"predictions-{slug(predictions.dataset)}.parquet")
-            predictions.save(path)
+            save_table(predictions, path, temperature=shown.temperature)
         elif engine is None:
             from lucidate.predict.infer import predict_run
 
@@ -95,7 +117,41 @@ def predict(
                 predictions = predict_split(folder, split, engine, name=backend, reporter=reporter, watch=watch)
             path = predictions_path(folder, split, backend)
     timing = {"images_per_second": watch.rate(len(predictions)), "seconds": time.perf_counter() - start}
-    tell(run, predictions, path, about={"backend": backend, **timing}, json=json)
+    tell(run, predictions, path, shown, about={"backend": backend, **timing}, json=json)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the numbers are: test-time views that are averaged, and the temperature of the probabilities."""
+
+    views: str
+    calibrated: bool
+    temperature: float
+
+    @property
+    def words(self) -> str:
+        """Such as "mirror-shift views, calibrated (temperature 0.19)"."""
+        views = {"one": "one view an image", "members": "each member's own views"}.get(
+            self.views, f"{self.views} views"
+        )
+        how = f"calibrated (temperature {self.temperature:.3g})" if self.calibrated else "not calibrated"
+        return f"{views}, {how}"
+
+
+def how_shown(folder: RunDir, engine: Graph | None, *, calibrated: bool) -> Shown:
+    """Raise LucidateError where a calibration is asked for that the run has no validation answers to make of."""
+    views = engine.views if engine else RunCard.load(folder.card).recipe.predict.views
+    if not calibrated:
+        return Shown(views, False, 1.0)
+    from lucidate.serve.reference import reference_of_run
+
+    found = reference_of_run(folder, views="recipe" if views not in ("one", "mirror", "mirror-shift") else views)
+    if not found.calibrated:
+        raise LucidateError(
+            f"--calibrated: expected validation predictions of {folder.path} to fit a temperature on, "
+            f"received none; make them with: lucidate predict {folder.path} --split validation"
+        )
+    return Shown(views, True, found.temperature)
 
 
 def require_backend(name: str, device: str) -> None:
@@ -108,7 +164,7 @@ def require_backend(name: str, device: str) -> None:
         raise LucidateError(f"--device: expected cpu with --backend {name}, received {device!r}")
 
 
-def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Backend | None:
+def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Graph | None:
     """What answers in place of torch; None: torch. A float graph that is missing or out of date is exported first."""
     if name == "torch":
         return None
@@ -130,25 +186,43 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Backend | No
     return graph
 
 
-def tell(run: Path, predictions: Predictions, path: Path, *, about: dict[str, Any], json: bool) -> None:
+def tell(run: Path, predictions: Predictions, path: Path, shown: Shown, *, about: dict[str, Any], json: bool) -> None:
     """What was predicted, how well, how fast, and where it is."""
     split, accuracy = predictions.split, predictions.accuracy
-    result = {"run": str(run), "split": split, "images": len(predictions), "accuracy": accuracy}
+    result = {
+        "run": str(run),
+        "split": split,
+        "images": len(predictions),
+        "accuracy": accuracy,
+        "views": shown.views,
+        "calibrated": shown.calibrated,
+        "temperature": shown.temperature,
+    }
     rate = f"{about['images_per_second']:,.0f} images/s by {about['backend']}, {about['seconds']:.1f} s in all"
-    text = f"{split} accuracy {accuracy:.4f} on {len(predictions):,} images; {rate}\n{path}"
+    views = shown.words.partition(",")[0]
+    text = f"{split} accuracy {accuracy:.4f} ({views}) on {len(predictions):,} images; {rate}\n{path}"
     console.emit({**result, "predictions": str(path), **about}, text, as_json=json)
 
 
 def name_classes(
-    folder: RunDir, files: list[Path], *, device: torch.device | str, backend: Backend | None, json: bool
+    folder: RunDir,
+    files: list[Path],
+    shown: Shown,
+    *,
+    device: torch.device | str,
+    backend: Graph | None,
+    json: bool,
 ) -> None:
     """A line a file: its likeliest classes."""
     from lucidate.predict.elsewhere import predict_files
 
-    answers = predict_files(folder, files, device=device, backend=backend)
+    answers = predict_files(folder, files, device=device, backend=backend, temperature=shown.temperature)
     lines = [
         f"{answer.path}  "
         + "  ".join(f"{name} {share:.1%}" for name, share in zip(answer.classes, answer.probabilities, strict=True))
         for answer in answers
     ]
-    console.emit({"run": str(folder.path), "images": jsonable(answers)}, "\n".join(lines), as_json=json)
+    about = {"views": shown.views, "calibrated": shown.calibrated, "temperature": shown.temperature}
+    way_on = "" if shown.calibrated else "; --calibrated shows what the server would"
+    text = "\n".join([*lines, f"probabilities: {shown.words}{way_on}"])
+    console.emit({"run": str(folder.path), "images": jsonable(answers), **about}, text, as_json=json)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Resume, Set
+from lucidate.cli.options import Data, Device, Json, Name, Out, RecipeArgument, Resume, Set, settings
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.records import RunCard
@@ -16,6 +16,7 @@ from lucidate.core.records import RunCard
 def run(
     recipe: RecipeArgument,
     data: Data = None,
+    name: Name = None,
     out: Out = None,
     set_: Set = None,
     device: Device = "auto",
@@ -28,7 +29,13 @@ def run(
     """
     with console.reporter() as reporter:
         result = main_road(
-            recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter, resume=resume
+            recipe,
+            data=data,
+            out=out,
+            overrides=settings(set_, name=name),
+            device=device,
+            reporter=reporter,
+            resume=resume,
         )
     if not result:
         return

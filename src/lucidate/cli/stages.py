@@ -113,14 +113,29 @@ def open_run(run: Path) -> RunDir:
 
 
 def predict_first(run: RunDir, split: str, reporter: Reporter) -> None:
-    """Predict a split of a model from elsewhere where that has not been done; of a run, its user decides when.
+    """Predict a split where there is no table of it, and making one opens nothing that was sealed.
 
-    The run must be locked.
+    That is so for a model from elsewhere, and where the passport has the accuracy already, as of a model that is
+    shipped without its predictions. Else the user decides when. The run must be locked.
     """
     if RunCard.load(run.card).origin:
         from lucidate.predict.adopt import predict_first as predict
 
         predict(run, split, device=pick_device("auto"), reporter=reporter)
+    elif not run.predictions(split).exists() and was_judged(run, split):
+        from lucidate.predict.infer import predict_run
+
+        reporter.say(
+            f"{run.path}: the {split} split's accuracy is known, its predictions are not here: predicting again"
+        )
+        predict_run(run, split, device=pick_device("auto"), reporter=reporter, again=True)
+
+
+def was_judged(run: RunDir, split: str) -> bool:
+    """Whether the passport holds the accuracy on a split."""
+    results = RunCard.load(run.card).results
+    known = {"validation": results.val_accuracy, "test": results.test_accuracy}
+    return known.get(split) is not None
 
 
 def find_analysis(

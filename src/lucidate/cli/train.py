@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Data, Device, Json, Out, RecipeArgument, Resume, Set
+from lucidate.cli.options import Data, Device, Json, Name, Out, RecipeArgument, Resume, Set, settings
 
 
 def train(
     recipe: RecipeArgument,
     data: Data = None,
+    name: Name = None,
     out: Out = None,
     set_: Set = None,
     device: Device = "auto",
@@ -21,7 +22,13 @@ def train(
     """
     with console.reporter() as reporter:
         ready = stages.make_ready(
-            recipe, data=data, out=out, overrides=set_ or [], device=device, reporter=reporter, resume=resume
+            recipe,
+            data=data,
+            out=out,
+            overrides=settings(set_, name=name),
+            device=device,
+            reporter=reporter,
+            resume=resume,
         )
         with stages.claim(ready, resume=resume):
             results = stages.train(ready, reporter=reporter).results

@@ -91,6 +91,7 @@ def student_recipe(card: RunCard, recipe: str | Path, *, source: str | None, ove
     place = card.data.path
     values = {
         "source": place if place and Path(place).exists() else card.data.source,
+        "name": theirs.name,
         "split": theirs.split,
         "val_fraction": theirs.val_fraction,
         "seed": split_seed(card.recipe),

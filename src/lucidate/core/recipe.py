@@ -31,6 +31,9 @@ class DataRecipe(Section):
     """Which images, and how they are divided."""
 
     source: str = "digits"
+    name: str | None = Field(
+        None, min_length=1, description="what the images are called in pages and files; default: the source's name"
+    )
     split: Literal["official", "80-10-10"] = "official"
     val_fraction: float = Field(0.1, gt=0, lt=0.9, description="share of `train` kept for validation (official split)")
     train_size: int | None = Field(

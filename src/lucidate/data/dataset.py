@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe
+from lucidate.core.records import slug
 from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.preprocess import Preprocess, fit_preprocess
 from lucidate.data.splits import Splits, divide, split_seed
+
+NAMED = 5  # classes that a warning names
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,29 @@ def prepare(recipe: Recipe, *, reporter: Reporter | None = None) -> Dataset:
     """Open the recipe's source, divide it, and measure the training images. Raises SourceError."""
     reporter = reporter or Silent()
     pack = open_pack(recipe.data.source, image_size=recipe.data.image_size, reporter=reporter)
+    if recipe.data.name:
+        pack = replace(pack, dataset=slug(recipe.data.name))
     splits = divide(pack, recipe)
     if splits.scheme != recipe.data.split:
         reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {split_seed(recipe)}")
+    for warning in missing_classes(pack, splits):
+        reporter.say(warning)
     return Dataset(pack, splits, fit_preprocess(pack.images, splits.train))
+
+
+def missing_classes(pack: Pack, splits: Splits) -> list[str]:
+    """A sentence for each split in which some class has no image, and what that means for the figures."""
+    meaning = {
+        "train": "so that it cannot be learned",
+        "validation": "so that it does not count in selection",
+        "test": "so that its accuracy stays unknown",
+    }
+    found = []
+    for split, rows in splits:
+        counts = np.bincount(pack.labels[rows], minlength=len(pack.class_names))
+        names = [pack.class_names[label] for label in np.flatnonzero(counts == 0)]
+        if names:
+            shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            each = " (each of them)" if len(names) > 1 else ""
+            found.append(f"warning: {split}: no image of {shown}, {meaning[split]}{each}; add images of it")
+    return found

@@ -29,7 +29,9 @@ def packed_images(card: RunCard, *, cache: Path | None = None) -> PackedImages |
 
     cache: default `cache_dir()`. Use `reopen_pack` where packing the images anew may take its time.
     """
-    folder = (cache or cache_dir()) / "packs" / f"{card.data.dataset}-{card.data.pack[:16]}"
+    packs = (cache or cache_dir()) / "packs"
+    # By the hash alone: the images may have been packed under another name.
+    folder = next(packs.glob(f"*-{card.data.pack[:16]}"), packs / card.data.pack)
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
         images = np.load(folder / "images.npy", mmap_mode="r")

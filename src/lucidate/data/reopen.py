@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lucidate.core.errors import ChecksumError, SourceError
@@ -29,4 +30,4 @@ def reopen_pack(card: RunCard, *, reporter: Reporter | None = None) -> Pack:
             f"data: expected {source} as the run was made from (checksum {data.pack[:12]}), "
             f"received other images ({pack.hash[:12]}); restore them, or {way_on}"
         )
-    return pack
+    return replace(pack, dataset=data.dataset or pack.dataset)  # its user may have given it a name

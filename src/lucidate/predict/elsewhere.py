@@ -82,17 +82,18 @@ def predict_files(
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
     backend: Backend | None = None,
+    temperature: float = 1.0,
 ) -> list[Answer]:
     """Predict image files of any size and common format. Raises LucidateError naming the first that cannot be read.
 
-    backend: what answers in place of torch.
+    backend: what answers in place of torch. temperature: logits are divided by it.
     """
     card = RunCard.load(run.card)
     preprocess = Preprocess.from_dict(card.preprocess)
     images = np.stack([read_image(path, preprocess.size) for path in paths])
     rows = np.arange(len(images))
     logits = _logits(run, card, images, rows, device=device, reporter=reporter, backend=backend)
-    probabilities = softmax(logits)
+    probabilities = softmax(logits / temperature)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         Answer(str(path), tuple(card.classes[k] for k in best), tuple(float(row[k]) for k in best))

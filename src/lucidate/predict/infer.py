@@ -73,11 +73,13 @@ def predict_run(
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
     watch: Stopwatch | None = None,
+    again: bool = False,
 ) -> Predictions:
     """Predict one split of a run's own images with its weights; keep the table and its accuracy in the run.
 
     This is where the test split is opened, which the passport counts: it belongs after every choice has been made.
-    pack: the run's images, where they are open already. watch: times the prediction itself.
+    pack: the run's images, where they are open already. watch: times the prediction itself. again: the accuracy is
+    known, and only the table is missing: the passport stays as it is.
     """
     card = RunCard.load(run.card)
     pack = pack or reopen_pack(card, reporter=reporter)
@@ -89,7 +91,7 @@ def predict_run(
         logits = predict_logits(model, batches, views=views, mirror=card.data.flips, reporter=reporter, task=task)
     predictions = table_of(pack, batches.rows, logits, split=split, model=card.recipe.model.name)
     predictions.save(run.predictions(split))
-    if split in ("validation", "test"):
+    if split in ("validation", "test") and not again:
         prefix = "val" if split == "validation" else "test"
         results: dict[str, float] = {f"{prefix}_accuracy": predictions.accuracy}
         if views != "one":

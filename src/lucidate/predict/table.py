@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from lucidate.core.records import Predictions
+from lucidate.core.errors import LucidateError
+from lucidate.core.records import Predictions, softmax
+from lucidate.core.rundir import atomic_write
 from lucidate.data.pack import Pack
 
 
@@ -23,3 +28,35 @@ def table_of(
         split=split,
         model=model,
     )
+
+
+KINDS = (".parquet", ".csv")
+
+
+def require_kind(path: Path) -> None:
+    """Raise LucidateError for the name of a file that predictions are not written to."""
+    if path.suffix.lower() not in KINDS:
+        raise LucidateError(f"--out: expected a name that ends in {' or '.join(KINDS)}, received {path}")
+
+
+def save_table(predictions: Predictions, path: Path, *, temperature: float = 1.0) -> None:
+    """Write predictions as the name asks: Parquet for programs, with logits, or CSV for people, with probabilities.
+
+    temperature: the logits are divided by it before they become the CSV's probabilities.
+    """
+    require_kind(path)
+    if path.suffix.lower() == ".parquet":
+        predictions.save(path)
+        return
+    probabilities = softmax(predictions.logits / temperature)
+    names = np.array(predictions.class_names)
+    columns = {
+        "id": predictions.ids,
+        "index": predictions.index,
+        "label": names[predictions.labels],
+        "predicted": names[predictions.predicted],
+        "correct": predictions.correct,
+        "confidence": probabilities.max(1),
+    }
+    table = pd.DataFrame(columns).join(pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names]))
+    atomic_write(path, table.to_csv(index=False, float_format="%.6g").encode())
