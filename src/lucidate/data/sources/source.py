@@ -18,6 +18,7 @@ from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import slug
 from lucidate.core.registry import Registry
+from lucidate.core.text import brief
 from lucidate.data.decode import DecodeError
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ def given_splits(found: Collection[str], *, where: str, reporter: Reporter) -> M
 def check_class_names(names: Collection[str], *, where: str) -> tuple[str, ...]:
     """Names as they stand, if they can be told apart. Raises SourceError."""
     if len(set(names)) != len(names) or not all(names):
-        raise SourceError(f"{where}: expected class names that differ and are not empty, received {list(names)}")
+        raise SourceError(f"{where}: expected class names that differ and are not empty, received {brief(list(names))}")
     return tuple(names)
 
 
