@@ -1,9 +1,10 @@
-"""A run's images where this machine has packed them already: no source is read, nothing is fetched or made."""
+"""Packed stores where they lie: found by their content's key, read, and checked against their checksums."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +13,92 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lucidate.core.records import RunCard
+from lucidate.data.checksums import damage, is_sealed
 from lucidate.data.fetch import cache_dir
+from lucidate.data.sources.source import SetAside
+
+PACK_VERSION = 1  # raise it when the same content would give other pixels
+SMALLEST_SIDE, LARGEST_SIDE = 8, 512  # pixels; what a recipe allows: the networks halve three times
+UNSEALED = "made by a version that kept no checksums"
 
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
-    """The rows of a packed store. images: uint8 (N, S, S, 3), memory-mapped. labels: (N,). ids: (N,) str."""
+    """The rows of a packed store. images: uint8 (N, S, S, 3), memory-mapped. labels: (N,). ids, given: (N,) str.
+
+    set_aside: images of the source that could not be packed.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     ids: NDArray[np.str_]
+    given: NDArray[np.str_]
+    set_aside: tuple[SetAside, ...]
+
+
+def pack_key(fingerprint: str, *, side: int) -> str:
+    """The hash of a pack: of the source's content and the side in pixels, wherever it lies and whatever its name."""
+    return sha256(f"{fingerprint} {side} {PACK_VERSION}".encode()).hexdigest()
+
+
+def find_pack(packs: Path, key: str, *, dataset: str) -> Path:
+    """The folder of a pack: the one that is there, under whichever name it was packed, else where it belongs."""
+    home = packs / f"{dataset}-{key[:16]}"
+    if home.exists():
+        return home
+    return next(iter(sorted(packs.glob(f"[!.]*-{key[:16]}"))), home)
 
 
 def packed_images(card: RunCard, *, cache: Path | None = None) -> PackedImages | None:
-    """The packed store that a run was made from, in milliseconds; None where this machine has none, or a damaged one.
+    """The packed store that a run was made from; None where this machine has none, or a damaged one.
 
-    cache: default `cache_dir()`. Use `reopen_pack` where packing the images anew may take its time.
+    No source is read, nothing is fetched or made. Use `reopen_pack` where packing anew may take its time.
+    cache: default `cache_dir()`.
     """
-    folder = (cache or cache_dir()) / "packs" / f"{card.data.dataset}-{card.data.pack[:16]}"
+    folder = find_pack((cache or cache_dir()) / "packs", card.data.pack, dataset=card.data.dataset)
+    if is_sealed(folder) and fault(folder) is not None:
+        return None
+    return read_pack(folder, key=card.data.pack, side=card.data.image_size)
+
+
+def fault(folder: Path) -> str | None:
+    """What keeps a pack from being trusted, in a few words; None: it is, to the byte, as it was made."""
+    try:
+        return damage(folder) if is_sealed(folder) else UNSEALED
+    except OSError as error:
+        return f"it cannot be read ({error.strerror or error})"
+
+
+def read_pack(folder: Path, *, key: str, side: int) -> PackedImages | None:
+    """The pack in `folder`; None where it is missing, another's, or cut short. Its checksums are not looked at."""
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
-        ids = np.array(pq.read_table(folder / "index.parquet", columns=["id"])["id"].to_pylist(), dtype=np.str_)
-        side = card.data.image_size
-        if meta["key"] != card.data.pack or images.shape != (len(labels), side, side, 3) or len(ids) != len(labels):
-            return None
+        index = pq.read_table(folder / "index.parquet")
+        aside = tuple(SetAside(path, reason) for path, reason in meta["set_aside"])
+        ids, given = (np.array(index[name].to_pylist(), dtype=np.str_) for name in ("id", "given"))
+        whole = (
+            meta["key"] == key
+            and images.shape == (meta["count"], side, side, 3)
+            and images.dtype == np.uint8
+            and len(labels) == len(ids) == len(given) == meta["count"]
+        )
     except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException):
         return None
-    return PackedImages(images, labels, ids)
+    return PackedImages(images, labels, ids, given, aside) if whole else None
+
+
+def faults_of_packs(fingerprint: str, *, cache: Path | None = None) -> dict[Path, str | None]:
+    """Every pack of a source on this machine, whatever its side, and its `fault`; all their bytes are read.
+
+    fingerprint: of the source. cache: default `cache_dir()`.
+    """
+    packs = (cache or cache_dir()) / "packs"
+    ends = {pack_key(fingerprint, side=side)[:16] for side in range(SMALLEST_SIDE, LARGEST_SIDE + 1)}
+    found = sorted(packs.iterdir()) if packs.is_dir() else []
+    return {
+        folder: fault(folder)
+        for folder in found
+        if not folder.name.startswith(".") and folder.name.rpartition("-")[2] in ends and folder.is_dir()
+    }
