@@ -32,6 +32,7 @@ from lucidate.cli import (
 from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
 from lucidate.core.machine import processes
+from lucidate.core.text import plain
 
 # Typer ships with click, or with its own copy of it, depending on its version; its public names lead to either.
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {plain(' '.join(message.split()))}", file=sys.stderr)
         leave(getattr(error, "status", 2))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)

@@ -151,4 +151,4 @@ def name_classes(
         + "  ".join(f"{name} {share:.1%}" for name, share in zip(answer.classes, answer.probabilities, strict=True))
         for answer in answers
     ]
-    console.emit({"run": str(folder.path), "images": jsonable(answers)}, "\n".join(lines), as_json=json)
+    console.emit({"run": str(folder.path), "images": jsonable(answers)}, lines, as_json=json)
