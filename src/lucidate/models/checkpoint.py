@@ -26,7 +26,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: expected weights in safetensors, received {error}") from None
+        why = " ".join(str(error).split())[:160]
+        raise RunError(f"{path}: expected weights in safetensors, received a file that cannot be read: {why}") from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

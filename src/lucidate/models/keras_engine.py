@@ -103,7 +103,9 @@ def _load(keras: Any, content: bytes) -> Any:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # Keras, HDF5 and torch raise whatever a file makes them
             reason = " ".join(str(error).split())[:160]
-            raise WeightsError(f"model: expected a .keras file that Keras can load, received {reason}") from None
+            raise WeightsError(
+                f"model: expected a .keras file that Keras can load, received one that it cannot: {reason}"
+            ) from None
 
 
 def _require_one_way(net: Any) -> None:

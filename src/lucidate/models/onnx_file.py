@@ -59,6 +59,8 @@ def read_onnx(path: Path) -> bytes:
 
     Weights that lie in files of their own are taken in; they must lie in the model's folder, or below.
     """
+    if path.stat().st_size > LIMIT:
+        raise _too_large(path)
     content = path.read_bytes()
     model = parse(content, name=str(path))
     outside = [tensor for tensor in tensors(model.graph, model.functions) if is_external(tensor)]

@@ -36,7 +36,9 @@ def open_session(model: Path | bytes, *, threads: int | None = None) -> onnxrunt
     except Exception as error:  # its exceptions have no common base but this one
         where = "the model" if isinstance(model, bytes) else str(model)
         reason = " ".join(str(error).split())[:160]
-        raise RunError(f"{where}: expected a graph that ONNX Runtime can run, received {reason}") from None
+        raise RunError(
+            f"{where}: expected a graph that ONNX Runtime can run, received one that it cannot: {reason}"
+        ) from None
 
 
 def usable_cores() -> int:

@@ -24,7 +24,6 @@ from lucidate.data.decode import DecodeError
 T = TypeVar("T")
 Content = bytes | NDArray[np.uint8]  # an encoded file, or pixels (H, W, 3)
 
-MAX_FILE_BYTES = 1 << 30  # no image of allowed size needs more; keeps a stray film out of memory
 MOMENT = 0.5  # seconds of work that need no word, and between two words
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 8 << 20  # a chunk ends at whichever comes first, so large photos do not pile up in memory
