@@ -72,6 +72,9 @@ class KerasEngine:
             self._through = {}
         return answers.to(images.device)
 
+    def rehearse(self, images: Tensor) -> Tensor:
+        return self(images, {})  # layers that are known to be harmless have no loops
+
     @torch.no_grad()
     def scramble(self, images: Tensor, generator: torch.Generator) -> None:
         """As in `Engine`; statistics of BatchNormalization are those of the first images."""

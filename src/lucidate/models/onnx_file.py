@@ -191,7 +191,8 @@ def _take_in(path: Path, tensor: Any) -> None:
     """Read a tensor's bytes from the file that holds them."""
     from onnx.external_data_helper import load_external_data_for_tensor
 
-    _inside(path, tensor)
+    if _inside(path, tensor).stat().st_size > LIMIT:
+        raise _too_large(path)
     try:
         load_external_data_for_tensor(tensor, str(path.parent.resolve()))
     except LucidateError:

@@ -198,7 +198,7 @@ def _file(
     with _named(path):
         model.load_bytes(content)
         with torch.inference_mode():
-            answers = model.engine(_noise(preprocess), {}).float()
+            answers = model.engine.rehearse(_noise(preprocess)).float()
     if answers.ndim != 2 or answers.shape[1] != len(classes):
         raise RecipeError(
             f"{toml}: classes: expected a name for each of the {answers.shape[-1]} outputs of {path.name}, "
