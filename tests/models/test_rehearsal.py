@@ -53,7 +53,7 @@ def test_what_refuses_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(Unanswered, match=r"Got invalid dimensions") as caught:
         rehearse(content, IMAGES[:, :2], input="images", length=None)
     assert "\n" not in str(caught.value)
-    with pytest.raises(Unanswered, match="INVALID|Protobuf|parse"):
+    with pytest.raises(Unanswered, match=r"INVALID|Protobuf|parse"):
         rehearse(content[:-100], IMAGES, input="images", length=None)
 
 
