@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -55,6 +56,8 @@ def packed_images(card: RunCard, *, cache: Path | None = None) -> PackedImages |
     No source is read, nothing is fetched or made. Use `reopen_pack` where packing anew may take its time.
     cache: default `cache_dir()`.
     """
+    if not re.fullmatch("[0-9a-f]{64}", card.data.pack):  # a model without images, or a card that was tampered with
+        return None
     folder = find_pack((cache or cache_dir()) / "packs", card.data.pack, dataset=card.data.dataset)
     if is_sealed(folder) and fault(folder) is not None:
         return None
