@@ -41,7 +41,7 @@ from lucidate.data.packed import (
     fault,
     find_pack,
     pack_key,
-    read_pack,
+    read_checked,
 )
 from lucidate.data.sources import find_source, open_source
 from lucidate.data.sources.seen import recall, remember, signature
@@ -198,9 +198,7 @@ def _decodes(content: bytes) -> bool:
 
 def _load(folder: Path, source: Source, *, side: int, key: str) -> Pack | None:
     """The pack in `folder`, or None where it is missing, damaged or cut short."""
-    if fault(folder) is not None:
-        return None
-    packed = read_pack(folder, key=key, side=side)
+    packed = read_checked(folder, key=key, side=side)
     if packed is None:
         return None
     return Pack(

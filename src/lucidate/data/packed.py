@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,9 +60,8 @@ def packed_images(card: RunCard, *, cache: Path | None = None) -> PackedImages |
     if not re.fullmatch("[0-9a-f]{64}", card.data.pack):  # a model without images, or a card that was tampered with
         return None
     folder = find_pack((cache or cache_dir()) / "packs", card.data.pack, dataset=card.data.dataset)
-    if is_sealed(folder) and fault(folder) is not None:
-        return None
-    return read_pack(folder, key=card.data.pack, side=card.data.image_size)
+    read = read_checked if is_sealed(folder) else read_pack
+    return read(folder, key=card.data.pack, side=card.data.image_size)
 
 
 def fault(folder: Path) -> str | None:
@@ -70,6 +70,14 @@ def fault(folder: Path) -> str | None:
         return damage(folder) if is_sealed(folder) else UNSEALED
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
+
+
+def read_checked(folder: Path, *, key: str, side: int) -> PackedImages | None:
+    """As `read_pack`, and None where the pack has a `fault`."""
+    with ThreadPoolExecutor(1) as pool:  # the index is parsed by one processor, while others compare checksums
+        found = pool.submit(fault, folder)
+        packed = read_pack(folder, key=key, side=side)
+    return packed if found.result() is None else None
 
 
 def read_pack(folder: Path, *, key: str, side: int) -> PackedImages | None:
@@ -87,7 +95,7 @@ def read_pack(folder: Path, *, key: str, side: int) -> PackedImages | None:
             and images.dtype == np.uint8
             and len(labels) == len(ids) == len(given) == meta["count"]
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, MemoryError, pa.ArrowException):
         return None
     return PackedImages(images, labels, ids, given, aside) if whole else None
 
