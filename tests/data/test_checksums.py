@@ -77,11 +77,13 @@ def test_a_tail_of_zeros_and_where_the_damage_is(tmp_path):
 def test_verify_finds_it_and_says_what_to_do(folder, capsys):
     small, large = open_pack(folder), open_pack(folder, image_size=48)
     answer = call(capsys, "data", "verify", str(folder))
-    assert answer["packs"] == [{"path": str(each), "fault": None} for each in sorted((small.path, large.path))]
+    expected = [{"path": str(each.path), "side": each.image_size, "fault": None} for each in (small, large)]
+    assert answer["packs"] == sorted(expected, key=lambda each: each["path"])
     flip(large.path / "images.npy", 100_000)
     said = mistake(capsys, "data", "verify", str(folder))
     assert f"expected the pack {large.path} as it was made, received one of which images.npy differs" in said
-    call(capsys, "data", "info", str(folder), "--image-size", "48")
+    assert said.endswith(f"lucidate data info {folder} --image-size 48")
+    call(capsys, *said.split("lucidate ")[1].split())
     call(capsys, "data", "verify", str(folder))
 
 

@@ -72,21 +72,21 @@ def verify(source: Source, json: Json = False) -> None:
     Example: lucidate data verify photos/
     """
     from lucidate.core.errors import ChecksumError
-    from lucidate.data.packed import UNSEALED, faults_of_packs
+    from lucidate.data.packed import UNSEALED, check_packs
     from lucidate.data.sources import verify_source
 
     with console.reporter() as reporter:
         report = verify_source(source, reporter=reporter)
-    set_aside, packs = report["set_aside"], faults_of_packs(report["fingerprint"])
+    set_aside, packs = report["set_aside"], check_packs(report["fingerprint"])
     official = {True: ", the official archive", False: ", not the official archive", None: ""}[report["official"]]
     lines = [f"{report['dataset']}: {report['images']:,} images readable, {len(set_aside)} not{official}"]
     lines += [f"  {item['path']}: {item['reason']}" for item in set_aside]
-    lines += [f"packed in {path}: {fault or 'as it was made'}" for path, fault in packs.items()]
-    faults = [{"path": str(path), "fault": fault} for path, fault in packs.items()]
-    console.emit({**report, "packs": faults}, lines, as_json=json)
-    for path, fault in packs.items():
-        if fault not in (None, UNSEALED):
+    lines += [f"packed in {pack.path}: {pack.fault or 'as it was made'}" for pack in packs]
+    told = [{"path": str(pack.path), "side": pack.side, "fault": pack.fault} for pack in packs]
+    console.emit({**report, "packs": told}, lines, as_json=json)
+    for pack in packs:
+        if pack.fault not in (None, UNSEALED):
             raise ChecksumError(
-                f"data: expected the pack {path} as it was made, received one of which {fault}; "
-                f"it is packed anew by: lucidate data info {source}"
+                f"data: expected the pack {pack.path} as it was made, received one of which {pack.fault}; it is packed "
+                f"anew by: lucidate data info {source} --image-size {pack.side}"
             )

@@ -38,6 +38,15 @@ class PackedImages:
     set_aside: tuple[SetAside, ...]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A pack and what is wrong with it, as `fault` says it. side: of its images, in pixels."""
+
+    path: Path
+    side: int
+    fault: str | None
+
+
 def pack_key(fingerprint: str, *, side: int) -> str:
     """The hash of a pack: of the source's content and the side in pixels, wherever it lies and whatever its name."""
     return sha256(f"{fingerprint} {side} {PACK_VERSION}".encode()).hexdigest()
@@ -100,16 +109,13 @@ def read_pack(folder: Path, *, key: str, side: int) -> PackedImages | None:
     return PackedImages(images, labels, ids, given, aside) if whole else None
 
 
-def faults_of_packs(fingerprint: str, *, cache: Path | None = None) -> dict[Path, str | None]:
-    """Every pack of a source on this machine, whatever its side, and its `fault`; all their bytes are read.
+def check_packs(fingerprint: str, *, cache: Path | None = None) -> list[Checked]:
+    """Every pack of a source on this machine, by the name of its folder; all their bytes are read.
 
     fingerprint: of the source. cache: default `cache_dir()`.
     """
     packs = (cache or cache_dir()) / "packs"
-    ends = {pack_key(fingerprint, side=side)[:16] for side in range(SMALLEST_SIDE, LARGEST_SIDE + 1)}
-    found = sorted(packs.iterdir()) if packs.is_dir() else []
-    return {
-        folder: fault(folder)
-        for folder in found
-        if not folder.name.startswith(".") and folder.name.rpartition("-")[2] in ends and folder.is_dir()
-    }
+    sides = {pack_key(fingerprint, side=side)[:16]: side for side in range(SMALLEST_SIDE, LARGEST_SIDE + 1)}
+    folders = [each for each in packs.iterdir() if not each.name.startswith(".")] if packs.is_dir() else []
+    found = [(each, sides.get(each.name.rpartition("-")[2])) for each in sorted(folders) if each.is_dir()]
+    return [Checked(folder, side, fault(folder)) for folder, side in found if side is not None]
