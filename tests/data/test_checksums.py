@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from writers import Listener, make_images, write_folder
 
 from cli.test_explain import call, mistake
+from lucidate.data import checksums as packing
 from lucidate.data import packed as packs
 from lucidate.data.checksums import PIECE, damage, seal
 from lucidate.data.pack import open_pack
@@ -44,13 +46,13 @@ def test_a_flipped_byte_of_the_pixels(folder, place):
     again = open_pack(folder, reporter=listener)
     np.testing.assert_array_equal(again.images, expected)
     (said,) = listener.said
-    assert "images.npy differs from its checksum between byte 0 and 1,048,576; packing it anew" in said
+    assert "images.npy differs from its checksum between byte 0 and 92,288; packing it anew" in said
     listener = Listener()
     open_pack(folder, reporter=listener)
     assert listener.said == []
 
 
-@pytest.mark.parametrize("name", ["labels.npy", "index.parquet", "meta.json", "checksums.json"])
+@pytest.mark.parametrize("name", ["labels.npy", "index.parquet", "meta.json"])
 def test_every_byte_of_every_file_counts(folder, name):
     pack = open_pack(folder)
     length = (pack.path / name).stat().st_size
@@ -65,13 +67,34 @@ def test_a_tail_of_zeros_and_where_the_damage_is(tmp_path):
     (tmp_path / "a").write_bytes(np.random.default_rng(0).bytes(3 * PIECE + 10))
     (tmp_path / "b").write_bytes(b"")
     seal(tmp_path)
-    assert damage(tmp_path) is None
+    for thorough in (False, True):
+        assert damage(tmp_path, thorough=thorough) is None
     with (tmp_path / "a").open("r+b") as file:
         file.seek(2 * PIECE + 5)
         file.write(bytes(PIECE))
-    assert damage(tmp_path) == "a differs from its checksum between byte 2,097,152 and 3,145,728"
+    for thorough in (False, True):
+        fault = damage(tmp_path, thorough=thorough)
+        assert fault == "a differs from its checksum between byte 2,097,152 and 3,145,728"
+    os.truncate(tmp_path / "a", 2 * PIECE)
+    assert damage(tmp_path, thorough=False) == "a has another length than it was written with"
     (tmp_path / "a").unlink()
-    assert damage(tmp_path) == "a is missing"
+    assert damage(tmp_path, thorough=False) == "a is missing"
+
+
+def test_what_nobody_touched_is_not_read_when_it_is_opened(folder, monkeypatch):
+    pack = open_pack(folder)
+    read = []
+    checksums = packing._checksums
+    monkeypatch.setattr(packing, "_checksums", lambda file: read.append(file.name) or checksums(file))
+    open_pack(folder)
+    assert read == []
+    shutil.copytree(pack.path, copy := pack.path.with_name("copy"))
+    pack.path.rename(pack.path.with_name("away"))
+    copy.rename(pack.path)  # the same bytes in other files: they are compared, and found whole
+    listener = Listener()
+    open_pack(folder, reporter=listener)
+    assert sorted(read) == ["images.npy", "index.parquet", "labels.npy", "meta.json"]
+    assert listener.said == []
 
 
 def test_verify_finds_it_and_says_what_to_do(folder, capsys):

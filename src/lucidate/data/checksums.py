@@ -1,7 +1,8 @@
 """Checksums of a folder's files, piece by piece: one changed byte is noticed, and said where.
 
 CRC-32, which every Python has and which a processor computes faster than it reads most disks. It tells damage, not
-malice: whoever can write to the cache can write checksums too.
+malice: whoever can write to the cache can write checksums too. As with `make` or `git`, a file that has the inode, size
+and times that it was left with counts as untouched; what a disk loses by itself, the thorough way finds.
 """
 
 from __future__ import annotations
@@ -21,10 +22,21 @@ PIECE = 1 << 20  # bytes
 READ = 1 << 18  # bytes at once: what has been read is still near the processor when it is summed
 
 
+State = tuple[int, int, int, int]  # inode, size, and times of the last changes to content and to the rest, in ns
+
+
 def seal(folder: Path) -> None:
-    """Write the checksums of all files that lie in `folder` now into a file beside them."""
-    found = {file.name: _checksums(file) for file in sorted(folder.iterdir())}
-    atomic_write(folder / SEALS, json.dumps({"crc32": found}).encode())
+    """Write checksums and states of all files that lie in `folder` into one beside them, and flush them all to disk.
+
+    The folder may be renamed afterwards.
+    """
+    files = sorted(folder.iterdir())
+    for file in files:  # else a power cut could leave zeros behind a state that looks untouched
+        with file.open("rb") as content:
+            os.fsync(content.fileno())
+    found = {file.name: _checksums(file) for file in files}
+    states = {file.name: _state(file) for file in files}
+    atomic_write(folder / SEALS, json.dumps({"crc32": found, "states": states}).encode())
 
 
 def is_sealed(folder: Path) -> bool:
@@ -32,33 +44,43 @@ def is_sealed(folder: Path) -> bool:
     return (folder / SEALS).exists()
 
 
-def damage(folder: Path) -> str | None:
+def damage(folder: Path, *, thorough: bool) -> str | None:
     """What in a sealed folder is not as it was: a file, and the first place in it; None: nothing.
 
-    All of it is read, once in a process as long as files keep their sizes and times. Raises OSError for a folder that
-    is not sealed, or that cannot be read.
+    Files that nobody has touched since they were sealed, by their states, are read only if `thorough`; all others are,
+    once in a process for each state. Raises OSError for a folder that is not sealed, or that cannot be read.
     """
-    states = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
-    return _damage(folder, tuple((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states))
+    content = (folder / SEALS).read_bytes()
+    try:
+        sealed = json.loads(content)
+        known = {str(name): [int(value) for value in values] for name, values in sealed["crc32"].items()}
+        states = {str(name): tuple(values) for name, values in sealed["states"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{SEALS} is damaged"
+    for name, expected in known.items():
+        try:
+            state = _state(folder / name)
+        except FileNotFoundError:
+            return f"{name} is missing"
+        if (thorough or states.get(name) != state) and (fault := _fault(folder / name, state, tuple(expected))):
+            return fault
+    return None
+
+
+def _state(file: Path) -> State:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @lru_cache(maxsize=64)
-def _damage(folder: Path, states: tuple[tuple[str, int, int, int, int], ...]) -> str | None:
-    content = (folder / SEALS).read_bytes()
-    try:
-        sealed = json.loads(content)["crc32"]
-        known = {str(name): [int(value) for value in values] for name, values in sealed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{SEALS} is damaged"
-    if missing := sorted(known.keys() - {name for name, *_ in states}):
-        return f"{missing[0]} is missing"
-    for name, expected in known.items():
-        received = _checksums(folder / name)
-        for piece, (one, other) in enumerate(zip(expected, received, strict=False)):
-            if one != other:
-                return f"{name} differs from its checksum between byte {piece * PIECE:,} and {(piece + 1) * PIECE:,}"
-        if len(expected) != len(received):
-            return f"{name} has another length than it was written with"
+def _fault(file: Path, state: State, expected: tuple[int, ...]) -> str | None:
+    received = _checksums(file)
+    for piece, (one, other) in enumerate(zip(expected, received, strict=False)):
+        if one != other:
+            end = min((piece + 1) * PIECE, state[1])
+            return f"{file.name} differs from its checksum between byte {piece * PIECE:,} and {end:,}"
+    if len(expected) != len(received):
+        return f"{file.name} has another length than it was written with"
     return None
 
 

@@ -5,7 +5,7 @@
         labels.npy      int64 (N,)
         index.parquet   id, given
         meta.json       side, count, and the images set aside with their reasons
-        checksums.json  of these files, by piece; compared whenever a process opens the pack
+        checksums.json  of these files, by piece; compared when a touched pack is opened, and by data verify
     <cache>/packs/<dataset>-<fingerprint>.side     the side that the images' own sizes ask for
 
 What depends on where the images lie (spec, class names, other files beside them) comes from the source each time.
@@ -94,7 +94,7 @@ def open_pack(
 
     image_size: side in pixels, 8 to 512; None keeps the images' own where all are square, agree and are 8 to 96, takes
     32 where they agree in less, else 64.
-    cache: default `cache_dir()`. A pack that differs from its checksums is made anew, which the reporter is told; one
+    cache: default `cache_dir()`. A pack that was touched, and differs from its checksums, is made anew and the reporter told; one
     of a version that kept none is made anew too.
     Raises SourceError for a source that cannot be opened, a class without a readable image, or a cache that cannot
     be written to.

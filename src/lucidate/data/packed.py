@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -73,20 +72,20 @@ def packed_images(card: RunCard, *, cache: Path | None = None) -> PackedImages |
     return read(folder, key=card.data.pack, side=card.data.image_size)
 
 
-def fault(folder: Path) -> str | None:
-    """What keeps a pack from being trusted, in a few words; None: it is, to the byte, as it was made."""
+def fault(folder: Path, *, thorough: bool = False) -> str | None:
+    """What keeps a pack from being trusted, in a few words; None: it is as it was made.
+
+    thorough: read all its bytes, also of files that nobody has touched since.
+    """
     try:
-        return damage(folder) if is_sealed(folder) else UNSEALED
+        return damage(folder, thorough=thorough) if is_sealed(folder) else UNSEALED
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
 
 
 def read_checked(folder: Path, *, key: str, side: int) -> PackedImages | None:
     """As `read_pack`, and None where the pack has a `fault`."""
-    with ThreadPoolExecutor(1) as pool:  # the index is parsed by one processor, while others compare checksums
-        found = pool.submit(fault, folder)
-        packed = read_pack(folder, key=key, side=side)
-    return packed if found.result() is None else None
+    return None if fault(folder) is not None else read_pack(folder, key=key, side=side)
 
 
 def read_pack(folder: Path, *, key: str, side: int) -> PackedImages | None:
@@ -118,4 +117,4 @@ def check_packs(fingerprint: str, *, cache: Path | None = None) -> list[Checked]
     sides = {pack_key(fingerprint, side=side)[:16]: side for side in range(SMALLEST_SIDE, LARGEST_SIDE + 1)}
     folders = [each for each in packs.iterdir() if not each.name.startswith(".")] if packs.is_dir() else []
     found = [(each, sides.get(each.name.rpartition("-")[2])) for each in sorted(folders) if each.is_dir()]
-    return [Checked(folder, side, fault(folder)) for folder, side in found if side is not None]
+    return [Checked(folder, side, fault(folder, thorough=True)) for folder, side in found if side is not None]
