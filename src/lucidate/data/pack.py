@@ -94,8 +94,8 @@ def open_pack(
 
     image_size: side in pixels, 8 to 512; None keeps the images' own where all are square, agree and are 8 to 96, takes
     32 where they agree in less, else 64.
-    cache: default `cache_dir()`. A pack that was touched, and differs from its checksums, is made anew and the reporter told; one
-    of a version that kept none is made anew too.
+    cache: default `cache_dir()`. A pack that was touched since, and differs from its checksums, is made anew, which the
+    reporter is told; one of a version that kept none is made anew too.
     Raises SourceError for a source that cannot be opened, a class without a readable image, or a cache that cannot
     be written to.
     """
