@@ -106,6 +106,56 @@ def outside(path: Path, location: str) -> Path:
     return path
 
 
+def endless(path: Path) -> Path:
+    """A graph whose loop has no end: its condition stays true, and it has no number of turns."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["before"], ["after"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, None),
+        ],
+    )
+    loop = helper.make_node("Loop", ["", "true", "flat"], ["answers"], body=body)
+    return _colors(path, loop, initial=[numpy_helper.from_array(np.array(True), "true")])
+
+
+def doubling(path: Path, *, times: int) -> Path:
+    """A graph of one call, of a function that calls another twice, which calls another twice …, 2**times in all."""
+    known = [helper.make_opsetid("", 17), helper.make_opsetid("theirs", 1)]
+    functions = [
+        helper.make_function("theirs", "f0", ["a"], ["c"], [helper.make_node("Identity", ["a"], ["c"])], known)
+    ]
+    for number in range(1, times + 1):
+        twice = [helper.make_node(f"f{number - 1}", [one], [other], domain="theirs") for one, other in ("ab", "bc")]
+        functions.append(helper.make_function("theirs", f"f{number}", ["a"], ["c"], twice, known))
+    call = helper.make_node(f"f{times}", ["flat"], ["answers"], domain="theirs")
+    return _colors(path, call, functions=functions, opsets=known)
+
+
+def _colors(path: Path, last: Any, *, initial: Any = (), functions: Any = (), opsets: Any = None) -> Path:
+    """A graph from images to their mean color, and on to `answers` by one more node."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 8, 8])
+    answers = helper.make_tensor_value_info("answers", TensorProto.FLOAT, ["n", 3])
+    model = helper.make_model(
+        helper.make_graph([*nodes, last], "net", [images], [answers], initial),
+        functions=functions,
+        opset_imports=opsets or [helper.make_opsetid("", 17)],
+    )
+    model.ir_version = 8
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
 def rewritten(change: Any = None, *, more: dict[str, bytes] | None = None) -> bytes:
     """TensorFlow's file with another configuration. change: called with it, and may change it in place."""
     with zipfile.ZipFile(TENSORFLOW) as archive:

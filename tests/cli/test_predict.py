@@ -83,7 +83,7 @@ def test_mistakes_are_said_in_one_line(
     assert "only with --data" in mistake(capsys, run, "--out", "x.parquet")
     (tmp_path / "note.png").write_text("no image")
     assert "note.png: expected an image" in mistake(capsys, run, str(tmp_path / "note.png"))
-    assert "missing.png: expected an image, received No such file" in mistake(capsys, run, "missing.png")
+    assert "missing.png: expected an image file; there is none" in mistake(capsys, run, "missing.png")
     for name in ("2", "banana"):
         (tmp_path / "fruit" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "fruit" / name / "a.png")

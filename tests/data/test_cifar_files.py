@@ -144,3 +144,9 @@ def test_a_binary_label_out_of_range(tmp_path, train, test):
     files = binary_batches(train, (test[0], test[1] + 5))
     with pytest.raises(SourceError, match=r"test_batch\.bin.*0 to 9"):
         open_source(write_files(tmp_path / "b", files))
+
+
+def test_many_batches_are_bounded_together(forms, monkeypatch):
+    monkeypatch.setattr(cifar_files, "MAX_STREAM_BYTES", 100_000)
+    with pytest.raises(SourceError, match="CIFAR batches of less than"):
+        open_source(forms["python"])

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 from writers import encode, make_images, png
 
 from lucidate.core.errors import SourceError
-from lucidate.data.decode import UPRIGHT, DecodeError, decode, image_size, resize
+from lucidate.data.decode import UPRIGHT, DecodeError, decode, image_size, read_encoded, resize
 
 
 @pytest.fixture
@@ -221,3 +223,26 @@ def test_warnings_stay_inside_in_many_threads():
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(attempt, [odd, truncated_tiff, corrupt] * 200))
     assert warnings.filters == before
+
+
+def test_a_file_is_judged_before_it_is_read(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Image.new("RGB", (8, 8)), "PNG"))
+    assert read_encoded(path) == path.read_bytes()
+    for size, reason in ((1 << 40, "too large: 1,099,511,627,776 bytes"), (0, "empty file")):
+        os.truncate(path, size)  # sparse: it takes no room
+        with pytest.raises(DecodeError, match=reason):
+            read_encoded(path)
+    os.truncate(path, 200 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match="not an image"):
+            read_encoded(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DecodeError, match="not a file"):
+        read_encoded(tmp_path / "pipe.png")
+    with pytest.raises(FileNotFoundError):
+        read_encoded(tmp_path / "none.png")

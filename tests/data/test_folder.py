@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 from writers import (
     CLASSES,
     Listener,
+    pixels,
     png,
     write_folder,
 )
 
 from lucidate.core.errors import SourceError
-from lucidate.data.sources import SetAside, open_source
+from lucidate.core.rundir import sha256
+from lucidate.data.pack import open_pack
+from lucidate.data.sources import SetAside, folder, open_source
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -44,6 +49,68 @@ def test_a_plain_folder_and_what_lies_beside_the_images(tmp_path, train):
         ("dog/loop", "a link to a folder"),
     }
     assert SetAside("loose.png", "outside any class's folder") in source.set_aside
+
+
+@pytest.fixture
+def nested(tmp_path):
+    """A function that makes `folder/d/d/d…` below tmp_path, which is removed by what can: Python's own cannot."""
+    before = os.open(".", os.O_RDONLY)
+
+    def make(folder: Path, depth: int) -> Path:
+        os.chdir(folder)
+        for _ in range(depth):  # step by step, since no call takes so long a path
+            os.mkdir("d")
+            os.chdir("d")
+        os.fchdir(before)
+        return folder.joinpath(*["d"] * depth)
+
+    yield make
+    os.fchdir(before)
+    os.close(before)
+    subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
+
+
+def test_links_to_themselves_and_deep_folders_are_set_aside(tmp_path, train, nested):
+    root = write_folder(tmp_path / "pets", train[0][:20], train[1][:20])
+    (root / "cat" / "me.png").symlink_to("me.png")
+    (root / "loop").symlink_to("loop")
+    (root / "table.parquet").symlink_to("table.parquet")
+    (root / "cifar-10-batches-py").symlink_to("cifar-10-batches-py")
+    (root / "cat" / "far.png").symlink_to("x" * 300)
+    deep = nested(root / "dog", 1100)
+    (deep / "deep.png").write_bytes(png(train[0][0]))
+    source = open_source(root)
+    assert len(source) == 21
+    (name,) = (each for each in source.ids if each.endswith("deep.png"))
+    assert pixels(source, source.ids.index(name)).shape == (32, 32, 3)
+    broken = "not a file, or a broken link"
+    names = ("cat/far.png", "cat/me.png", "cifar-10-batches-py", "loop", "table.parquet")
+    assert {(each.path, each.reason) for each in source.set_aside} == {(each, broken) for each in names}
+    assert len(open_pack(root)) == 21
+
+
+def test_deeper_than_the_system_has_paths_for(tmp_path, train, nested):
+    root = write_folder(tmp_path / "pets", train[0][:20], train[1][:20])
+    nested(root / "dog", 2500)
+    source = open_source(root)
+    assert len(source) == 20
+    ((path, reason),) = ((each.path, each.reason) for each in source.set_aside)
+    assert path.startswith("dog/d/d/d")
+    assert reason == "cannot be read: File name too long"
+    assert open_pack(root).set_aside == source.set_aside
+
+
+def test_what_is_too_large_is_not_read(tmp_path, train, monkeypatch):
+    digested = []
+    monkeypatch.setattr(folder, "sha256", lambda path: digested.append(path.name) or sha256(path))
+    root = write_folder(tmp_path / "pets", train[0][:20], train[1][:20])
+    big = root / "cat" / "big.png"
+    big.write_bytes(png(train[0][0]))
+    os.truncate(big, 5 << 30)  # sparse: it takes no room
+    pack = open_pack(root)
+    assert pack.set_aside == (SetAside("cat/big.png", "too large: 5,368,709,120 bytes"),)
+    assert len(digested) == 20
+    assert "big.png" not in digested
 
 
 def test_splits_of_a_folder(tmp_path, train, test):

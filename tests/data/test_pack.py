@@ -170,7 +170,7 @@ def test_changed_content_is_packed_anew(folder, cache):
     assert (len(second), second.hash != first.hash) == (31, True)
 
 
-@pytest.mark.parametrize("damage", ["images.npy", "labels.npy", "index.parquet", "meta.json"])
+@pytest.mark.parametrize("damage", ["images.npy", "labels.npy", "index.parquet", "meta.json", "checksums.json"])
 @pytest.mark.parametrize("how", ["short", "missing", "garbage"])
 def test_a_damaged_pack_is_rebuilt(folder, cache, damage, how):
     first = open_pack(folder, cache=cache)
@@ -182,7 +182,7 @@ def test_a_damaged_pack_is_rebuilt(folder, cache, damage, how):
         path.write_bytes(path.read_bytes()[:-50] if how == "short" else b"garbage")
     again = open_pack(folder, cache=cache)
     np.testing.assert_array_equal(again.images, expected)
-    assert len(files(cache)) == 5
+    assert len(files(cache)) == 6
 
 
 def test_several_at_once(folder, cache):
@@ -201,7 +201,7 @@ def test_several_at_once(folder, cache):
     assert len(packs) == 4
     for pack in packs:
         np.testing.assert_array_equal(pack.images, packs[0].images)
-    assert len(files(cache)) == 5, "nothing temporary is left"
+    assert len(files(cache)) == 6, "nothing temporary is left"
 
 
 def test_classes_without_a_readable_image(folder, cache):

@@ -18,9 +18,10 @@ from writers import (
 )
 
 from lucidate.core.errors import ChecksumError, SourceError
+from lucidate.data.pack import open_pack
 from lucidate.data.sources import cifar10, cifar_files, fetch_source, location, open_source, sources, verify_source
 from lucidate.data.sources import source as source_module
-from lucidate.data.sources.source import NamedSource, told
+from lucidate.data.sources.source import NamedSource, dataset_name, told
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -221,3 +222,32 @@ def test_verify_source(forms):
     assert result["official"] is None
     assert result["fingerprint"] == open_source(forms["folder"]).fingerprint
     assert verify_source("digits")["images"] == 1797
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("photos/Dataset", "photos"),
+        ("photos/data/train", "photos"),
+        ("birds", "birds"),
+        ("my photos/images", "my-photos"),
+        ("birds/train.parquet", "birds"),
+        ("birds/train-00000-of-00001.parquet", "birds"),
+        ("birds/data.tar.gz", "birds"),
+        ("birds/trains.parquet", "trains"),
+        ("x/cifar-10-batches-py", "cifar10"),
+        ("/data", "data"),
+        ("/", "images"),
+    ],
+)
+def test_a_name_that_could_be_anybodys_is_passed_over(place, name, tmp_path):
+    assert dataset_name(tmp_path / place) == name
+
+
+def test_a_pack_is_the_same_whatever_its_folder_is_called(tmp_path, train):
+    root = write_folder(tmp_path / "photos" / "Dataset", *train)
+    before = open_pack(root)
+    assert (before.dataset, before.path.name) == ("photos", f"photos-{before.hash[:16]}")
+    other = before.path.rename(before.path.with_name(f"dataset-{before.hash[:16]}"))  # as it was called formerly
+    again = open_pack(root)
+    assert (again.path, again.hash) == (other, before.hash)

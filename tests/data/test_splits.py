@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lucidate.core.errors import RunError, SourceError
+from lucidate.core.records import RunCard
+from lucidate.core.rundir import RunDir
+from lucidate.data.pack import Pack
+from lucidate.data.resplit import resplit
 from lucidate.data.splits import NAMES, POOLED, Splits, make_splits
 
 
@@ -79,8 +87,40 @@ def test_splits_are_stored_with_ids(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.rows(name), splits.rows(name))
     with pytest.raises(RunError, match="expected one of train, validation, test, received 'tset'"):
         again.rows("tset")
-    with pytest.raises(RunError, match="expected the split of a run"):
+    with pytest.raises(RunError, match="expected the split of a run; there is no such file"):
         Splits.load(tmp_path / "nothing.parquet")
+
+
+def test_a_damaged_split_is_one_line(tmp_path: Path) -> None:
+    labels, ids = np.tile(np.arange(3), 50), np.array([f"i{row}" for row in range(150)])
+    splits = make_splits(labels, np.array([""] * 150), scheme=POOLED, val_fraction=0.1, seed=0)
+    path = tmp_path / "splits.parquet"
+    splits.save(path, ids)
+    content = path.read_bytes()
+    pq.write_table(pa.table({"id": ["a"], "index": ["b"], "split": ["test"]}), path)
+    tables = [path.read_bytes(), content[:-9], b"", b"PAR1", *damaged(content)]
+    faults = []
+    for each in tables:
+        path.write_bytes(each)
+        try:
+            Splits.load(path)
+        except RunError as error:
+            faults.append(str(error))
+    assert len(faults) > 10
+    assert set(faults) == {f"{path}: expected the split of a run, received a damaged file, or another's"}
+
+
+def damaged(content: bytes) -> Iterator[bytes]:
+    """The same with one byte changed, at many places."""
+    for place in range(0, len(content), 7):
+        yield content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :]
+
+
+def test_rows_that_a_pack_does_not_have_are_refused(tmp_path: Path) -> None:
+    run, rows = RunDir(tmp_path), np.arange(10)
+    Splits(POOLED, train=rows, validation=rows[:0], test=np.array([12])).save(run.splits, np.array(["x"] * 20))
+    with pytest.raises(RunError, match=r"rows of the run's 10 images, received row 12"):
+        resplit(run, cast(RunCard, None), cast(Pack, rows))
 
 
 def test_training_on_fewer_images_keeps_the_classes_and_the_test_split() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -117,3 +118,38 @@ def test_a_truncated_pickle(share):
 def test_class_names_are_checked(names):
     with pytest.raises(SourceError, match="meta: expected"):
         load_class_names(pickle.dumps({b"label_names": names}), name="meta")
+
+
+NAMES = b"\x80\x04}C\x0blabel_names"
+
+
+def doubled(times: int) -> bytes:
+    """Pickle operations that leave a tuple of 2**times members in less than 10 bytes a doubling."""
+    return b"K\x01" + b"2\x86" * times  # DUP, TUPLE2
+
+
+def lists(times: int) -> bytes:
+    """The same of lists, each of them kept in the memo under its number."""
+    return b"\x80\x04]" + b"".join(b"\x94](h%ch%ce" % (number, number) for number in range(times)) + b"\x94"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (NAMES + doubled(40) + b"s.", "cost far more"),
+        (lists(40) + b"}C\x0blabel_namesh\x28s.", "at least two names, received "),  # too long to write
+        (b"\x80\x04}" + doubled(40) + b"K\x01s.", "damaged"),  # too long to hash, as a key is
+        (b"\x80\x04}" + b"K\x01" + b"\x85" * 2_000_000 + b"K\x01s.", "damaged"),  # deeper than the stack
+        (b"\x80\x04}" + b"c_codecs\nencode\nX\x01\x00\x00\x00a" + doubled(40) + b"\x86Rs.", "damaged"),
+        (b"\x80\x04Nr\xff\xff\xff\x0f.", "place 268435455 of the memo"),  # room for as many would be made
+        (b"\x80\x04" + b"N0" * 700_000 + b"}.", "operations"),
+        (NAMES + b"\x8a\xff" + b"\x7f" * 255 + b"s.", "received a number of 2039 bits"),
+    ],
+)
+def test_a_small_pickle_costs_little(content, why):
+    start = time.monotonic()
+    with pytest.raises(SourceError, match=why) as caught:
+        load_class_names(content, name="batches.meta")
+    assert time.monotonic() - start < 10
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300

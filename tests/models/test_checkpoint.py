@@ -26,7 +26,7 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="of this architecture, received others"):
         load_weights(build(ModelRecipe(), 10), tmp_path / "two")
     (tmp_path / "cut").write_bytes((tmp_path / "two").read_bytes()[:-5])
-    with pytest.raises(RunError, match="expected weights in safetensors"):
+    with pytest.raises(RunError, match="expected weights in safetensors, received a file that cannot be read"):
         load_weights(TwoLayers(), tmp_path / "cut")
-    with pytest.raises(RunError, match="expected weights in safetensors"):
+    with pytest.raises(RunError, match="expected weights in safetensors; there is no such file"):
         load_weights(TwoLayers(), tmp_path / "missing")

@@ -35,7 +35,7 @@ def packed(own_cache: Path) -> Path:
     np.save(folder / "labels.npy", np.arange(1_500) % 10)
     index = {"id": [f"image/{row}" for row in range(1_500)], "given": ["train"] * 1_500}
     pq.write_table(pa.table(index), folder / "index.parquet")
-    (folder / "meta.json").write_text(json.dumps({"key": PACK}))
+    (folder / "meta.json").write_text(json.dumps({"key": PACK, "count": 1_500, "set_aside": []}))
     return folder
 
 

@@ -57,5 +57,4 @@ def analyze(
         "accuracy": findings.summary.accuracy,
         "headlines": headlines,
     }
-    text = "\n".join([*headlines.values(), *([str(folder)] if folder else [])])
-    console.emit(result, text, as_json=json)
+    console.emit(result, [*headlines.values(), *([str(folder)] if folder else [])], as_json=json)

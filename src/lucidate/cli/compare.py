@@ -77,7 +77,7 @@ def compare(
             about = describe(first.card), describe(second.card)
             index = build_comparison(folder, compared, pack, about=about, reporter=reporter)
     page = str(index.resolve()) if index else "No page: two tables have no images; --images SRC names them."
-    console.emit(_result(compared, index), f"{_text(compared)}\n\n{page}", as_json=json)
+    console.emit(_result(compared, index), [*_text(compared), "", page], as_json=json)
 
 
 def _open(name: str, path: Path, split: str | None) -> Model:
@@ -136,7 +136,7 @@ def _result(compared: Comparison, index: Path | None) -> dict[str, Any]:
     }
 
 
-def _text(compared: Comparison) -> str:
+def _text(compared: Comparison) -> list[str]:
     """A short block for people: the finding, both models, the flips, the classes that changed most."""
     from lucidate.analyze.wording import count, interval, percent, points, points_interval
 
@@ -161,4 +161,4 @@ def _text(compared: Comparison) -> str:
         lines.append(f"{classes.class_names[k]:{width}}  {shares}  {change}")
     if len(classes.class_names) > len(shown):
         lines.append(f"… and {len(classes.class_names) - len(shown):,} more, which changed less (--json lists all)")
-    return "\n".join(lines)
+    return lines

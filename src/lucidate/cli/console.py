@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import jsonable
+from lucidate.core.text import plain
 
 QUIET_SECONDS = 10.0  # between two plain lines about the same task
 
@@ -33,7 +35,7 @@ class Lines:
         pass
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
     def advance(self, task: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
@@ -70,11 +72,11 @@ class Bars:
         self._progress.stop()
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(plain(text), markup=False, highlight=False)
 
     def advance(self, task: str, done: int, total: int, note: str = "") -> None:
         if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
+            self._tasks[task] = self._progress.add_task(plain(task), total=total, note=note)
         self._progress.update(self._tasks[task], completed=done, note=note)
         if done >= total:
             self._progress.remove_task(self._tasks.pop(task))
@@ -97,11 +99,15 @@ def reporter() -> Lines | Bars | Quiet:
     return Bars() if sys.stderr.isatty() else Lines()
 
 
-def emit(result: dict[str, Any], text: str, *, as_json: bool) -> None:
-    """The outcome of a command, last on standard output: words, or one JSON object."""
+def emit(result: dict[str, Any], text: str | Sequence[str], *, as_json: bool) -> None:
+    """The outcome of a command, last on standard output: words, or one JSON object.
+
+    text: as lines where names that others gave stand in it: a line end within such a name is no new line then.
+    """
     if processes()[0]:
         return  # of processes that train together, the first one speaks
-    print(json.dumps(jsonable(result), allow_nan=False) if as_json else text, flush=True)
+    lines = text.split("\n") if isinstance(text, str) else text
+    print(json.dumps(jsonable(result), allow_nan=False) if as_json else "\n".join(map(plain, lines)), flush=True)
 
 
 def rendered(table: Table) -> str:

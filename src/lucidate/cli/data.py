@@ -48,7 +48,7 @@ def info(source: Source, image_size: Size = None, json: Json = False) -> None:
         *(f"  {item['path']}: {item['reason']}" for item in set_aside),
         f"packed in {pack.path}",
     ]
-    console.emit(result, "\n".join(lines), as_json=json)
+    console.emit(result, lines, as_json=json)
 
 
 @app.command()
@@ -67,16 +67,26 @@ def fetch(source: Source, json: Json = False) -> None:
 
 @app.command()
 def verify(source: Source, json: Json = False) -> None:
-    """Read every image of a source, and compare checksums where there are any.
+    """Read every image of a source, compare checksums where there are any, and those of its packs on this machine.
 
     Example: lucidate data verify photos/
     """
+    from lucidate.core.errors import ChecksumError
+    from lucidate.data.packed import UNSEALED, check_packs
     from lucidate.data.sources import verify_source
 
     with console.reporter() as reporter:
         report = verify_source(source, reporter=reporter)
-    set_aside = report["set_aside"]
+    set_aside, packs = report["set_aside"], check_packs(report["fingerprint"])
     official = {True: ", the official archive", False: ", not the official archive", None: ""}[report["official"]]
     lines = [f"{report['dataset']}: {report['images']:,} images readable, {len(set_aside)} not{official}"]
     lines += [f"  {item['path']}: {item['reason']}" for item in set_aside]
-    console.emit(report, "\n".join(lines), as_json=json)
+    lines += [f"packed in {pack.path}: {pack.fault or 'as it was made'}" for pack in packs]
+    told = [{"path": str(pack.path), "side": pack.side, "fault": pack.fault} for pack in packs]
+    console.emit({**report, "packs": told}, lines, as_json=json)
+    for pack in packs:
+        if pack.fault not in (None, UNSEALED):
+            raise ChecksumError(
+                f"data: expected the pack {pack.path} as it was made, received one of which {pack.fault}; it is packed "
+                f"anew by: lucidate data info {source} --image-size {pack.side}"
+            )

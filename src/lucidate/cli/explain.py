@@ -75,14 +75,13 @@ def explain(
             layer=layer,
             device=stages.pick_device(device),
         )
-        lines = [
-            f"{one.name}: {one.predicted} {one.confidence:.1%}"
-            + (f" rather than {one.against}" if one.against else "")
-            + ("; the map is empty" if one.peak == 0 else "")
-            + "".join(f"\n  {picture}" for picture in (one.picture, *one.members.values()))
-            for one in found
-        ]
-        console.emit({"run": str(run), "method": method, "images": jsonable(found)}, "\n".join(lines), as_json=json)
+        lines = []
+        for one in found:
+            against = f" rather than {one.against}" if one.against else ""
+            empty = "; the map is empty" if one.peak == 0 else ""
+            lines.append(f"{one.name}: {one.predicted} {one.confidence:.1%}{against}{empty}")
+            lines += [f"  {picture}" for picture in (one.picture, *one.members.values())]
+        console.emit({"run": str(run), "method": method, "images": jsonable(found)}, lines, as_json=json)
         return
     if out:
         raise LucidateError("--out: expected only with --images; heatmaps of a split go into the run")

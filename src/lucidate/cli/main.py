@@ -33,6 +33,7 @@ from lucidate.cli import (
 from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
 from lucidate.core.machine import processes
+from lucidate.core.text import plain
 
 # Typer ships with click, or with its own copy of it, depending on its version; its public names lead to either.
 UsageError: type[Exception] = typer.BadParameter.__base__  # type: ignore[assignment]
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         if message := in_words(error):  # none where a group was called without a verb, and its help has been shown
-            print(f"error: {message}", file=sys.stderr)
+            print(f"error: {plain(message)}", file=sys.stderr)
         leave(getattr(error, "status", 2))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)

@@ -224,5 +224,5 @@ def name_classes(
     ]
     about = {"views": shown.views, "calibrated": shown.calibrated, "temperature": shown.temperature}
     way_on = "" if shown.calibrated else "; --calibrated shows what the server would"
-    text = "\n".join([*lines, f"probabilities: {shown.words}{way_on}"])
-    console.emit({"run": str(folder.path), "images": jsonable(answers), **about}, text, as_json=json)
+    lines.append(f"probabilities: {shown.words}{way_on}")
+    console.emit({"run": str(folder.path), "images": jsonable(answers), **about}, lines, as_json=json)

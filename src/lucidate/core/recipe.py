@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lucidate.core.errors import RecipeError
 from lucidate.core.names import TIMM
 from lucidate.core.registry import choices
+from lucidate.core.text import brief
 
 
 class Section(BaseModel):
@@ -263,7 +264,7 @@ def _describe(error: ValidationError, kind: type[Section]) -> str:
         expected = f"a section such as [{key}]"
     elif key == "augment.flip":
         expected = "'auto', 'alternating', true or false"
-    return f"{key}: expected {expected}, received {first['input']!r}"
+    return f"{key}: expected {expected}, received {brief(first['input'])}"
 
 
 _BRANCHES = {"bool", "int", "none", "literal['auto','alternating']", "literal['auto']"}

@@ -6,12 +6,14 @@ anything is decompressed. Whatever goes wrong becomes one `DecodeError` with a s
 
 from __future__ import annotations
 
+import stat
 import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,8 @@ from lucidate.core.errors import SourceError
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; a larger header is refused before anything is decompressed
 MAX_SIDE = 30_000  # pixels
+MAX_FILE_BYTES = 1 << 30  # no image of allowed size needs more; keeps a stray film out of memory
+BEGINNING = 1 << 12  # bytes of a file that tell whether it can be an image
 WHITE = (255, 255, 255)  # what stands behind transparent pixels
 REDUCING_GAP = 3.0  # Pillow shrinks by whole steps down to 3 × the target before it filters: no visible difference
 ORIENTATION = 0x0112  # the EXIF tag
@@ -99,6 +103,22 @@ def image_size(content: bytes) -> tuple[int, int]:
         return (height, width) if orientation >= 5 else (width, height)
 
 
+def read_encoded(path: Path) -> bytes:
+    """An image file's content. Of one that is too large for an image, or begins as none, no more than that is read.
+
+    Raises DecodeError, and OSError where the file cannot be opened.
+    """
+    states = path.stat()
+    if not stat.S_ISREG(states.st_mode):
+        raise DecodeError("not a file")  # reading a pipe or a device may never end
+    if states.st_size > MAX_FILE_BYTES:
+        raise DecodeError(f"too large: {states.st_size:,} bytes")
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING)
+        _reader(beginning)
+        return beginning + file.read(MAX_FILE_BYTES)
+
+
 def resize(pixels: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
     """RGB pixels (H, W, 3) as `decode` would size them: (size, size, 3)."""
     return np.array(_fit(Image.fromarray(pixels), size))
@@ -106,16 +126,21 @@ def resize(pixels: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
 
 def _header(content: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
     """The opened image, of allowed size and not yet decompressed, and its EXIF orientation (1 to 8)."""
+    image = _reader(content)(BytesIO(content))
+    width, height = image.size
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise TooLarge(f"too large: {width}×{height} pixels")
+    return image, _orientation(image, content)
+
+
+def _reader(content: bytes) -> Callable[[BytesIO], ImageFile.ImageFile]:
+    """What reads content that begins so. Raises DecodeError."""
     if not content:
         raise DecodeError("empty file")
     reader = next((reader for magic, reader in READERS if content.startswith(magic)), None)
     if reader is None:
         raise UnknownFormat("not an image")
-    image = reader(BytesIO(content))
-    width, height = image.size
-    if width * height > max_pixels or max(width, height) > MAX_SIDE:
-        raise TooLarge(f"too large: {width}×{height} pixels")
-    return image, _orientation(image, content)
+    return reader
 
 
 def _orientation(image: ImageFile.ImageFile, content: bytes) -> int:

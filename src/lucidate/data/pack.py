@@ -5,6 +5,7 @@
         labels.npy      int64 (N,)
         index.parquet   id, given
         meta.json       side, count, and the images set aside with their reasons
+        checksums.json  of these files, by piece; compared when a touched pack is opened, and by data verify
     <cache>/packs/<dataset>-<fingerprint>.side     the side that the images' own sizes ask for
 
 What depends on where the images lie (spec, class names, other files beside them) comes from the source each time.
@@ -12,7 +13,6 @@ What depends on where the images lie (spec, class names, other files beside them
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -31,14 +31,22 @@ from numpy.typing import NDArray
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.rundir import atomic_path, atomic_write
+from lucidate.data.checksums import is_sealed, seal
 from lucidate.data.decode import DecodeError, decode, image_size, resize
 from lucidate.data.fetch import cache_dir, cache_error, one_process
+from lucidate.data.packed import (
+    LARGEST_SIDE,
+    PACK_VERSION,
+    SMALLEST_SIDE,
+    fault,
+    find_pack,
+    pack_key,
+    read_checked,
+)
 from lucidate.data.sources import find_source, open_source
 from lucidate.data.sources.seen import recall, remember, signature
 from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image, told
 
-PACK_VERSION = 1  # raise it when the same content would give other pixels
-SMALLEST_SIDE, LARGEST_SIDE = 8, 512  # pixels; what a recipe allows: the networks halve three times
 LARGEST_OWN = 96  # pixels; up to here images that agree in size keep it
 COMMON_SIDE = 64  # pixels; what all others are resized to unless a size is asked for
 COMMON_SMALL = 32  # pixels; what images that agree in fewer than 8 are resized to
@@ -86,7 +94,8 @@ def open_pack(
 
     image_size: side in pixels, 8 to 512; None keeps the images' own where all are square, agree and are 8 to 96, takes
     32 where they agree in less, else 64.
-    cache: default `cache_dir()`.
+    cache: default `cache_dir()`. A pack that was touched since, and differs from its checksums, is made anew, which the
+    reporter is told; one of a version that kept none is made anew too.
     Raises SourceError for a source that cannot be opened, a class without a readable image, or a cache that cannot
     be written to.
     """
@@ -99,19 +108,23 @@ def open_pack(
     unchanged = signature(find_source(spec))
     known = recall(spec, unchanged)
     if known is not None and (side := image_size or _noted_side(known, packs)):
-        folder, key = _place(known, packs, side=side)
+        key = pack_key(known.fingerprint, side=side)
+        folder = find_pack(packs, key, dataset=known.dataset)
         if pack := _load(folder, known, side=side, key=key):
             return pack
     source = open_source(spec, reporter=reporter)
     remember(spec, unchanged, source)
     side = image_size or _own_side(source, packs, reporter)
-    folder, key = _place(source, packs, side=side)
+    key = pack_key(source.fingerprint, side=side)
+    folder = find_pack(packs, key, dataset=source.dataset)
     for _ in range(3):  # between building and opening, another process may swap the folder for its own
         if pack := _load(folder, source, side=side, key=key):
             return pack
         try:
             with one_process(folder, reporter, doing="packs"):
                 if not _load(folder, source, side=side, key=key):  # another process may just have made it
+                    if is_sealed(folder):
+                        reporter.say(f"{folder}: {fault(folder) or 'it is not whole'}; packing it anew")
                     _build(folder, source, side=side, key=key, reporter=reporter)
         except OSError as error:
             raise cache_error(packs.parent, error) from None
@@ -119,12 +132,6 @@ def open_pack(
         f"cache: expected {folder} to stay in place, but something keeps changing it; try again, or set LUCIDATE_CACHE "
         "to another folder"
     )
-
-
-def _place(source: Source, packs: Path, *, side: int) -> tuple[Path, str]:
-    """The folder of a pack and its hash."""
-    key = hashlib.sha256(f"{source.fingerprint} {side} {PACK_VERSION}".encode()).hexdigest()
-    return packs / f"{source.dataset}-{key[:16]}", key
 
 
 def _own_side(source: Source, packs: Path, reporter: Reporter) -> int:
@@ -191,35 +198,21 @@ def _decodes(content: bytes) -> bool:
 
 def _load(folder: Path, source: Source, *, side: int, key: str) -> Pack | None:
     """The pack in `folder`, or None where it is missing, damaged or cut short."""
-    try:
-        meta = json.loads((folder / "meta.json").read_bytes())
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        labels = np.load(folder / "labels.npy")
-        index = pq.read_table(folder / "index.parquet")
-        aside = tuple(SetAside(path, reason) for path, reason in meta["set_aside"])
-        ids, given = (np.array(index[name].to_pylist(), dtype=np.str_) for name in ("id", "given"))
-        whole = (
-            meta["key"] == key
-            and images.shape == (meta["count"], side, side, 3)
-            and images.dtype == np.uint8
-            and len(labels) == len(ids) == len(given) == meta["count"]
-        )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException):
-        return None
-    if not whole:
+    packed = read_checked(folder, key=key, side=side)
+    if packed is None:
         return None
     return Pack(
         path=folder,
-        images=images,
-        labels=labels,
-        ids=ids,
-        given=given,
+        images=packed.images,
+        labels=packed.labels,
+        ids=packed.ids,
+        given=packed.given,
         class_names=source.class_names,
         dataset=source.dataset,
         source=source.spec,
         hash=key,
         flips=source.flips,
-        set_aside=source.set_aside + aside,
+        set_aside=source.set_aside + packed.set_aside,
     )
 
 
@@ -245,6 +238,7 @@ def _build(folder: Path, source: Source, *, side: int, key: str, reporter: Repor
                 "set_aside": [[each.path, each.reason] for each in aside],
             }
             (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            seal(temporary)
     except OSError as error:
         if _load(folder, source, side=side, key=key):
             return  # another process put the same pack there first

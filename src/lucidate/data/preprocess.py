@@ -51,7 +51,10 @@ class Preprocess:
                 raise ValueError("mean and std need three values each, std above 0")
             return cls(int(values["size"]), mean, std, str(values["interpolation"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"preprocess: expected size, mean, std and interpolation, received {error!r}") from None
+            found = (
+                f"without {error}" if isinstance(error, KeyError) else f"in which {' '.join(str(error).split())[:120]}"
+            )
+            raise RunError(f"preprocess: expected size, mean, std and interpolation, received values {found}") from None
 
 
 def fit_preprocess(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Preprocess:

@@ -12,10 +12,18 @@ from lucidate.data.splits import Splits, divide
 def resplit(run: RunDir, card: RunCard, pack: Pack) -> Splits:
     """The split that a run was trained with: as stored, else drawn again from its recipe.
 
-    pack: the run's own images, as `reopen_pack` gives them. Raises RunError for a run that has neither.
+    pack: the run's own images, as `reopen_pack` gives them. Raises RunError for a run that has neither, and for
+    rows that the pack does not have.
     """
     if run.splits.exists():
-        return Splits.load(run.splits)
+        splits = Splits.load(run.splits)
+        for _, rows in splits:
+            if len(rows) and not 0 <= rows.min() <= rows.max() < len(pack):
+                raise RunError(
+                    f"{run.splits}: expected rows of the run's {len(pack):,} images, received row {rows.max():,}; "
+                    "the file is damaged, or another run's"
+                )
+        return splits
     splits = divide(pack, card.recipe)
     if splits.sizes != card.split.sizes:
         raise RunError(

@@ -60,11 +60,13 @@ class Splits:
         """Read what `save` wrote."""
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RunError(f"{path}: expected the split of a run, received {error}") from None
-        index, names = table["index"].to_numpy(), np.array(table["split"].to_pylist())
-        rows = {name: index[names == name] for name in NAMES}
-        return cls(scheme=table.schema.metadata[b"scheme"].decode(), **rows)
+            index, names = table["index"].to_numpy(), np.array(table["split"].to_pylist())
+            rows = {name: index[names == name].astype(np.int64, casting="safe") for name in NAMES}
+            return cls(scheme=table.schema.metadata[b"scheme"].decode(), **rows)
+        except FileNotFoundError:
+            raise RunError(f"{path}: expected the split of a run; there is no such file") from None
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+            raise RunError(f"{path}: expected the split of a run, received a damaged file, or another's") from None
 
 
 def require_name(name: str) -> None:

@@ -25,8 +25,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model in place. Raises RunError for a file that is damaged or of another architecture."""
     try:
         state = load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: expected weights in safetensors; there is no such file") from None
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: expected weights in safetensors, received {error}") from None
+        why = " ".join(str(error).split())[:160]
+        raise RunError(f"{path}: expected weights in safetensors, received a file that cannot be read: {why}") from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

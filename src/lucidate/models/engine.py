@@ -51,6 +51,13 @@ class Engine(Protocol):
         """(B, 3, S, S) → (B, K). through: by layer, what its map (B, C, H, W) passes through. Raises Refused."""
         ...
 
+    def rehearse(self, images: Tensor) -> Tensor:
+        """The first call for a file that nobody has tried, (B, 3, S, S) → (B, K): it ends, whatever the file does.
+
+        Raises Refused.
+        """
+        ...
+
     def scramble(self, images: Tensor, generator: torch.Generator) -> None:
         """Draw the weights anew, normal with each one's own deviation; statistics are measured on images again."""
         ...

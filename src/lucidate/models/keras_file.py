@@ -49,6 +49,20 @@ VALUES = {"__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsi
 FORBIDDEN = {"Lambda", "Map", "Scan", "Cond", "WhileLoop", "ForiLoop", "AssociativeScan", "VectorizedMap", "Switch"}
 
 
+def read_keras(path: Path) -> bytes:
+    """A `.keras` file's bytes, if they are hardly more than what is packed in them. Raises WeightsError."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # which reads the end of the file alone
+            packed = sum(entry.compress_size for entry in archive.infolist())
+    except OSError:
+        raise
+    except Exception:  # as below
+        raise _no_keras(str(path)) from None
+    if path.stat().st_size > packed + SLACK:
+        raise UnsafeFileError(f"{path}: expected a .keras file, received one that holds far more than its members")
+    return path.read_bytes()
+
+
 def require_safe(content: bytes, *, name: str = "the model") -> None:
     """Raise WeightsError for bytes that are no `.keras` file, UnsafeFileError for one that is more than layers."""
     try:
@@ -59,7 +73,7 @@ def require_safe(content: bytes, *, name: str = "the model") -> None:
     except LucidateError:
         raise
     except Exception:  # zip's, each compression's and JSON's own, which have no common base but this one
-        raise WeightsError(f"{name}: expected a .keras file, received a damaged one, or one of another kind") from None
+        raise _no_keras(name) from None
     for part in parts:
         _require_known(part, name)
 
@@ -97,6 +111,10 @@ def objects(value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for inner in value:
             yield from objects(inner, depth + 1)
+
+
+def _no_keras(name: str) -> WeightsError:
+    return WeightsError(f"{name}: expected a .keras file, received a damaged one, or one of another kind")
 
 
 def _config(archive: zipfile.ZipFile, *, stored: int, name: str) -> Any:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lucidate.models.engine import Layout, Outputs, Refused
 from lucidate.models.onnx_file import Graph, describe, parse, require_whole
-from lucidate.models.session import open_session
+from lucidate.models.rehearsal import Unanswered, rehearse
+from lucidate.models.session import open_session, run_in_parts
 
 
 class OnnxEngine:
@@ -40,6 +41,14 @@ class OnnxEngine:
             stand(torch.from_numpy(seen).to(images.device))
         return torch.from_numpy(answers).to(images.device)
 
+    def rehearse(self, images: Tensor) -> Tensor:
+        feed = self._input(images)
+        try:
+            answers = rehearse(self._content(()), feed, input=self.graph.input, length=self.graph.shape[0])
+        except Unanswered as error:
+            raise Refused(f"model: expected a graph that answers, received one that does not: {error}") from None
+        return torch.from_numpy(answers).to(images.device)
+
     def scramble(self, images: Tensor, generator: torch.Generator) -> None:  # noqa: ARG002
         """As in `Engine`; statistics of BatchNormalization stay, a graph being in one piece."""
         for tensor in self._model.graph.initializer:
@@ -64,31 +73,25 @@ class OnnxEngine:
         if any(one not in (None, side) for one in fixed):
             raise Refused(f"model: expected images of {fixed[0]}×{fixed[1]} pixels, received {side}×{side}")
 
-    def _run(self, images: NDArray[Any], maps: tuple[str, ...]) -> list[NDArray[Any]]:
-        """Answers (B, K), then the maps, in as many calls as a graph needs that was made for batches of one length."""
-        session, length = self._session(maps), self.graph.shape[0] or len(images)
-        wanted = [one.name for one in session.get_outputs()]
-        parts: list[list[NDArray[Any]]] = []
-        for start in range(0, len(images), length):
-            batch = images[start : start + length]
-            count = len(batch)
-            if count < length:
-                batch = np.concatenate([batch, np.zeros((length - count, *batch.shape[1:]), batch.dtype)])
-            try:
-                answers = session.run(wanted, {self.graph.input: batch})
-            except Exception as error:  # the runtime's exceptions have no common base but this one
-                reason = " ".join(str(error).split())[:160]
-                raise Refused(f"model: expected a graph that can answer, received one that cannot: {reason}") from None
-            parts.append([answer[:count].astype(np.float32, copy=False) for answer in answers])
-        return [np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)]
+    def _run(self, images: NDArray[Any], maps: tuple[str, ...]) -> list[NDArray[np.float32]]:
+        """Answers (B, K), then the maps."""
+        session = self._session(maps)
+        try:
+            return run_in_parts(session, images, input=self.graph.input, length=self.graph.shape[0])
+        except Exception as error:  # the runtime's exceptions have no common base but this one
+            reason = " ".join(str(error).split())[:160]
+            raise Refused(f"model: expected a graph that can answer, received one that cannot: {reason}") from None
 
     def _session(self, maps: tuple[str, ...]) -> Any:
         """A session that gives the answer and some maps; of those with maps, the last one is kept."""
         if maps not in self._sessions:
             self._sessions = {key: session for key, session in self._sessions.items() if not key}
-            answer = self.graph.before_softmax or self.graph.output
-            self._sessions[maps] = open_session(_with_outputs(self._model, (answer, *maps)))
+            self._sessions[maps] = open_session(self._content(maps))
         return self._sessions[maps]
+
+    def _content(self, maps: tuple[str, ...]) -> bytes:
+        """The graph whose outputs are the answer and some maps."""
+        return _with_outputs(self._model, (self.graph.before_softmax or self.graph.output, *maps))
 
 
 def _with_outputs(model: Any, names: Iterable[str]) -> bytes:

@@ -59,6 +59,8 @@ def read_onnx(path: Path) -> bytes:
 
     Weights that lie in files of their own are taken in; they must lie in the model's folder, or below.
     """
+    if path.stat().st_size > LIMIT:
+        raise _too_large(path)
     content = path.read_bytes()
     model = parse(content, name=str(path))
     outside = [tensor for tensor in tensors(model.graph, model.functions) if is_external(tensor)]
@@ -189,7 +191,8 @@ def _take_in(path: Path, tensor: Any) -> None:
     """Read a tensor's bytes from the file that holds them."""
     from onnx.external_data_helper import load_external_data_for_tensor
 
-    _inside(path, tensor)
+    if _inside(path, tensor).stat().st_size > LIMIT:
+        raise _too_large(path)
     try:
         load_external_data_for_tensor(tensor, str(path.parent.resolve()))
     except LucidateError:

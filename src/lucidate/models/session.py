@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from math import ceil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from lucidate.core.errors import RunError
 
@@ -36,7 +39,29 @@ def open_session(model: Path | bytes, *, threads: int | None = None) -> onnxrunt
     except Exception as error:  # its exceptions have no common base but this one
         where = "the model" if isinstance(model, bytes) else str(model)
         reason = " ".join(str(error).split())[:160]
-        raise RunError(f"{where}: expected a graph that ONNX Runtime can run, received {reason}") from None
+        raise RunError(
+            f"{where}: expected a graph that ONNX Runtime can run, received one that it cannot: {reason}"
+        ) from None
+
+
+def run_in_parts(
+    session: onnxruntime.InferenceSession, images: NDArray[Any], *, input: str, length: int | None
+) -> list[NDArray[np.float32]]:
+    """A session's outputs (B, …) for images (B, …), in as many calls as it needs; length: of its batches, if fixed.
+
+    Raises whatever ONNX Runtime makes of a graph.
+    """
+    length = length or len(images)
+    wanted = [one.name for one in session.get_outputs()]
+    parts: list[list[NDArray[np.float32]]] = []
+    for start in range(0, len(images), length):
+        batch = images[start : start + length]
+        count = len(batch)
+        if count < length:
+            batch = np.concatenate([batch, np.zeros((length - count, *batch.shape[1:]), batch.dtype)])
+        answers = session.run(wanted, {input: batch})
+        parts.append([answer[:count].astype(np.float32, copy=False) for answer in answers])
+    return [np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)]
 
 
 def usable_cores() -> int:

@@ -45,11 +45,12 @@ from lucidate.core.names import FOREIGN, MODEL_FILES
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import DataRecipe, Recipe
 from lucidate.core.records import DataCard, ModelCard, OriginCard, RunCard, SplitCard, jsonable
-from lucidate.core.rundir import RunDir, atomic_path
+from lucidate.core.rundir import RunDir, atomic_path, sha256
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.sources import location, sources
 from lucidate.data.splits import divide
 from lucidate.models import save_weights
+from lucidate.models.keras_file import read_keras
 from lucidate.models.onnx_file import read_onnx
 from lucidate.predict.brought import Brought, bring_keras, bring_onnx, bring_timm, reorder, timm_weights
 from lucidate.predict.declared import read_toml
@@ -78,14 +79,14 @@ def open_run(path: Path, *, reporter: Reporter | None = None) -> RunDir:
     values, text = read_toml(toml), toml.read_bytes() if toml.is_file() else b""
     if kind == ".onnx":
         content = read_onnx(path)
-        key, sha = _key(content, text)
+        key, sha = _key(hashlib.sha256(content).hexdigest(), text)
         folder, bring = path.parent / f"{path.stem}-onnx-run", partial(bring_onnx, path, toml, values, content)
     elif kind == ".keras":
-        content = path.read_bytes()
-        key, sha = _key(content, text)
+        content = read_keras(path)
+        key, sha = _key(hashlib.sha256(content).hexdigest(), text)
         folder, bring = path.parent / f"{path.stem}-keras-run", partial(bring_keras, path, toml, values, content)
     elif kind == ".toml":
-        key, sha = _key(timm_weights(path, values).read_bytes(), text)
+        key, sha = _key(sha256(timm_weights(path, values)), text)
         folder, bring = path.parent / f"{path.stem}-run", partial(bring_timm, path, values)
     else:
         raise _no_model(path, kind)
@@ -104,9 +105,8 @@ def predict_first(run: RunDir, split: str, *, device: torch.device | str = "cpu"
         predict_run(run, split, device=device, reporter=reporter)
 
 
-def _key(content: bytes, text: bytes) -> tuple[str, str]:
-    """What a run is made from, as one digest, and the digest of the model's bytes alone. text: of the TOML."""
-    sha = hashlib.sha256(content).hexdigest()
+def _key(sha: str, text: bytes) -> tuple[str, str]:
+    """What a run is made from, as one digest, and the digest of the model's bytes, `sha`. text: of the TOML."""
     return hashlib.sha256(f"{VERSION} {sha} ".encode() + text).hexdigest(), sha
 
 

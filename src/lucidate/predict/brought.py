@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lucidate.core.errors import LucidateError, RecipeError, UnsafeFileError, WeightsError
@@ -94,6 +95,16 @@ def bring_keras(path: Path, toml: Path, values: Mapping[str, Any], content: byte
     return _file(KERAS, path, toml, content, options, tuple(found.classes), preprocess_of(found), found)
 
 
+def require_safetensors(path: Path) -> None:
+    """Raise WeightsError for a file whose header tells that it holds no tensors, or not all of them."""
+    try:
+        with safe_open(path, framework="numpy"):
+            return
+    except (OSError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{path}: expected weights in safetensors, received a file that holds none: {why}") from None
+
+
 def timm_weights(path: Path, values: Mapping[str, Any]) -> Path:
     """The weights that a timm model's TOML names, beside it. Raises RecipeError, WeightsError, UnsafeFileError."""
     beside = [file.name for file in (path.with_suffix(".onnx"), path.with_suffix(".keras")) if file.is_file()]
@@ -113,6 +124,7 @@ def timm_weights(path: Path, values: Mapping[str, Any]) -> Path:
         )
     if not file.is_file():
         raise WeightsError(f"{path}: weights: expected a file beside it, received {weights!r}, which does not exist")
+    require_safetensors(file)
     return file
 
 
@@ -186,7 +198,7 @@ def _file(
     with _named(path):
         model.load_bytes(content)
         with torch.inference_mode():
-            answers = model.engine(_noise(preprocess), {}).float()
+            answers = model.engine.rehearse(_noise(preprocess)).float()
     if answers.ndim != 2 or answers.shape[1] != len(classes):
         raise RecipeError(
             f"{toml}: classes: expected a name for each of the {answers.shape[-1]} outputs of {path.name}, "

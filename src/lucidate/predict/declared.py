@@ -82,6 +82,7 @@ class DescribedTimm(Described):
 
 
 D = TypeVar("D", bound=Images)
+LARGEST = 1 << 22  # bytes of a TOML: names of a hundred thousand classes fit
 KEYS = ("model", "weights", "classes", "outputs", "layout", "preprocess")  # in the order in which they are asked for
 
 
@@ -97,6 +98,8 @@ class Known:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's values; none where there is no such file. Raises RecipeError."""
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise RecipeError(f"{path}: expected a TOML file of at most {LARGEST:,} bytes, received {size:,}")
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}

@@ -14,9 +14,10 @@ from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, softmax
 from lucidate.core.registry import choices
 from lucidate.core.rundir import RunDir
-from lucidate.data.decode import DecodeError, decode
+from lucidate.data.decode import DecodeError, decode, read_encoded
 from lucidate.data.pack import open_pack
 from lucidate.data.preprocess import Preprocess
+from lucidate.data.sources.source import reason
 from lucidate.data.splits import require_name
 from lucidate.predict.backends import Backend, backend_logits
 from lucidate.predict.stopwatch import Stopwatch
@@ -134,7 +135,11 @@ def _logits(
 def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     """A file's pixels (size, size, 3), as a training would have packed them. Raises LucidateError."""
     try:
-        return decode(path.read_bytes(), size=size)
-    except (OSError, DecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise LucidateError(f"{path}: expected an image, received {reason}") from None
+        return decode(read_encoded(path), size=size)
+    except FileNotFoundError:
+        raise LucidateError(f"{path}: expected an image file; there is none at this place") from None
+    except OSError as error:
+        words = reason(error, about=path)
+        raise LucidateError(f"{path}: expected an image file that can be opened; the system says: {words}") from None
+    except DecodeError as error:
+        raise LucidateError(f"{path}: expected an image that can be read; this file cannot: {error}") from None

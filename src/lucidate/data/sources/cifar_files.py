@@ -53,10 +53,14 @@ def find_batches(folder: Path) -> dict[str, Path]:
 
 def open_batches(folder: Path, *, spec: str, reporter: Reporter) -> Source:
     """A folder for which `find_batches` finds some. Raises SourceError, UnsafeFileError."""
-    files = {}
+    files, total = {}, 0
     for name, path in find_batches(folder).items():
-        if path.stat().st_size > MAX_BATCH_BYTES:
-            raise SourceError(f"{path}: expected a CIFAR batch, received {path.stat().st_size:,} bytes")
+        size = path.stat().st_size
+        total += size
+        if size > MAX_BATCH_BYTES:
+            raise SourceError(f"{path}: expected a CIFAR batch, received {size:,} bytes")
+        if total > MAX_STREAM_BYTES:
+            raise SourceError(f"{folder}: expected CIFAR batches of less than {MAX_STREAM_BYTES >> 30} GiB in all")
         files[name] = path.read_bytes()
     return _assemble(files, dataset=dataset_name(folder), spec=spec, where=str(folder), reporter=reporter)[0]
 

@@ -12,9 +12,8 @@ import numpy as np
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.rundir import sha256
-from lucidate.data.decode import DecodeError
+from lucidate.data.decode import MAX_FILE_BYTES, read_encoded
 from lucidate.data.sources.source import (
-    MAX_FILE_BYTES,
     SPLIT_NAMES,
     SetAside,
     Source,
@@ -22,6 +21,7 @@ from lucidate.data.sources.source import (
     given_splits,
     told,
 )
+from lucidate.data.sources.walk import is_file, walk
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 IGNORED = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what file managers leave; hidden files besides
@@ -63,10 +63,7 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
     number = {name: index for index, name in enumerate(classes)}
 
     def read(index: int) -> bytes:
-        file = path / kept[index]
-        if (size := file.stat().st_size) > MAX_FILE_BYTES:
-            raise DecodeError(f"too large: {size:,} bytes")
-        return file.read_bytes()
+        return read_encoded(path / kept[index])
 
     return Source(
         dataset=dataset_name(path),
@@ -84,31 +81,29 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
 
 def holds_images(path: Path) -> bool:
     """True at the first image file below `path`."""
-    return any(reason is None for _, reason in _walk(path, path.resolve()))
+    return any(reason is None for _, reason in _files(path))
 
 
 def scan(path: Path) -> tuple[list[str], list[SetAside]]:
     """Relative posix paths of the image files below `path`, sorted, and what else lies there."""
-    found = sorted(_walk(path, path.resolve()))
+    found = sorted(_files(path))
     images = [each for each, reason in found if reason is None]
     return images, [SetAside(each, reason) for each, reason in found if reason is not None]
 
 
-def _walk(path: Path, root: Path, *, below: str = "") -> Iterator[tuple[str, str | None]]:
-    """(relative posix path, why it is no image or None) of everything below `path` that is not hidden."""
-    try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    except OSError as error:
-        yield below.rstrip("/") or ".", f"cannot be read: {error.strerror}"
-        return
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in IGNORED:
-            continue
-        name = below + entry.name
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), root, below=f"{name}/")
-        else:
-            yield name.encode("utf-8", "backslashreplace").decode(), _fault(entry, root)
+def _files(path: Path) -> Iterator[tuple[str, str | None]]:
+    """(relative posix path, why it is no image or None) of every file below `path` that is not hidden."""
+    root = path.resolve()
+    for name, entry in walk(path, skipped=_hidden):
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        if isinstance(entry, OSError):
+            yield shown, f"cannot be read: {entry.strerror}"
+        elif not entry.is_dir(follow_symlinks=False):
+            yield shown, _fault(entry, root)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in IGNORED
 
 
 def _fault(entry: os.DirEntry[str], root: Path) -> str | None:
@@ -116,10 +111,10 @@ def _fault(entry: os.DirEntry[str], root: Path) -> str | None:
         target = Path(os.path.realpath(entry.path))
         if not target.is_relative_to(root):
             return "a link that leads outside the folder"
-        if target.is_dir():
+        if os.path.isdir(target):
             return "a link to a folder"
-    if not entry.is_file():
-        return "not a file, or a broken link"  # pipes and devices too: reading one may never end
+    if not is_file(entry):
+        return "not a file, or a broken link"
     suffix = Path(entry.name).suffix
     if suffix.lower() not in SUFFIXES:
         return f"not an image file ({suffix or 'no extension'})"
@@ -148,11 +143,7 @@ def _class_folders(path: Path, splits: set[str]) -> set[str]:
 
 
 def _folders(path: Path) -> list[str]:
-    return [
-        entry.name
-        for entry in os.scandir(path)
-        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and entry.name.lower() not in IGNORED
-    ]
+    return [entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False) and not _hidden(entry.name)]
 
 
 def _check_test_classes(class_of: list[str], given: list[str], path: Path) -> None:
@@ -169,7 +160,9 @@ def _fingerprint(path: Path, kept: list[str], reporter: Reporter) -> str:
     digest = hashlib.sha256(b"folder")
     for each in told(kept, "reading", reporter):
         try:
-            content = sha256(path / each)
+            size = (path / each).stat().st_size
+            # Of what is too large to be read, the size must do: it is set aside, and reading it takes minutes.
+            content = sha256(path / each) if size <= MAX_FILE_BYTES else f"{size} bytes"
         except OSError:
             content = "unreadable"  # it will be set aside with the reason when it is read
         digest.update(f"{each}\0{content}\n".encode())

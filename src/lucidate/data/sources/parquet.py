@@ -27,6 +27,7 @@ from lucidate.core.progress import Reporter
 from lucidate.core.rundir import sha256
 from lucidate.data.decode import DecodeError
 from lucidate.data.sources.source import SPLIT_NAMES, Source, check_class_names, dataset_name, given_splits, told
+from lucidate.data.sources.walk import is_file, walk
 
 SPLIT = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 ORDER = ("train", "val", "test", "")  # images of train come first, as in CIFAR's own batches
@@ -47,8 +48,11 @@ def find_tables(path: Path) -> list[Path]:
     """The Parquet files at or below `path`, sorted; hidden ones left out."""
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    files = [each for each in path.rglob("*.parquet") if each.is_file()]
-    return sorted(each for each in files if not any(part.startswith(".") for part in each.relative_to(path).parts))
+    return sorted(
+        path / name
+        for name, entry in walk(path, skipped=lambda name: name.startswith("."))
+        if name.endswith(".parquet") and not isinstance(entry, OSError) and is_file(entry)
+    )
 
 
 def open_parquet(path: Path, *, spec: str, reporter: Reporter) -> Source:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lucidate.data.decode import DecodeError
 from lucidate.data.sources.source import Content, Source
+from lucidate.data.sources.walk import walk
 
 SETTLED = 2.0  # seconds; a file changed twice within one tick of its file system's clock shows the same times
 
@@ -66,10 +67,11 @@ def remember(spec: str | Path, known_by: str | None, source: Source) -> None:
 def _everything(path: Path) -> Iterator[str]:
     """`path`, and where it is a folder, all that is in it; links to folders are named but not entered."""
     yield str(path)
-    for folder, folders, files in os.walk(path):
-        folders.sort()
-        for name in (*folders, *sorted(files)):
-            yield os.path.join(folder, name)
+    if path.is_dir():
+        for name, entry in walk(path):
+            if isinstance(entry, OSError):
+                raise entry
+            yield os.path.join(path, name)
 
 
 def _no_image(index: int) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,15 +19,19 @@ from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import slug
 from lucidate.core.registry import Registry
+from lucidate.core.text import brief
 from lucidate.data.decode import DecodeError
 
 T = TypeVar("T")
 Content = bytes | NDArray[np.uint8]  # an encoded file, or pixels (H, W, 3)
 
-MAX_FILE_BYTES = 1 << 30  # no image of allowed size needs more; keeps a stray film out of memory
 MOMENT = 0.5  # seconds of work that need no word, and between two words
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 8 << 20  # a chunk ends at whichever comes first, so large photos do not pile up in memory
+NOT_NAMES = re.compile(r"(-\d{5}-of-\d{5})?\.(tar\.gz|tgz|tar|parquet)$")  # what tells of the form at a name's end
+GENERIC = frozenset(
+    ("data", "dataset", "datasets", "image", "images", "img", "imgs", "train", "training", "test", "val", "validation")
+)  # names that tell nothing of what is in a folder
 SPLIT_NAMES = {
     "train": "train",
     "test": "test",
@@ -115,11 +120,18 @@ def told(items: Sequence[T], task: str, reporter: Reporter) -> Iterator[T]:
 
 
 def dataset_name(path: Path) -> str:
-    """The slug of what lies at `path`: CIFAR-10's own names become "cifar10", others lose their suffix."""
-    name = Path(os.path.abspath(path)).name
-    for suffix in (".tar.gz", ".tgz", ".tar", ".parquet"):
-        name = name.removesuffix(suffix)
-    return "cifar10" if name.startswith("cifar-10-") else slug(name)
+    """The slug of what lies at `path`: CIFAR-10's own names become "cifar10", others lose their suffix.
+
+    Where it could be anybody's ("data", "Dataset", "train"), it is the name of the nearest folder above that says more.
+    """
+    whole = Path(os.path.abspath(path))
+    for name in (whole.name, *(folder.name for folder in whole.parents)):
+        bare = NOT_NAMES.sub("", name)
+        if bare.startswith("cifar-10-"):
+            return "cifar10"
+        if bare and bare.lower() not in GENERIC:
+            return slug(bare)
+    return slug(NOT_NAMES.sub("", whole.name))
 
 
 def given_splits(found: Collection[str], *, where: str, reporter: Reporter) -> Mapping[str, str]:
@@ -136,7 +148,7 @@ def given_splits(found: Collection[str], *, where: str, reporter: Reporter) -> M
 def check_class_names(names: Collection[str], *, where: str) -> tuple[str, ...]:
     """Names as they stand, if they can be told apart. Raises SourceError."""
     if len(set(names)) != len(names) or not all(names):
-        raise SourceError(f"{where}: expected class names that differ and are not empty, received {list(names)}")
+        raise SourceError(f"{where}: expected class names that differ and are not empty, received {brief(list(names))}")
     return tuple(names)
 
 

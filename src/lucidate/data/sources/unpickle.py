@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.core.errors import SourceError, UnsafeFileError
+from lucidate.core.text import brief
+from lucidate.data.sources.pickle_cost import require_cheap
 from lucidate.data.sources.source import check_class_names
 
 ROW = 3072  # bytes of one image: 32×32 red, then green, then blue
@@ -42,7 +44,7 @@ def load_class_names(content: bytes, *, name: str) -> tuple[str, ...]:
     """b'label_names' of a batches.meta. Raises SourceError or UnsafeFileError."""
     names = _dictionary(content, name=name).get("label_names")
     if not isinstance(names, list | tuple) or len(names) < 2 or not all(isinstance(n, bytes | str) for n in names):
-        raise SourceError(f"{name}: expected b'label_names' as a list of at least two names, received {names!r:.60}")
+        raise SourceError(f"{name}: expected b'label_names' as a list of at least two names, received {brief(names)}")
     return check_class_names([_text(each) for each in names], where=name)
 
 
@@ -66,7 +68,7 @@ class _Dtype:
     def real(self) -> np.dtype[Any]:
         code = _text(self.code).lstrip("<>=|")
         if code not in ("u1", "i1", "i2", "i4", "i8", "u2", "u4", "u8"):
-            raise ValueError(f"an array of type {code!r}")  # above all "O": objects
+            raise ValueError(f"an array of type {brief(code)}")  # above all "O": objects
         return np.dtype(self.order + code)
 
 
@@ -99,7 +101,7 @@ class _Encode:
 
     def __new__(cls, text: str, encoding: Any) -> Any:
         if _text(encoding) not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError(f"text in {encoding!r}")
+            raise pickle.UnpicklingError(f"text in {brief(encoding)}")
         return text.encode("latin-1")
 
     def __setstate__(self, state: Any) -> None:  # without it, a pickle could set attributes of this class
@@ -124,7 +126,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _ALLOWED:
             raise UnsafeFileError(
-                f"{self.name}: expected a pickle that holds arrays only, received one that asks for {module}.{name}; "
+                f"{self.name}: expected a pickle that holds arrays only, received one that asks for "
+                f"{module[:60]}.{name[:60]}; "
                 "nothing of it was executed, and it should not be opened by other means"
             )
         return _ALLOWED[module, name]
@@ -132,11 +135,14 @@ class _Unpickler(pickle.Unpickler):
 
 def _dictionary(content: bytes, *, name: str) -> dict[str, Any]:
     try:
+        require_cheap(content)
         loaded = _Unpickler(content, name).load()
     except UnsafeFileError:
         raise
     except Exception as error:  # a damaged pickle can fail in nearly any way
-        raise SourceError(f"{name}: expected a CIFAR batch, received a truncated or damaged one ({error})") from None
+        raise SourceError(
+            f"{name}: expected a CIFAR batch, received a truncated or damaged one ({error!s:.120})"
+        ) from None
     if not isinstance(loaded, dict):
         raise SourceError(f"{name}: expected a CIFAR batch (a dictionary), received a {type(loaded).__name__}")
     return {_text(key): value for key, value in loaded.items() if isinstance(key, bytes | str)}

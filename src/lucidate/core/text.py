@@ -1,0 +1,62 @@
+"""Text that others wrote, as it may be shown: without what moves a terminal's cursor, and of bounded length."""
+
+from __future__ import annotations
+
+import reprlib
+import unicodedata
+
+LONGEST = 60  # characters of a value that an error shows
+# What reverses the order in which text is shown: marks, embeddings, overrides and isolates of Unicode's UAX #9.
+BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+HIDDEN = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of surrogate pairs, separators of lines and paragraphs
+
+
+def plain(text: str) -> str:
+    """Text in one line that changes nothing but the place where it stands: control characters as Python escapes them.
+
+    Escape sequences, line ends, bidirectional marks and bytes that are no UTF-8 are shown, not obeyed. Letters of all
+    scripts stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(one) if _is_control(one) else one for one in text)
+
+
+def brief(value: object) -> str:
+    """A value of any kind and depth as Python writes it, cut to 60 characters before it is written out.
+
+    So it takes no longer for what is nested so often that its whole text would fill the memory.
+    """
+    text = _BRIEF.repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _is_control(character: str) -> bool:
+    return character in BIDIRECTIONAL or unicodedata.category(character) in HIDDEN
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+class _Brief(reprlib.Repr):
+    """Of containers a few members, two levels deep; of text and bytes the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 2
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = self.maxarray = 4
+        self.maxstring = self.maxother = self.maxlong = LONGEST
+
+    def repr_bytes(self, value: bytes, level: int) -> str:  # noqa: ARG002
+        return repr(value[:LONGEST])
+
+    def repr_bytearray(self, value: bytearray, level: int) -> str:  # noqa: ARG002
+        return repr(value[:LONGEST])
+
+    def repr_int(self, value: int, level: int) -> str:
+        # Writing out a number of a million digits takes seconds, and Python refuses more than some thousands.
+        return super().repr_int(value, level) if value.bit_length() < 1000 else f"a number of {value.bit_length()} bits"
+
+
+_BRIEF = _Brief()
