@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lucidate.core.records import jsonable
-from lucidate.report import theme
-from lucidate.report.figures.boards import Board
+from lucidate.report import labels, theme
+from lucidate.report.figures.boards import CAPTION_LIMIT, Board
 from lucidate.report.sheets import Sheet
 
 LABEL_WIDTH = 108  # pixels left of a board whose rows are named
 MARGIN = 24  # pixels around the still picture
 TITLE_HEIGHT = 64  # pixels over it
-CAPTION_LIMIT = 18  # characters under a tile, and a space: what 96 + 16 pixels hold in the type below
 ROW_LIMIT = 13  # characters at the left of a row
 PREVIEW_ROWS = 8  # of the still picture, or a large board would be a tower
 NAMED_ROWS = 12  # the same, where a row is a class
@@ -48,8 +47,8 @@ def draw_plotly(board: Board, sheet: Sheet) -> go.Figure:
     rows = {"range": [height + below, -8], **fixed}
     if board.row_labels:
         centers = [sheet.corner(row * sheet.columns)[1] + sheet.tile / 2 for row in range(sheet.rows)]
-        labels = [theme.plotly_text(name, ROW_LIMIT) for name in board.row_labels]
-        rows |= {"tickmode": "array", "tickvals": centers, "ticktext": labels, "showticklabels": True}
+        names = [theme.plotly_text(name) for name in labels.short_names(board.row_labels, ROW_LIMIT)]
+        rows |= {"tickmode": "array", "tickvals": centers, "ticktext": names, "showticklabels": True}
         rows |= {"tickfont": {"size": 13, "color": theme.LIGHT.ink}}
     return theme.plotly_figure(
         [_answers(board, sheet), *_outlines(board, sheet), *_captions(board, sheet)],
@@ -85,9 +84,9 @@ def draw_matplotlib(board: Board, sheet: Sheet, *, title: str) -> Figure:
     some = f" (first {drawn} of {len(board.ids) + board.left_out:,})" if drawn < len(board.ids) else ""
     heading = theme.matplotlib_text(title + some)
     axes.text(scale * MARGIN - left, -top / 2, heading, va="center", fontsize=11.5, fontweight="bold")
-    for row, name in enumerate(board.row_labels[:rows]):
+    for row, name in enumerate(labels.short_names(board.row_labels, ROW_LIMIT)[:rows]):
         middle = scale * (sheet.corner(row * sheet.columns)[1] + sheet.tile / 2)
-        axes.text(-12 * scale, middle, theme.matplotlib_text(name, ROW_LIMIT), ha="right", va="center", fontsize=7.5)
+        axes.text(-12 * scale, middle, theme.matplotlib_text(name), ha="right", va="center", fontsize=7.5)
     for tile in range(drawn):
         x, y = sheet.corner(int(board.cells[tile]))
         inks = (theme.LIGHT.muted, theme.LIGHT.wrong)
@@ -170,7 +169,7 @@ def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
 
 def _caption(text: str, amount: str = "") -> str:
     """A caption within its limit; the amount at its end stays whole, the name before it is what gets shortened."""
-    return f"{theme.shorten(text, CAPTION_LIMIT - len(amount))} {amount}".strip()
+    return f"{labels.shorten(text, CAPTION_LIMIT - len(amount))} {amount}".strip()
 
 
 def _frames(board: Board, sheet: Sheet, tiles: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lucidate.analyze.top_confusions import TopConfusions
 from lucidate.analyze.wording import count, percent
 from lucidate.report import theme, ticks
+from lucidate.report.labels import short_names
 
 TITLE = "Most frequent confusions"
 SHOWN = 25  # pairs drawn; the table holds all that were listed
@@ -21,6 +22,7 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
     if not info.errors:
         return theme.empty_plotly(info.headline)
     rows = _most_frequent(info)
+    pairs = _pairs(info, rows)
     names = [theme.plotly_text(name) for name in info.class_names]
     verbs = ["was" if number == 1 else "were" for number in info.counts.tolist()]
     hover = [
@@ -51,7 +53,7 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
         yaxis={
             "tickmode": "array",
             "tickvals": list(range(len(rows))),
-            "ticktext": [theme.plotly_text(_pair(info, row)) for row in rows],
+            "ticktext": [theme.plotly_text(pair) for pair in pairs],
             "range": [len(rows) - 0.5, -0.5],
             "showgrid": False,
         },
@@ -66,7 +68,7 @@ def draw_matplotlib(info: TopConfusions) -> Figure:
     rows = _most_frequent(info)
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
     axes.barh(range(len(rows)), info.counts[rows], height=0.68, color=theme.LIGHT.wrong)
-    axes.set_yticks(range(len(rows)), [theme.matplotlib_text(_pair(info, row)) for row in rows])
+    axes.set_yticks(range(len(rows)), [theme.matplotlib_text(pair) for pair in _pairs(info, rows)])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.set_xlabel("Images")
@@ -83,9 +85,11 @@ def _most_frequent(info: TopConfusions) -> NDArray[np.intp]:
     return np.argsort(-info.counts, kind="stable")[:SHOWN]
 
 
-def _pair(info: TopConfusions, row: int) -> str:
-    true, predicted = (info.class_names[side[row]] for side in (info.true, info.predicted))
-    return f"{theme.shorten(true, NAME_LIMIT)} → {theme.shorten(predicted, NAME_LIMIT)}"
+def _pairs(info: TopConfusions, rows: NDArray[np.intp]) -> list[str]:
+    """The pairs of these rows as labels."""
+    drawn = np.unique([info.true[rows], info.predicted[rows]]).tolist()
+    short = dict(zip(drawn, short_names([info.class_names[k] for k in drawn], NAME_LIMIT), strict=True))
+    return [f"{short[info.true[row]]} → {short[info.predicted[row]]}" for row in rows]
 
 
 def _amount(info: TopConfusions, row: int) -> str:

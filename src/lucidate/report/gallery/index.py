@@ -10,7 +10,7 @@ from string import Template
 from lucidate.analyze import Findings
 from lucidate.analyze.wording import count, images, interval, percent
 from lucidate.report.gallery.pages import Card, frame, text
-from lucidate.report.theme import shorten
+from lucidate.report.labels import shorten
 
 TEASERS = 8  # of the surest mistakes: one row on a wide screen
 
@@ -83,8 +83,10 @@ def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
         row = int(pairs.counts.argmax())
         confusion = " → ".join(shorten(pairs.class_names[side[row]]) for side in (pairs.true, pairs.predicted))
         often = f"{count(int(pairs.counts[row]))} of {count(int(pairs.totals[pairs.true[row]]), 'image')}"
+    baseline = f"always the most frequent class: {percent(summary.majority_accuracy)}"
+    spread = f"{interval(summary.low, summary.high)}; {baseline}"
     found = [
-        ("Accuracy", percent(summary.accuracy), interval(summary.low, summary.high), "per_class_accuracy", ""),
+        ("Accuracy", percent(summary.accuracy), spread, "per_class_accuracy", ""),
         (
             "Errors",
             count(summary.errors),

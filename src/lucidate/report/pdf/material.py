@@ -13,7 +13,7 @@ from lucidate.analyze.intervals import wilson_interval
 from lucidate.analyze.levels import LevelsTable
 from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.records import RunCard
-from lucidate.report import theme
+from lucidate.report import labels
 
 NAMES_LISTED = 12  # classes that a sentence lists
 
@@ -76,7 +76,7 @@ def machine(card: RunCard) -> str:
 
 def class_list(names: tuple[str, ...]) -> str:
     """Class names in a sentence, the first ones of many."""
-    shown = [theme.shorten(name) for name in names[:NAMES_LISTED]]
+    shown = [labels.shorten(name) for name in names[:NAMES_LISTED]]
     if len(names) > NAMES_LISTED:
         return f"{', '.join(shown)} and {len(names) - NAMES_LISTED} more"
     return f"{', '.join(shown[:-1])} and {shown[-1]}"

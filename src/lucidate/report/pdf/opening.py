@@ -6,8 +6,8 @@ import numpy as np
 
 from lucidate.analyze.curves import TrainingCurve
 from lucidate.analyze.wording import count, images, percent
-from lucidate.report import theme
 from lucidate.report.figures import boards, class_distribution, curves
+from lucidate.report.labels import short_names
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import (
     Beside,
@@ -39,9 +39,9 @@ def key_numbers(material: Material) -> tuple[KeyNumber, ...]:
     card, summary = material.card, material.findings.summary
     results = card.results
     split = summary.split.capitalize()
-    numbers = [
-        KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"95 % interval {span(summary.low, summary.high)}")
-    ]
+    spread = f"95 % interval {span(summary.low, summary.high)}"
+    baseline = f"always the most frequent class: {percent(summary.majority_accuracy)}"
+    numbers = [KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"{spread}; {baseline}")]
     if material.split != "validation" and results.val_accuracy is not None:
         low, high = interval_of(results.val_accuracy, card.split.sizes.get("validation", 0))
         numbers.append(
@@ -181,5 +181,5 @@ def _examples(material: Material) -> Tiles | None:
             pixels = np.asarray(material.pixels[board.index[place]])
             cells[cell] = Tile(figures.tile(pixels, alt=board.words[place][0]))
     note = f"The first {rows} of these; the gallery shows more." if rows < len(board.row_labels) else ""
-    labels = tuple(theme.shorten(name, 14) for name in board.row_labels[:rows])
-    return Tiles(info.headline, tuple(cells), board.columns, labels, note)
+    names = tuple(short_names(board.row_labels, 14)[:rows])
+    return Tiles(info.headline, tuple(cells), board.columns, names, note)
