@@ -32,7 +32,7 @@ def short_names(names: Sequence[str], limit: int = LABEL_LIMIT) -> list[str]:
     for place, label in enumerate(short):
         alike[label].append(place)
     for places in alike.values():
-        rest = _without_start([lines[place] for place in places])
+        rest = _without_start([lines[place] for place in places], in_words=True)
         for place, line in zip(places, rest, strict=True):
             short[place] = shorten(line, limit)
     return short
@@ -44,15 +44,18 @@ def telling(names: Sequence[str], limit: int = LABEL_LIMIT) -> list[str]:
     return _without_start(lines) if max(map(len, lines), default=0) > limit else lines
 
 
-def _without_start(lines: list[str]) -> list[str]:
-    """Lines without their common start, up to the last border of words in it; as they are where that is short."""
+def _without_start(lines: list[str], *, in_words: bool = False) -> list[str]:
+    """Lines without their common start, up to the last border of words in it; as they are where that is short.
+
+    in_words: cut within a word where there is no border.
+    """
     if len(set(lines)) < 2:
         return lines
     first, last = min(lines), max(lines)  # what these two begin with, all do
     alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     common = first[:alike]
     borders = [found.end() for found in _BORDER.finditer(common)]
-    end = borders[-1] if borders else len(common)
+    end = borders[-1] if borders else len(common) if in_words else 0
     if end < LEAST or min(map(len, lines)) <= end:
         return lines
     return [f"…{line[end:]}" for line in lines]

@@ -103,8 +103,9 @@ def _row(level: Level, folder: Path, *, member: bool) -> str:
         f"{level.seconds / 60:.1f} min" if level.seconds >= 60 else f"{level.seconds:.0f} s",
         f"{level.images_per_second:,.0f}" if level.images_per_second else "",
     )
+    told = "".join(f'<td data-column="{head}">{cell}</td>' for head, cell in zip(HEADS[1:], cells, strict=True))
     kind = ' class="member"' if member else ""
-    return f'<tr{kind}><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return f'<tr{kind}><th scope="row">{label}</th>{told}</tr>'
 
 
 def _accuracy(share: float, low: float, high: float, number: int, split: str) -> str:

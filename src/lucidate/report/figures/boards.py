@@ -22,7 +22,7 @@ GAP = 16  # pixels between tiles that carry captions
 TIGHT = 4  # pixels between tiles whose rows are named
 CAPTION = 44  # pixels under a tile that carries two lines
 LINE = 15  # pixels more for a third
-CAPTION_LIMIT = 18  # characters under a tile, and a space: what 96 + 16 pixels hold in the type of captions
+CAPTION_LIMIT = 17  # characters under a tile: what 96 + 16 pixels hold in the type of captions
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class Board:
 
     ids: (T,) str; index: (T,) int64 rows of the packed store; cells: (T,) int64, reading order, may leave gaps.
     first, second: the two lines under a tile, both empty where the row says it all; of long names what they have in
-    common at their start is left out. amounts: what ends the second, kept
-    whole where a name must be shortened. wrong: (T,) bool, outlined.
+    common at their start is left out. amounts: what ends the second, kept whole where a name must be shortened; where
+    some names are too long for that, all amounts take a line of their own. wrong: (T,) bool, outlined.
     third, third_amounts: a third line with its end, where two models answered: it is right where the second line is
     wrong and wrong where that is right; such tiles have no outline. Empty tuples: no tile has one.
     words: lines that hovering tells. pairs: (true, predicted) class indices. row_labels: one a row, or none at all.
@@ -57,7 +57,17 @@ class Board:
     @property
     def gaps(self) -> tuple[int, int]:
         """Pixels between columns and between rows."""
-        return (TIGHT, TIGHT) if self.row_labels else (GAP, CAPTION + (LINE if self.third else 0))
+        return (TIGHT, TIGHT) if self.row_labels else (GAP, CAPTION + (LINE if self.third or self.apart else 0))
+
+    @property
+    def apart(self) -> bool:
+        """Whether amounts have a line of their own."""
+        if self.third:
+            return False
+        return any(
+            second and len(second) + 1 + len(amount) > CAPTION_LIMIT + 2  # a percent sign and a space are narrow
+            for second, amount in zip(self.second, self.amounts, strict=True)
+        )
 
     @property
     def outlined(self) -> NDArray[np.bool_]:

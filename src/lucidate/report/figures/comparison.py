@@ -46,6 +46,7 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
             textfont={"size": 12},
             hoverinfo="skip",
             showlegend=False,
+            cliponaxis=False,
         )
         for side, where in ((change >= 0, "right"), (change < 0, "left"))
         if side.any()
@@ -55,7 +56,7 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
         [bars, *amounts],
         height=theme.row_height(len(rows)),
         shapes=[{**zero, "layer": "below"}],
-        xaxis={"title": {"text": theme.plotly_text(_axis(info))}, "tickformat": "~f", "range": _range(low, high)},
+        xaxis={"title": {"text": "Accuracy of B less A, in points"}, "tickformat": "~f", "range": _range(low, high)},
         yaxis=theme.class_rows(tuple(info.class_names[k] for k in rows)),
     )
 
@@ -167,7 +168,7 @@ def _axis(info: ClassChanges) -> str:
 def _range(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[float]:
     """Axis that holds 0, all intervals and the numbers at their ends."""
     left, right = min(0.0, float(low.min())), max(0.0, float(high.max()))
-    room = 0.09 * (right - left)
+    room = 0.16 * (right - left)  # on a phone's screen
     return [left - room, right + room]
 
 

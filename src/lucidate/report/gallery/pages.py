@@ -206,7 +206,7 @@ def _details(table: Table) -> str:
     rows = len(table.frame)
     if not rows:
         return ""
-    shown = count(rows, "row") if rows <= MAX_ROWS else f"first {MAX_ROWS} of {rows:,} rows; the CSV has all"
+    shown = count(rows, "row") if rows <= MAX_ROWS else f"first {MAX_ROWS:,} of {rows:,} rows; the CSV has all"
     return (
         f'<details class="numbers"><summary>{escape(table.title)} as a table <span>{shown}</span></summary>'
         f'<div class="scroller" tabindex="0" role="region" aria-label="{escape(table.title)}">{table.html()}</div>'
