@@ -13,7 +13,7 @@ import pytest
 from reader import Reader
 
 from lucidate.analyze import analyze
-from lucidate.report import theme
+from lucidate.report import labels, theme
 from lucidate.report.figures import FIGURES, confusion_matrix, figures_of, tile_grid
 from lucidate.report.figures.boards import CAPTION_LIMIT, misclassified_board
 from lucidate.report.gallery.tables import Table
@@ -208,3 +208,13 @@ def test_the_front_page_holds_accuracy_against_the_largest_class(case: Callable[
     page = Reader(drawn.build(tmp_path / "gallery")).text
     assert "No better than always answering cat, the most frequent class, which is right for 33.3 %." in page
     assert "always the most frequent class: 33.3 %" in page
+
+
+def test_what_would_be_unseen_or_turn_a_page_around_is_printed(case: Callable[..., Any], tmp_path: Path) -> None:
+    names = ("left\u202eright", "bell\x07", "mark\u200f", "plain")
+    folder = case(4, 240, names=names, side=8).build(tmp_path / "gallery").parent
+    for path in (folder / "index.html", *(folder / "docs").iterdir(), *(folder / "assets/data").iterdir()):
+        assert not set("\u202e\x07\u200f") & set(path.read_text(encoding="utf-8")), path.name
+        assert "\\u202e" not in path.read_text(encoding="utf-8"), path.name  # in a figure
+    assert "left‹U+202E›right" in Reader(folder / "docs/class_distribution.html").text
+    assert labels.escape("Käse → 猫\u200d<") == "Käse → 猫\u200d&lt;"  # a joiner is part of some scripts' words

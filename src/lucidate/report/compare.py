@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -22,7 +21,7 @@ from lucidate.report.figures import FigureEntry, Info, comparison
 from lucidate.report.gallery import pages, site
 from lucidate.report.gallery.index import passport
 from lucidate.report.gallery.tables import Table
-from lucidate.report.labels import short_names
+from lucidate.report.labels import escape, short_names
 
 TEASERS = 16  # images of each kind on the first page: two rows on a wide screen
 TEASER_NAME = 12  # characters of a class under one of them, beside the confidence

@@ -1,14 +1,22 @@
-"""Class names where there is little room: cut so that what tells them apart stays."""
+"""Names from elsewhere as pages and figures print them: harmless, and cut so that what tells them apart stays."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 
 LABEL_LIMIT = 22  # characters of a class name on an axis; hover and tables give all of it
 LEAST = 4  # characters that names must have in common at their start to be worth leaving out
+# Control characters, and those that turn the direction of the text after them: a name must not reorder a page.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _BORDER = re.compile(r"[\s_\-/.,:;]")
+
+
+def escape(text: str) -> str:
+    """Foreign text for a page, its quotes too; what would be unseen stands as its code point, such as ‹U+202E›."""
+    return html.escape(_UNSEEN.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text))
 
 
 def shorten(text: str, limit: int | None = LABEL_LIMIT) -> str:

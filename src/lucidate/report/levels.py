@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -15,6 +14,7 @@ from lucidate.core.progress import Silent
 from lucidate.report.figures import FigureEntry, levels
 from lucidate.report.gallery import pages, site
 from lucidate.report.gallery.tables import Table
+from lucidate.report.labels import escape
 
 _BODY = Template("""<header class="hero">
 <div>

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 from string import Template
 
@@ -11,7 +10,7 @@ from lucidate.analyze import Findings
 from lucidate.analyze.wording import count, images, interval, percent
 from lucidate.report.figures import FOLDED
 from lucidate.report.gallery.pages import Card, frame, text
-from lucidate.report.labels import short_names
+from lucidate.report.labels import escape, short_names
 
 TEASERS = 8  # of the surest mistakes: one row on a wide screen
 TEASER_NAME = 13  # characters of a class under one of them

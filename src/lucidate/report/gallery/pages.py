@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from string import Template
 
 from lucidate.analyze.wording import count
 from lucidate.report.gallery.tables import MAX_ROWS, Table
+from lucidate.report.labels import escape
 from lucidate.report.sheets import Sheet
 
 _ICON = (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
 import pandas as pd
+
+from lucidate.report.labels import escape
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what such a text begins with
 MAX_ROWS = 1_000  # in a page; the CSV has all
