@@ -64,7 +64,7 @@ def test_of_many_classes_the_worst_are_drawn_and_files_have_all(many: tuple[Any,
             f"Drawn are the 50 classes {'with' if 'dist' in name else 'of'}"
             in Reader(folder / f"docs/{name}.html").text
         )
-        assert "of 300; the CSV has all" in Reader(folder / f"docs/{name}.html").text
+        assert "of 300; the gallery's CSV file has all" in Reader(folder / f"docs/{name}.html").text
         assert len(pd.read_csv(folder / f"assets/csv/{name}.csv")) == MANY
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 10 * MEGABYTE
     links_lead_somewhere(folder)

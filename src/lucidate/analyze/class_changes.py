@@ -71,7 +71,7 @@ class ClassChanges:
         said.append(say(worst, "loses") if change[worst] < 0 else "no class loses")
         sentence = "; ".join(said if change[best] >= -change[worst] else said[::-1])
         clear = int(self.clear.sum())
-        many = f"{clear} of {int((self.total > 0).sum())} classes" if clear else "no class"
+        many = f"{clear:,} of {int((self.total > 0).sum()):,} classes" if clear else "no class"
         return f"{sentence}. The 95 % interval leaves out 0 for {many}."
 
     def frame(self) -> pd.DataFrame:

@@ -43,13 +43,13 @@ class ClassDistribution:
         whole = count(int(totals.sum()), "image")
         if totals[largest] == totals[smallest]:
             return (
-                f"Perfectly balanced: {whole}, {count(int(totals[largest]))} in each of {len(totals)} classes, "
+                f"Perfectly balanced: {whole}, {count(int(totals[largest]))} in each of {len(totals):,} classes, "
                 "so accuracy is a fair summary."
             )
         if totals[smallest] and self.imbalance < 1.05:
             return (
                 f"Nearly balanced: {whole}, {count(int(totals[smallest]))} to {count(int(totals[largest]))} in each of "
-                f"{len(totals)} classes, so accuracy is a fair summary."
+                f"{len(totals):,} classes, so accuracy is a fair summary."
             )
         most = f"{self.class_names[largest]} has the most ({count(int(totals[largest]))}, "
         most += f"{percent(totals[largest] / totals.sum())})"

@@ -40,7 +40,7 @@ class ClassificationReport:
         scores = self.f1[present]
         mean = f"Macro F1 is {percent(float(self.means[2]))}"
         if len(present) < len(self.f1):
-            mean += f" over the {len(present)} of {len(self.f1)} classes that have {images_of(self.split)}"
+            mean += f" over the {len(present):,} of {len(self.f1):,} classes that have {images_of(self.split)}"
         if scores.min() == scores.max():
             return f"{mean}, the same for each."
         worst = int(present[scores.argmin()])

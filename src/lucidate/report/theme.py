@@ -200,7 +200,7 @@ def drawn_note(classes: int, which: str) -> str:
     """What a drawing leaves out; nothing where it is whole. which: such as "of the lowest accuracy"."""
     if classes <= MOST_CLASSES:
         return ""
-    return f"Drawn are the {WORST} classes {which}, of {classes:,}; the CSV has all."
+    return f"Drawn are the {WORST} classes {which}, of {classes:,}; the gallery's CSV file has all."
 
 
 def row_height(rows: int) -> int:

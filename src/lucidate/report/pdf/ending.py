@@ -125,7 +125,7 @@ def _model(material: Material) -> list[str]:
     return [
         sure,
         f"{same}How it does on images from elsewhere, of other cameras, crops or seasons, is not known.",
-        f"It answers with one of its {material.classes} classes whatever it is shown; it cannot say “none of these”.",
+        f"It answers with one of its {material.classes:,} classes whatever it is shown; it cannot say “none of these”.",
     ]
 
 

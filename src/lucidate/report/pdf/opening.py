@@ -79,8 +79,8 @@ def question(material: Material) -> Chapter:
             Paragraph(
                 f"What does an image show? {who} {learned} asked to name the class of "
                 f"{images(summary.images, summary.split)}{unseen}. "
-                f"Each belongs to one of {material.classes} classes: {class_list(card.classes)}. This report says how "
-                "often the answer is right, which classes are mixed up, how far the model's own confidence can be "
+                f"Each belongs to one of {material.classes:,} classes: {class_list(card.classes)}. This report says "
+                "how often the answer is right, which classes are mixed up, how far the model's own confidence can be "
                 "trusted, and what none of these figures can tell."
             ),
         ),
@@ -94,7 +94,7 @@ def data(material: Material) -> Chapter:
     blocks: list[Block] = [
         Paragraph(
             f"The images come from {card.data.dataset}: {count(card.data.images, 'image')} of {side}×{side} pixels in "
-            f"{material.classes} classes, divided with a fixed seed. {findings.class_distribution.headline}"
+            f"{material.classes:,} classes, divided with a fixed seed. {findings.class_distribution.headline}"
         ),
         Beside(_distribution(material), _split_table(material), share=0.56),
     ]

@@ -159,7 +159,7 @@ def _report_table(material: Material) -> Table:
     ]
     means = [_score(mean) for mean in info.means]
     judged = int((info.support > 0).sum())
-    which = "all classes" if judged == len(info.support) else f"{judged} of {len(info.support)} classes"
+    which = "all classes" if judged == len(info.support) else f"{judged:,} of {len(info.support):,} classes"
     rows.append((f"mean of {which}", *means, f"{info.support.sum():,}"))
     return Table(
         "Precision, recall and F1, in percent",
