@@ -11,13 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from reader import Reader
+from test_pdf import blocks_of, material_of
 
 from lucidate.analyze import analyze
 from lucidate.report import labels, theme
 from lucidate.report.figures import FIGURES, confusion_matrix, figures_of, tile_grid
 from lucidate.report.figures.boards import CAPTION_LIMIT, misclassified_board
-from lucidate.report.gallery.tables import Table
+from lucidate.report.gallery.tables import Table as Numbers
 from lucidate.report.labels import short_names
+from lucidate.report.pdf import ending, opening
+from lucidate.report.pdf.content import Points, Table
 
 MANY = 300
 MEGABYTE = 1_000_000
@@ -153,11 +156,24 @@ def test_no_cell_that_holds_nothing_is_tinted(absent: Any) -> None:
     assert red[0][0] == 0
 
 
+def test_the_report_says_what_it_knows_nothing_of(absent: Any) -> None:
+    material = material_of(absent)
+    table = next(block for block in blocks_of(material, Table) if block.head[0] == "Class")
+    assert table.rows[-2] == ("frog", "–", "–", "–", "0")
+    assert table.rows[-1][:2] == ("mean of 2 of 3 classes", "100.0")
+    limits = " ".join(blocks_of(material, Points, chapters=[ending.limits])[-1].points)
+    assert "There are no test images of frog. Nothing is known of how well these are recognized." in limits
+    assert "The smallest class has 20 test images" in limits
+    detail = opening.key_numbers(material)[0].detail
+    assert detail.endswith("always the most frequent class: 50.0 %")
+    assert "An empty row is a class without images." in confusion_matrix.note(absent.findings.confusion_matrix)
+
+
 def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
     names = ["=1+1", "+x", "-x", "@sum(A1)", "\tx", "\rx", "plain", "a=b"]
     frame = pd.DataFrame({"class": names, "=split": [-1.5, -1, 0, 1, 2, 3, 4, np.nan], "count": range(8)})
     path = tmp_path / "a.csv"
-    path.write_text(Table("A", "a", frame).csv(), newline="")
+    path.write_text(Numbers("A", "a", frame).csv(), newline="")
     read = pd.read_csv(path, keep_default_na=False)
     assert read["class"].tolist() == [f"'{name}" for name in names[:5]] + ["' x"] + names[6:]
     assert read.columns.tolist() == ["class", "'=split", "count"]

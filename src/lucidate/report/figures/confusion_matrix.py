@@ -139,10 +139,11 @@ def drawn(info: ConfusionMatrix) -> NDArray[np.intp]:
 
 def note(info: ConfusionMatrix) -> str:
     """What it leaves out, and how its colors are to be read."""
+    empty = "" if info.counts[drawn(info)].any(axis=1).all() else " An empty row is a class without images."
     some = theme.drawn_note(len(info.class_names), "of the most frequent confusions")
     return (
         f"{some} Color tells the share of the true class: teal is right, darkest at 100 %; "
-        f"vermilion is wrong, darkest at {percent(top_of_errors(info))}."
+        f"vermilion is wrong, darkest at {percent(top_of_errors(info))}.{empty}"
     ).strip()
 
 
