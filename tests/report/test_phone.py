@@ -83,6 +83,14 @@ def test_a_hundred_classes_have_labels_of_their_own(context: Any, case: Callable
     page.close()
 
 
+def test_long_pairs_are_whole_on_a_phone(context: Any, case: Callable[..., Any], tmp_path: Path) -> None:
+    folder = case(10, 600).build(tmp_path / "gallery").parent
+    page = opened(context, folder / "docs/shapes_top_confusions.html")
+    assert page.evaluate(OUTSIDE, "#plot .ytick text") == []
+    assert "→" in page.locator("#plot .ytick text").first.text_content()
+    page.close()
+
+
 def test_a_thousand_classes_are_drawn(context: Any, case: Callable[..., Any], tmp_path: Path) -> None:
     folder = case(1000, 2000, side=8).build(tmp_path / "gallery").parent
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 15_000_000

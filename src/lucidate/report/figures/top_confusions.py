@@ -15,6 +15,8 @@ from lucidate.report.labels import short_names
 TITLE = "Most frequent confusions"
 SHOWN = 25  # pairs drawn; the table holds all that were listed
 NAME_LIMIT = 16  # characters of each of the two names on an axis
+LINE = 22  # characters of a pair; longer ones take two lines, or they would not fit a phone
+TALLER = 8  # CSS pixels more a pair of two lines
 
 
 def draw_plotly(info: TopConfusions) -> go.Figure:
@@ -23,6 +25,8 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
         return theme.empty_plotly(info.headline)
     rows = _most_frequent(info)
     pairs = _pairs(info, rows)
+    long = max(map(len, pairs)) > LINE
+    labels = [theme.plotly_text(pair).replace(" → ", "<br>→ " if long else " → ") for pair in pairs]
     names = [theme.plotly_text(name) for name in info.class_names]
     verbs = ["was" if number == 1 else "were" for number in info.counts.tolist()]
     hover = [
@@ -48,12 +52,12 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
     return theme.plotly_figure(
         [bars],
         margin={"r": 16 + 7 * max(len(text) for text in bars.text)},
-        height=theme.row_height(len(rows)),
+        height=theme.row_height(len(rows)) + (TALLER * len(rows) if long else 0),
         xaxis={"title": {"text": "Images"}, **ticks.whole_axis(longest, most=3), "range": [0, longest * 1.02]},
         yaxis={
             "tickmode": "array",
             "tickvals": list(range(len(rows))),
-            "ticktext": [theme.plotly_text(pair) for pair in pairs],
+            "ticktext": labels,
             "range": [len(rows) - 0.5, -0.5],
             "showgrid": False,
         },

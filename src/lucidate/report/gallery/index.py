@@ -13,7 +13,7 @@ from lucidate.report.gallery.pages import Card, frame, text
 from lucidate.report.labels import escape, short_names
 
 TEASERS = 8  # of the surest mistakes: one row on a wide screen
-TEASER_NAME = 13  # characters of a class under one of them
+TEASER_NAME = 11  # characters of a class under one of them
 
 _BODY = Template("""<header class="hero">
 <div>
