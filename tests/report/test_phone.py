@@ -84,7 +84,8 @@ def test_a_hundred_classes_have_labels_of_their_own(context: Any, case: Callable
 
 
 def test_long_pairs_are_whole_on_a_phone(context: Any, case: Callable[..., Any], tmp_path: Path) -> None:
-    folder = case(10, 600).build(tmp_path / "gallery").parent
+    names = tuple(f"{tree} MAMMOTH WOODS" for tree in ("SEQUOIA", "MAGNOLIA", "MAHOGANY", "WALNUT", "TAMARACK"))
+    folder = case(5, 300, names=names, side=8).build(tmp_path / "gallery").parent
     page = opened(context, folder / "docs/shapes_top_confusions.html")
     assert page.evaluate(OUTSIDE, "#plot .ytick text") == []
     assert "→" in page.locator("#plot .ytick text").first.text_content()
