@@ -152,12 +152,11 @@ def test_curves_find_the_best_epoch_and_the_gap() -> None:
     accuracy, loss = accuracy_curve(history), loss_curve(history)
     assert (accuracy.best_epoch, accuracy.best) == (2, 0.8)
     assert accuracy.gap == pytest.approx(0.1)
-    assert (
-        accuracy.headline
-        == "Validation accuracy is best at epoch 2 of 3: 80.0 %; training is 10.0 points better there."
-    )
+    told = "best at epoch 2 of 3: 80.0 %; training accuracy there is 10.0 percentage points higher."
+    assert accuracy.headline == f"Validation accuracy is {told}"
     assert (loss.best_epoch, loss.best) == (2, 0.6)
     assert loss.gap == pytest.approx(0.1)
+    assert loss.headline.endswith("0.600 nats; training loss there is 0.100 nats lower.")
 
 
 def test_no_error_at_all_is_said_and_nothing_breaks(tmp_path: Path) -> None:

@@ -203,14 +203,13 @@ def test_hostile_names_are_shown_and_never_run(context: Any, hostile_gallery: Pa
 
 def test_where_nothing_is_to_show_the_card_is_calm(context: Any, perfect_gallery: Path) -> None:
     tab = Tab(context, perfect_gallery)
-    for name in ("shapes_misclassification_grid", "shapes_top_confusions"):
-        page = tab.open(f"docs/{name}.html")
-        box = page.locator("#plot svg.main-svg").first.bounding_box()
-        card = page.locator(".figure").bounding_box()
-        assert card["width"] - 60 < box["width"] < card["width"]
-        assert box["height"] <= 260
-        assert page.locator(".modebar").count() == 0
-        assert page.locator("details").count() == 0
+    page = tab.open("docs/shapes_misclassification_grid.html")
+    box = page.locator("#plot svg.main-svg").first.bounding_box()
+    card = page.locator(".figure").bounding_box()
+    assert card["width"] - 60 < box["width"] < card["width"]
+    assert box["height"] <= 260
+    assert page.locator(".modebar").count() == 0
+    assert page.locator("details").count() == 0
     tab.check()
     tab.page.close()
 

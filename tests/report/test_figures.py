@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from lucidate.analyze.curves import TrainingCurve
-from lucidate.report import theme, ticks
+from lucidate.report import labels, theme, ticks
 from lucidate.report.figures import FIGURES, FigureEntry, confusion_matrix, curves, tile_grid
 from lucidate.report.sheets import Sheet, make_sheet
 
@@ -128,8 +128,8 @@ def test_captions_keep_the_percentage_that_hovering_tells() -> None:
 def test_text_from_elsewhere_is_escaped() -> None:
     assert theme.plotly_text("<b>x</b> & y") == "&lt;b&gt;x&lt;/b&gt; &amp; y"
     assert theme.matplotlib_text("$y$") == r"\$y\$"
-    assert theme.shorten("line\u2028break\n", None) == "line break "
-    assert theme.shorten("a long name, number 12", 12) == "a long…r 12"
+    assert labels.shorten("line\u2028break\n", None) == "line break "
+    assert labels.shorten("a long name, number 12", 12) == "a long…r 12"
 
 
 def test_the_palettes_can_be_swapped_color_by_color() -> None:

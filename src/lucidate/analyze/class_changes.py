@@ -17,7 +17,8 @@ class ClassChanges:
     """Two models on the same images, class by class: arrays (K,), classes in the first model's order.
 
     names: of the two models. total: images. right_a, right_b: right answers of the first and of the second model.
-    fixed: wrong in the first, right in the second; broken: the other way round. low, high: 95 % interval of `change`.
+    fixed: wrong in the first, right in the second; broken: the other way round. low, high: 95 % interval of `change`,
+    NaN without images.
     """
 
     names: tuple[str, str]
@@ -60,7 +61,8 @@ class ClassChanges:
         change, names = np.nan_to_num(self.change), self.class_names
         best, worst = int(change.argmax()), int(change.argmin())
         if not change.any():
-            return "Every class is as accurate with one as with the other."
+            which = "Every class" if self.total.all() else "Every class that has images"
+            return f"{which} is as accurate with one as with the other."
 
         def say(k: int, verb: str) -> str:
             return f"{names[k]} {verb} most, {points(change[k])} ({points_interval(self.low[k], self.high[k])})"
@@ -69,7 +71,7 @@ class ClassChanges:
         said.append(say(worst, "loses") if change[worst] < 0 else "no class loses")
         sentence = "; ".join(said if change[best] >= -change[worst] else said[::-1])
         clear = int(self.clear.sum())
-        many = f"{clear} of {len(names)} classes" if clear else "no class"
+        many = f"{clear:,} of {int((self.total > 0).sum()):,} classes" if clear else "no class"
         return f"{sentence}. The 95 % interval leaves out 0 for {many}."
 
     def frame(self) -> pd.DataFrame:
@@ -107,5 +109,5 @@ def class_changes(
         return np.bincount(labels[chosen], minlength=len(class_names))
 
     total, fixed, broken = tally(np.ones_like(correct_a)), tally(~correct_a & correct_b), tally(correct_a & ~correct_b)
-    low, high = paired_interval(broken, fixed, total)
+    low, high = (np.where(total > 0, end, np.nan) for end in paired_interval(broken, fixed, total))
     return ClassChanges(names, class_names, total, tally(correct_a), tally(correct_b), fixed, broken, low, high)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lucidate.analyze.wording import count, percent
+from lucidate.analyze.wording import count, percent, without_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,29 +23,41 @@ class ClassDistribution:
 
     @property
     def imbalance(self) -> float:
-        """Images of the largest class to those of the smallest, all splits together; 1 is balanced."""
+        """Images of the largest class by those of the smallest that has any, all splits together; 1 is balanced."""
         totals = self.counts.sum(axis=0)
-        return float(totals.max() / max(totals.min(), 1))
+        return float(totals.max() / totals[totals > 0].min())
 
     @property
     def headline(self) -> str:
+        """How even the classes are, and which of them a split lacks."""
+        lacking = (
+            without_images([name for name, number in zip(self.class_names, row, strict=True) if not number], split)
+            for split, row in zip(self.splits, self.counts.tolist(), strict=True)
+        )
+        return self._balance + "".join(lacking)
+
+    @property
+    def _balance(self) -> str:
         totals = self.counts.sum(axis=0)
         largest, smallest = int(totals.argmax()), int(totals.argmin())
         whole = count(int(totals.sum()), "image")
         if totals[largest] == totals[smallest]:
             return (
-                f"Perfectly balanced: {whole}, {count(int(totals[largest]))} in each of {len(totals)} classes, "
+                f"Perfectly balanced: {whole}, {count(int(totals[largest]))} in each of {len(totals):,} classes, "
                 "so accuracy is a fair summary."
             )
-        if self.imbalance < 1.05:
+        if totals[smallest] and self.imbalance < 1.05:
             return (
                 f"Nearly balanced: {whole}, {count(int(totals[smallest]))} to {count(int(totals[largest]))} in each of "
-                f"{len(totals)} classes, so accuracy is a fair summary."
+                f"{len(totals):,} classes, so accuracy is a fair summary."
             )
+        most = f"{self.class_names[largest]} has the most ({count(int(totals[largest]))}, "
+        most += f"{percent(totals[largest] / totals.sum())})"
+        if not totals[smallest]:
+            return f"Of {whole}, {most} and {self.class_names[smallest]} has none."
         return (
-            f"Of {whole}, {self.class_names[largest]} has the most ({count(int(totals[largest]))}, "
-            f"{percent(totals[largest] / totals.sum())}) and {self.class_names[smallest]} the fewest "
-            f"({count(int(totals[smallest]))}): {self.imbalance:.1f} to 1."
+            f"Of {whole}, {most}, {self.imbalance:.1f} times as many as {self.class_names[smallest]}, which has the "
+            f"fewest ({count(int(totals[smallest]))})."
         )
 
     def frame(self) -> pd.DataFrame:

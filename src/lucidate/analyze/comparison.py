@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from lucidate.analyze.class_changes import ClassChanges, class_changes
 from lucidate.analyze.flips import Flips
 from lucidate.analyze.intervals import wilson_interval
-from lucidate.analyze.paired import mcnemar, paired_interval
+from lucidate.analyze.paired import LEVEL, mcnemar, paired_interval
 from lucidate.analyze.tiles import Tiles, pick
 from lucidate.analyze.wording import count, images, p_value, percent, points, points_interval
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions
 
-LEVEL = 0.05  # p from which on a difference is called one that chance can make
 NAMED = 4  # classes that an error names
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from lucidate.analyze.wording import among, count, percent
 from lucidate.core.records import Predictions
 
+ALL_PAIRS = 100  # classes up to which a table lists the pairs that never occur too
+
 
 @dataclass(frozen=True, eq=False)
 class ConfusionMatrix:
@@ -21,9 +23,10 @@ class ConfusionMatrix:
 
     @property
     def normalized(self) -> NDArray[np.float64]:
-        """Rows as shares of their true class, (K, K) float64; a class without images gives zeros."""
+        """Rows as shares of their true class, (K, K) float64; the row of a class without images is NaN."""
         totals = self.counts.sum(axis=1, keepdims=True)
-        return self.counts / np.maximum(totals, 1)
+        shares: NDArray[np.float64] = np.where(totals > 0, self.counts / np.maximum(totals, 1), np.nan)
+        return shares
 
     @property
     def headline(self) -> str:
@@ -40,15 +43,16 @@ class ConfusionMatrix:
         return f"{pair} is the most frequent confusion: {often} ({percent(errors.max() / total)})."
 
     def frame(self) -> pd.DataFrame:
-        """One row a pair of classes: count, and share of the true class."""
+        """One row a pair of classes: count, and share of the true class. Beyond 100 classes, only pairs that occur."""
         names = np.array(self.class_names)
-        true, predicted = np.indices(self.counts.shape)
+        listed = self.counts >= (1 if len(names) > ALL_PAIRS else 0)
+        true, predicted = np.nonzero(listed)
         return pd.DataFrame(
             {
-                "true_class": names[true.ravel()],
-                "predicted_class": names[predicted.ravel()],
-                "count": self.counts.ravel(),
-                "share_of_true_class": self.normalized.ravel(),
+                "true_class": names[true],
+                "predicted_class": names[predicted],
+                "count": self.counts[listed],
+                "share_of_true_class": self.normalized[listed],
             }
         )
 

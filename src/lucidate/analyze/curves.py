@@ -44,10 +44,10 @@ class TrainingCurve:
     def headline(self) -> str:
         accuracy = self.measure == "accuracy"
         best = percent(self.best) if accuracy else f"{self.best:.3f} nats"
-        gap = f"{abs(100 * self.gap):.1f} points" if accuracy else f"{abs(self.gap):.3f} nats"
-        relation = f"training is {gap} {'better' if self.gap > 0 else 'worse'}" if self.gap else "training is equal"
+        size = f"{abs(100 * self.gap):.1f} percentage points" if accuracy else f"{abs(self.gap):.3f} nats"
+        relation = f"{size} {'higher' if (self.gap > 0) == accuracy else 'lower'}" if self.gap else "the same"
         epoch = f"epoch {self.best_epoch} of {len(self.train)}"
-        return f"Validation {self.measure} is best at {epoch}: {best}; {relation} there."
+        return f"Validation {self.measure} is best at {epoch}: {best}; training {self.measure} there is {relation}."
 
     def frame(self) -> pd.DataFrame:
         """One row an epoch."""

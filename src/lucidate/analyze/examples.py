@@ -37,7 +37,7 @@ class ExamplesPerClass:
         number = f"{sizes[0]}" if sizes.min() == sizes.max() else f"Up to {sizes.max()}"
         classes = f"each of the {shown} classes"
         if len(self.class_names) > MAX_CLASSES:
-            classes = f"each of the first {shown} of {len(self.class_names)} classes"
+            classes = f"each of the first {shown} of {len(self.class_names):,} classes"
         return (
             f"{number} {'image' if sizes.max() == 1 else 'images'} of {classes}, drawn at random from "
             f"{images(self.pool, self.split)}: could you name them all?"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lucidate.analyze.wording import points
+from lucidate.analyze.paired import LEVEL
+from lucidate.analyze.wording import listed, p_value, points
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,41 @@ class Level:
 
 @dataclass(frozen=True)
 class LevelsTable:
-    """The levels in their order. notes: what a reader of the figures must know."""
+    """The levels in their order. notes: what a reader of the figures must know.
+
+    best_p: McNemar's exact p of the level of the highest test accuracy against that of the second highest, on the same
+    images; None where it is not known, and their intervals tell.
+    """
 
     levels: tuple[Level, ...]
     notes: tuple[str, ...] = ()
+    best_p: float | None = None
 
     @property
     def headline(self) -> str:
         first, last = self.levels[0], self.levels[-1]
-        best = max(self.levels, key=lambda level: level.test_accuracy)
         gain = points(last.test_accuracy - first.test_accuracy)
+        changed = f"From level {first.level} to level {last.level} test accuracy changed by {gain}"
+        return f"{changed}; {self._best}." if len(self.levels) > 1 else f"Level {first.level}: {self._of(first)}."
+
+    @property
+    def _best(self) -> str:
+        """Which level is the best, where more than chance says so."""
+        best, second, *_ = sorted(self.levels, key=lambda level: -level.test_accuracy)
+        tied = [str(level.level) for level in self.levels if level.test_accuracy == best.test_accuracy]
+        if len(tied) > 1:
+            return f"levels {listed(tied)} tie at {self._of(best)}, so none is the best"
+        clear = self.best_p < LEVEL if self.best_p is not None else best.test_low > second.test_high
+        if clear:
+            return f"level {best.level} is the best, {self._of(best)}"
+        p = f" ({p_value(self.best_p)})" if self.best_p is not None else ""
         return (
-            f"From level {first.level} to level {last.level} test accuracy changed by {gain}; "
-            f"level {best.level} is the best, {100 * best.test_accuracy:.1f}\N{NO-BREAK SPACE}%."
+            f"level {best.level} is the highest, {self._of(best)}, but not better than level {second.level} beyond "
+            f"chance{p}"
         )
+
+    def _of(self, level: Level) -> str:
+        return f"{100 * level.test_accuracy:.1f}\N{NO-BREAK SPACE}%"
 
     def frame(self) -> pd.DataFrame:
         """A row a level, and one a member of an ensemble, whose `level` reads such as 4.1."""

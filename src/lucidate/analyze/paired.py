@@ -8,6 +8,8 @@ from scipy.stats import binomtest
 
 from lucidate.analyze.intervals import Z_95
 
+LEVEL = 0.05  # p from which on a difference is called one that chance can make
+
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """McNemar's exact two-sided p: how likely flips as one-sided as these are if neither model is better, 0 to 1.

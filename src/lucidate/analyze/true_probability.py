@@ -28,7 +28,8 @@ class TrueClassProbability:
         lowest, highest = int(np.nanargmin(self.mean)), int(np.nanargmax(self.mean))
         names = self.class_names
         if percent(self.mean[lowest]) == percent(self.mean[highest]):
-            return f"Every class gets {percent(self.mean[lowest])} of the probability on its own images, on average."
+            which = "Every class that has images" if np.isnan(self.mean).any() else "Every class"
+            return f"{which} gets {percent(self.mean[lowest])} of the probability on its own images, on average."
         sentence = (
             f"On its own images {names[lowest]} gets {percent(self.mean[lowest])} of the probability on average, the "
             f"least; {names[highest]} gets {percent(self.mean[highest])}, the most"

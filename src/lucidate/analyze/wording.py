@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NAMED = 3  # classes that a sentence names of many
+
 
 def percent(share: float) -> str:
     """A share of 1 as a percentage with one decimal: 0.612 → "61.2 %".
@@ -30,6 +32,11 @@ def images(number: int, split: str) -> str:
     return count(number, "image" if split == "all" else f"{split} image")
 
 
+def images_of(split: str) -> str:
+    """The images of a split, unnumbered: "test images"; of "all", plainly "images"."""
+    return "images" if split == "all" else f"{split} images"
+
+
 def among(number: int, group: str) -> str:
     """The size of a group of images or predictions in a sentence: "the only …", "both …", "all 5 …"."""
     return {1: f"the only {group}", 2: f"both {group}s"}.get(number, f"all {number:,} {group}s")
@@ -38,6 +45,14 @@ def among(number: int, group: str) -> str:
 def listed(names: list[str]) -> str:
     """Names in a sentence: "a", "a and b", "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def without_images(names: list[str], split: str) -> str:
+    """Says of which classes a split has no image: " There are no test images of frog."; nothing where there is none."""
+    if not names:
+        return ""
+    shown = names if len(names) <= NAMED + 1 else [*names[:NAMED], f"{len(names) - NAMED:,} more classes"]
+    return f" There are no {images_of(split)} of {listed(shown)}."
 
 
 def points(difference: float) -> str:

@@ -23,7 +23,10 @@ def levels_table(runs: Mapping[str, RunDir], *, notes: tuple[str, ...]) -> Level
         before = runs[name]
     members = tuple(_level(4, runs[name], None) for name in MEMBERS)
     last = _level(4, runs[ENSEMBLE], before, members=members)
-    return LevelsTable((*levels, last), notes)
+    ranked = sorted((*levels, last), key=lambda level: -level.test_accuracy)
+    folders = {run.path.name: run for run in runs.values()}
+    second, best = (folders[level.run] for level in ranked[1::-1])
+    return LevelsTable((*levels, last), notes, _difference(second, best)[1])
 
 
 def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Level, ...] = ()) -> Level:
@@ -32,11 +35,7 @@ def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Le
     intervals = [wilson_interval(int(table.correct.sum()), len(table)) for table in (validation, test)]
     change = p = None
     if before is not None:
-        earlier, later = align(
-            [Predictions.load(before.predictions("test")), test], names=(before.path.name, run.path.name)
-        )
-        change = later.accuracy - earlier.accuracy
-        p = mcnemar(int((earlier.correct & ~later.correct).sum()), int((~earlier.correct & later.correct).sum()))
+        change, p = _difference(before, run)
     seconds = card.results.train_seconds or 0.0
     shown = card.split.sizes["train"] * (card.results.epochs or 0)
     return Level(
@@ -61,6 +60,14 @@ def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Le
         members=members,
         best_member_test_accuracy=max((member.test_accuracy for member in members), default=None),
     )
+
+
+def _difference(first: RunDir, second: RunDir) -> tuple[float, float]:
+    """Test accuracy of the second run less the first's, and McNemar's exact p of the two."""
+    tables = [Predictions.load(run.predictions("test")) for run in (first, second)]
+    one, other = align(tables, names=(first.path.name, second.path.name))
+    p = mcnemar(int((one.correct & ~other.correct).sum()), int((~one.correct & other.correct).sum()))
+    return other.accuracy - one.accuracy, p
 
 
 def _pretrained(card: RunCard, members: tuple[Level, ...]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -22,8 +21,10 @@ from lucidate.report.figures import FigureEntry, Info, comparison
 from lucidate.report.gallery import pages, site
 from lucidate.report.gallery.index import passport
 from lucidate.report.gallery.tables import Table
+from lucidate.report.labels import escape, short_names
 
 TEASERS = 16  # images of each kind on the first page: two rows on a wide screen
+TEASER_NAME = 12  # characters of a class under one of them, beside the confidence
 
 _BODY = Template("""<header class="hero">
 <div>
@@ -207,7 +208,10 @@ def _fourfold(compared: Comparison) -> str:
     """The contingency table."""
     letters = {"A": compared.first, "B": compared.second}
     heads = {
-        (letter, state): f'<span class="letter">{letter}</span>{escape(side.name)} {state}'
+        (
+            letter,
+            state,
+        ): f'<span class="letter">{letter}</span><span class="name">{pages.text(side.name)}</span> {state}'
         for letter, side in letters.items()
         for state in ("right", "wrong")
     }
@@ -235,22 +239,25 @@ def _fourfold(compared: Comparison) -> str:
 
 def _tiles(card: pages.Card, flips: Flips) -> str:
     """The first of the flipped images, cut from their own page's sprite sheet."""
-    shown = []
+    shown, names = [], short_names(flips.first.class_names, TEASER_NAME)
     for tile in range(min(len(flips), TEASERS) if card.sheet else 0):
         left, top = card.sheet.corner(tile) if card.sheet else (0, 0)
         true = flips.first.class_names[flips.first.labels[tile]]
+        short = names[flips.first.labels[tile]]
         lines, words = "", []
         for letter, tiles in (("A", flips.first), ("B", flips.second)):
             said = tiles.class_names[tiles.predicted[tile]]
+            cut = pages.text(names[tiles.predicted[tile]])
             kind = "right" if tiles.predicted[tile] == tiles.labels[tile] else "wrong"
             sure = pages.text(percent(tiles.confidence[tile]))
-            lines += f'<span class="answer {kind}"><span>{letter} {escape(said)}</span> <span>{sure}</span></span>'
+            lines += f'<span class="answer {kind}"><span>{letter} {cut}</span> <span>{sure}</span></span>'
             words.append(f"{said} by {letter}")
-        label = escape(f"{true}, taken for {' and for '.join(words)}")
+        label = pages.text(f"{true}, taken for {' and for '.join(words)}")
         url = card.sheet.url.removeprefix("../") if card.sheet else ""
         shown.append(
-            f'<li><span class="tile" role="img" aria-label="{label}" style="background-image: url({url}); '
-            f'background-position: -{left}px -{top}px"></span><span class="true">{escape(true)}</span>{lines}</li>'
+            f'<li title="{label}"><span class="tile" role="img" aria-label="{label}" '
+            f'style="background-image: url({url}); background-position: -{left}px -{top}px"></span>'
+            f'<span class="true">{pages.text(short)}</span>{lines}</li>'
         )
     more = f"See all {len(flips):,}" if len(flips) > TEASERS else "Look closer"
     link = f'<a class="more" href="docs/{card.name}.html">{more} <span aria-hidden="true">→</span></a>' if shown else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -15,6 +14,7 @@ from lucidate.core.progress import Silent
 from lucidate.report.figures import FigureEntry, levels
 from lucidate.report.gallery import pages, site
 from lucidate.report.gallery.tables import Table
+from lucidate.report.labels import escape
 
 _BODY = Template("""<header class="hero">
 <div>
@@ -103,8 +103,9 @@ def _row(level: Level, folder: Path, *, member: bool) -> str:
         f"{level.seconds / 60:.1f} min" if level.seconds >= 60 else f"{level.seconds:.0f} s",
         f"{level.images_per_second:,.0f}" if level.images_per_second else "",
     )
+    told = "".join(f'<td data-column="{head}">{cell}</td>' for head, cell in zip(HEADS[1:], cells, strict=True))
     kind = ' class="member"' if member else ""
-    return f'<tr{kind}><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    return f'<tr{kind}><th scope="row">{label}</th>{told}</tr>'
 
 
 def _accuracy(share: float, low: float, high: float, number: int, split: str) -> str:

@@ -23,6 +23,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from lucidate.core.records import jsonable
+from lucidate.report.labels import short_names, shorten
 
 P = ParamSpec("P")
 
@@ -105,9 +106,9 @@ SERIES = (LIGHT.right, LIGHT.sand, LIGHT.slate)  # splits of a data set; three i
 WEB_FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif'
 _PRINT_FONTS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans", "Noto Sans CJK SC")
 
-LABEL_LIMIT = 22  # characters of a class name on an axis; hover and tables give all of it
 PNG_WIDTH = 8.0  # inches; at PNG_DPI twice the 800 px that a picture takes in a text
 PNG_DPI = 200
+MOST_CLASSES, WORST = 100, 50  # drawn in one figure; of more than that, so many
 
 
 def dark_of_light() -> dict[str, str]:
@@ -127,15 +128,6 @@ def css_variables() -> str:
         f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme='light']) {{ {dark} }} }}\n"
         f":root[data-theme='dark'] {{ {dark} }}\n"
     )
-
-
-def shorten(text: str, limit: int | None = LABEL_LIMIT) -> str:
-    """At most `limit` characters on one line. Lost ones are cut from the middle: names often differ at their ends."""
-    line = "".join(character if character.isprintable() else " " for character in text)
-    if limit is None or len(line) <= limit:
-        return line
-    tail = limit // 3
-    return f"{line[: limit - 1 - tail].rstrip()}…{line[len(line) - tail :].lstrip()}"
 
 
 def plotly_text(text: str, limit: int | None = None) -> str:
@@ -188,15 +180,27 @@ def plotly_figure(traces: list[Any], *, height: int, **layout: Any) -> go.Figure
     return figure.update_layout(template=plotly_template(), height=height, **layout)
 
 
-def class_axis(names: tuple[str, ...], *, limit: int = LABEL_LIMIT) -> dict[str, Any]:
+def class_axis(names: tuple[str, ...]) -> dict[str, Any]:
     """A Plotly axis over class positions 0 … K - 1. Numbers, not categories, since shortened names may be alike."""
-    ticks = [plotly_text(name, limit) for name in names]
+    ticks = [plotly_text(name) for name in short_names(names)]
     return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": ticks, "showgrid": False}
 
 
 def class_rows(names: tuple[str, ...]) -> dict[str, Any]:
     """The same axis as rows, the first class on top."""
     return {**class_axis(names), "range": [len(names) - 0.5, -0.5]}
+
+
+def limited(order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of classes (K,), the ones to draw first in front: all up to 100, else the first 50; more rows cannot be read."""
+    return order if len(order) <= MOST_CLASSES else order[:WORST]
+
+
+def drawn_note(classes: int, which: str) -> str:
+    """What a drawing leaves out; nothing where it is whole. which: such as "of the lowest accuracy"."""
+    if classes <= MOST_CLASSES:
+        return ""
+    return f"Drawn are the {WORST} classes {which}, of {classes:,}; the gallery's CSV file has all."
 
 
 def row_height(rows: int) -> int:
@@ -301,7 +305,7 @@ def axes(title: str, *, height: float = 4.6) -> tuple[Figure, Axes]:
 def class_rows_matplotlib(drawn: Axes, names: tuple[str, ...]) -> None:
     """Rows 0 … K - 1 named, the first on top, in type that still fits."""
     size = 9 if len(names) <= 30 else 6.5
-    drawn.set_yticks(range(len(names)), [matplotlib_text(name, LABEL_LIMIT) for name in names], fontsize=size)
+    drawn.set_yticks(range(len(names)), [matplotlib_text(name) for name in short_names(names)], fontsize=size)
     drawn.set_ylim(len(names) - 0.5, -0.5)
     drawn.grid(False, axis="y")
 

@@ -6,7 +6,7 @@ To add one: a file with `draw_plotly(info)` and `draw_matplotlib(info)`, and an 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -118,6 +118,10 @@ DATA, TRAINING, ERRORS, TRUST, IMAGES = (
     "Images worth a look",
 )
 
+SAMPLE = "A sample of all mistakes"
+FEW = 12  # mistakes: one page shows them all, and the others would only repeat it
+FOLDED = ("top_confusions", "most_confident_wrong")  # what that page stands for too
+
 FIGURES: tuple[FigureEntry, ...] = (
     _chart("class_distribution", DATA, "class_distribution", class_distribution),
     _grid("examples_per_class", "Examples of each class", DATA, "examples_per_class", boards.examples_board),
@@ -137,7 +141,7 @@ FIGURES: tuple[FigureEntry, ...] = (
     ),
     _grid(
         "{dataset}_misclassification_grid",
-        "A sample of all mistakes",
+        SAMPLE,
         IMAGES,
         "misclassified",
         boards.misclassified_board,
@@ -157,3 +161,17 @@ FIGURES: tuple[FigureEntry, ...] = (
         boards.confident_board,
     ),
 )
+
+
+def figures_of(findings: Findings) -> list[tuple[FigureEntry, Info]]:
+    """The figures that there is something to draw for; the pages of few mistakes, or of none, are one."""
+    asked = [(entry, info) for entry in FIGURES if (info := entry.info(findings)) is not None]
+    errors = findings.summary.errors
+    if errors > FEW:
+        return asked
+    title = "All mistakes" if errors > 1 else "The only mistake" if errors else "No mistakes"
+    return [
+        (replace(entry, title=title) if entry.question == "misclassified" else entry, info)
+        for entry, info in asked
+        if entry.question not in FOLDED
+    ]

@@ -14,6 +14,7 @@ from lucidate.analyze.misclassified import Misclassified
 from lucidate.analyze.most_confident import MostConfident
 from lucidate.analyze.tiles import Tiles
 from lucidate.analyze.wording import percent
+from lucidate.report.labels import telling
 
 MAX_TILES = 400  # drawn on a page; the table lists all, and a browser stays quick
 COLUMNS = 10
@@ -21,6 +22,7 @@ GAP = 16  # pixels between tiles that carry captions
 TIGHT = 4  # pixels between tiles whose rows are named
 CAPTION = 44  # pixels under a tile that carries two lines
 LINE = 15  # pixels more for a third
+CAPTION_LIMIT = 17  # characters under a tile: what 96 + 16 pixels hold in the type of captions
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +30,9 @@ class Board:
     """T images on a grid, parallel arrays and tuples.
 
     ids: (T,) str; index: (T,) int64 rows of the packed store; cells: (T,) int64, reading order, may leave gaps.
-    first, second: the two lines under a tile, both empty where the row says it all. amounts: what ends the second, kept
-    whole where a name must be shortened. wrong: (T,) bool, outlined.
+    first, second: the two lines under a tile, both empty where the row says it all; of long names what they have in
+    common at their start is left out. amounts: what ends the second, kept whole where a name must be shortened; where
+    some names are too long for that, all amounts take a line of their own. wrong: (T,) bool, outlined.
     third, third_amounts: a third line with its end, where two models answered: it is right where the second line is
     wrong and wrong where that is right; such tiles have no outline. Empty tuples: no tile has one.
     words: lines that hovering tells. pairs: (true, predicted) class indices. row_labels: one a row, or none at all.
@@ -54,7 +57,17 @@ class Board:
     @property
     def gaps(self) -> tuple[int, int]:
         """Pixels between columns and between rows."""
-        return (TIGHT, TIGHT) if self.row_labels else (GAP, CAPTION + (LINE if self.third else 0))
+        return (TIGHT, TIGHT) if self.row_labels else (GAP, CAPTION + (LINE if self.third or self.apart else 0))
+
+    @property
+    def apart(self) -> bool:
+        """Whether amounts have a line of their own."""
+        if self.third:
+            return False
+        return any(
+            second and len(second) + 1 + len(amount) > CAPTION_LIMIT + 2  # a percent sign and a space are narrow
+            for second, amount in zip(self.second, self.amounts, strict=True)
+        )
 
     @property
     def outlined(self) -> NDArray[np.bool_]:
@@ -103,13 +116,13 @@ def _tiles_board(tiles: Tiles) -> Board | None:
     if not len(tiles):
         return None
     total = min(len(tiles), MAX_TILES)
-    names = tiles.class_names
+    names, short = tiles.class_names, telling(tiles.class_names, CAPTION_LIMIT)
 
     def each(describe: Callable[[int], str]) -> tuple[str, ...]:
         return tuple(describe(tile) for tile in range(total))
 
     def second(tile: int) -> str:
-        return "" if tiles.labels[tile] == tiles.predicted[tile] else f"→ {names[tiles.predicted[tile]]}"
+        return "" if tiles.labels[tile] == tiles.predicted[tile] else f"→ {short[tiles.predicted[tile]]}"
 
     def words(tile: int) -> tuple[str, ...]:
         true, predicted = names[tiles.labels[tile]], names[tiles.predicted[tile]]
@@ -121,7 +134,7 @@ def _tiles_board(tiles: Tiles) -> Board | None:
         ids=tiles.ids[:total],
         index=tiles.index[:total],
         cells=np.arange(total),
-        first=each(lambda tile: names[tiles.labels[tile]]),
+        first=each(lambda tile: short[tiles.labels[tile]]),
         second=each(second),
         amounts=each(lambda tile: percent(tiles.confidence[tile])),
         wrong=(tiles.labels != tiles.predicted)[:total],

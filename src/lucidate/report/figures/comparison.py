@@ -12,8 +12,8 @@ from lucidate.analyze.flips import Flips
 from lucidate.analyze.tiles import Tiles
 from lucidate.analyze.wording import percent, points, points_interval, signed_points
 from lucidate.core.records import jsonable
-from lucidate.report import theme
-from lucidate.report.figures.boards import MAX_TILES, Board
+from lucidate.report import labels, theme
+from lucidate.report.figures.boards import CAPTION_LIMIT, MAX_TILES, Board
 
 TITLE = "Change of each class"
 SHOWN = 30  # classes drawn, those with the largest changes; the table holds all
@@ -46,6 +46,7 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
             textfont={"size": 12},
             hoverinfo="skip",
             showlegend=False,
+            cliponaxis=False,
         )
         for side, where in ((change >= 0, "right"), (change < 0, "left"))
         if side.any()
@@ -55,7 +56,7 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
         [bars, *amounts],
         height=theme.row_height(len(rows)),
         shapes=[{**zero, "layer": "below"}],
-        xaxis={"title": {"text": theme.plotly_text(_axis(info))}, "tickformat": "~f", "range": _range(low, high)},
+        xaxis={"title": {"text": "Accuracy of B less A, in points"}, "tickformat": "~f", "range": _range(low, high)},
         yaxis=theme.class_rows(tuple(info.class_names[k] for k in rows)),
     )
 
@@ -67,7 +68,7 @@ def draw_matplotlib(info: ClassChanges) -> Figure:
     change, low, high = _in_points(info, rows)
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
     places = np.arange(len(rows))
-    bars = axes.barh(places, np.nan_to_num(change), height=0.6, color=_colors(info, rows))
+    bars = axes.barh(places, change, height=0.6, color=_colors(info, rows))
     for bar, opacity in zip(bars, _opacities(info, rows), strict=True):
         bar.set_alpha(opacity)
     axes.hlines(places, low, high, color=theme.LIGHT.ink, linewidth=1.1)
@@ -77,17 +78,16 @@ def draw_matplotlib(info: ClassChanges) -> Figure:
     axes.set_xlabel(theme.matplotlib_text(_axis(info)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
     for place, k in enumerate(rows):
-        if info.total[k]:
-            gains = change[place] >= 0
-            axes.annotate(
-                signed_points(info.change[k]),
-                (max(high[place], 0) if gains else min(low[place], 0), place),
-                xytext=(4 if gains else -4, 0),
-                textcoords="offset points",
-                ha="left" if gains else "right",
-                va="center",
-                fontsize=8,
-            )
+        gains = change[place] >= 0
+        axes.annotate(
+            signed_points(info.change[k]),
+            (max(high[place], 0) if gains else min(low[place], 0), place),
+            xytext=(4 if gains else -4, 0),
+            textcoords="offset points",
+            ha="left" if gains else "right",
+            va="center",
+            fontsize=8,
+        )
     return figure
 
 
@@ -97,7 +97,7 @@ def note(info: ClassChanges) -> str:
         "Lines are 95 % intervals; a bar is pale where its interval includes 0, "
         "and of twenty classes that did not change one would still stand out."
     )
-    left = len(info.class_names) - SHOWN
+    left = int((info.total > 0).sum()) - SHOWN
     return f"{words} Drawn are the {SHOWN} classes that changed most; the table has all." if left > 0 else words
 
 
@@ -108,14 +108,15 @@ def flips_board(info: Flips) -> Board | None:
     total = min(len(info), MAX_TILES)
     first, second = info.first, info.second
     wrong = first if info.fixed else second
+    short = labels.telling(first.class_names, CAPTION_LIMIT)
     return Board(
         ids=first.ids[:total],
         index=first.index[:total],
         cells=np.arange(total),
-        first=tuple(first.class_names[label] for label in first.labels[:total]),
-        second=tuple(f"A {_answer(first, tile)}" for tile in range(total)),
+        first=tuple(short[label] for label in first.labels[:total]),
+        second=tuple(f"A {short[label]}" for label in first.predicted[:total]),
         amounts=tuple(percent(value) for value in first.confidence[:total]),
-        third=tuple(f"B {_answer(second, tile)}" for tile in range(total)),
+        third=tuple(f"B {short[label]}" for label in second.predicted[:total]),
         third_amounts=tuple(percent(value) for value in second.confidence[:total]),
         wrong=np.full(total, info.fixed, dtype=np.bool_),
         words=tuple(_tile_words(info, tile) for tile in range(total)),
@@ -135,21 +136,20 @@ def _tile_words(info: Flips, tile: int) -> tuple[str, ...]:
     for letter, name, tiles in (("A", info.names[0], info.first), ("B", info.names[1], info.second)):
         right = tiles.predicted[tile] == tiles.labels[tile]
         verb = "recognized" if right else f"taken for {_answer(tiles, tile)}"
-        said.append(f"{letter} {theme.shorten(name)}: {verb}, {percent(tiles.confidence[tile])} sure")
+        said.append(f"{letter} {labels.shorten(name)}: {verb}, {percent(tiles.confidence[tile])} sure")
     own = (percent(tiles.true_probability[tile]) for tiles in (info.first, info.second))
     return (true, *(said if info.fixed else said[::-1]), f"{' → '.join(own)} for {true}", str(info.first.ids[tile]))
 
 
 def _rows(info: ClassChanges) -> NDArray[np.intp]:
-    """Class indices of the largest changes, from the largest gain to the largest loss; those without images last."""
-    shown = info.order[:SHOWN]
+    """Class indices of the largest changes, from the largest gain to the largest loss; only those with images."""
+    shown = info.order[: min(SHOWN, int((info.total > 0).sum()))]
     return shown[np.argsort(-info.change[shown], kind="stable")]
 
 
 def _in_points(info: ClassChanges, rows: NDArray[np.intp]) -> tuple[NDArray[np.float64], ...]:
-    """Change, lower and upper end, (R,) percentage points, NaN without images."""
-    empty = info.total[rows] == 0
-    return tuple(np.where(empty, np.nan, 100 * values[rows]) for values in (info.change, info.low, info.high))
+    """Change, lower and upper end, (R,) percentage points."""
+    return tuple(100 * values[rows] for values in (info.change, info.low, info.high))
 
 
 def _colors(info: ClassChanges, rows: NDArray[np.intp]) -> list[str]:
@@ -161,21 +161,19 @@ def _opacities(info: ClassChanges, rows: NDArray[np.intp]) -> list[float]:
 
 
 def _axis(info: ClassChanges) -> str:
-    a, b = (theme.shorten(name) for name in info.names)
+    a, b = (labels.shorten(name) for name in info.names)
     return f"Accuracy of {b} less that of {a}, percentage points"
 
 
 def _range(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[float]:
     """Axis that holds 0, all intervals and the numbers at their ends."""
-    left, right = min(0.0, float(np.nanmin(low))), max(0.0, float(np.nanmax(high)))
-    room = 0.09 * (right - left)
+    left, right = min(0.0, float(low.min())), max(0.0, float(high.max()))
+    room = 0.16 * (right - left)  # on a phone's screen
     return [left - room, right + room]
 
 
 def _words(info: ClassChanges, k: int) -> str:
     name = theme.plotly_text(info.class_names[k])
-    if not info.total[k]:
-        return f"<b>{name}</b><br>no images"
     return (
         f"<b>{name}</b><br>{percent(info.accuracy_a[k])} → {percent(info.accuracy_b[k])}<br>"
         f"{points(info.change[k])} ({points_interval(info.low[k], info.high[k])})<br>"

@@ -3,7 +3,8 @@
 Two scales, one a hue. On one shared scale the diagonal (most images, if the model is any good) takes all the range and
 every error looks white. So hits are teal from 0 to 1, and errors vermilion from 0 to the largest error, with colour
 growing as the square root of the share: a pair confused in 1 % of its images must show beside one of 16 %. The scale of
-errors ends at 5 % or above, or the one error of a near-perfect model would look as dark as a class that is lost.
+errors ends at 5 % or above, or the one error of a near-perfect model would look as dark as a class that is lost. What
+holds nothing has no tint, on the diagonal either.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lucidate.analyze.confusion import ConfusionMatrix
 from lucidate.analyze.wording import count, percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme
+from lucidate.report.labels import short_names
 
 TITLE = "Confusion matrix"
 LEAST_TOP = 0.05  # share of the true class: the darkest vermilion stands for no less
@@ -32,18 +34,19 @@ WRONG = (theme.LIGHT.wrong_0, theme.LIGHT.wrong_1, theme.LIGHT.wrong_2, theme.LI
 def draw_plotly(info: ConfusionMatrix) -> go.Figure:
     """Rows are true classes, columns predicted ones.
 
-    x and y of a cell are class indices (predicted, true), and customdata repeats them as [true, predicted]: a click
-    is enough to filter images by pair of classes.
+    customdata of a cell are class indices, [true, predicted]: a click is enough to filter images by pair of classes.
     """
-    k = len(info.class_names)
-    hits = np.eye(k, dtype=bool)
-    pairs = np.moveaxis(np.indices((k, k)), 0, -1).tolist()
-    hover = _hover(info)
-    counts, shares = _texts(info.counts, "{:,}"), _texts(100 * info.normalized, "{:.1f}")
+    shown = drawn(info)
+    k, names = len(shown), tuple(info.class_names[each] for each in shown)
+    numbers, normalized = _part(info, shown)
+    hits = np.eye(k, dtype=bool) & (numbers > 0)
+    pairs = np.stack(np.meshgrid(shown, shown, indexing="ij"), axis=-1).tolist()
+    hover = _hover(info, shown)
+    counts, shares = _texts(numbers, "{:,}"), _texts(100 * normalized, "{:.1f}")
 
     def heatmap(cells: NDArray[np.bool_], scale: list[list[Any]], zmax: float) -> go.Heatmap:
         return go.Heatmap(
-            z=jsonable(np.where(cells, info.normalized, np.nan)),
+            z=jsonable(np.where(cells, normalized, np.nan)),
             zmin=0,
             zmax=zmax,
             colorscale=scale,
@@ -67,8 +70,8 @@ def draw_plotly(info: ConfusionMatrix) -> go.Figure:
     return theme.plotly_figure(
         [right, wrong],
         height=max(420, 160 + 50 * k) if k <= MAX_NUMBERED else max(900, 160 + 14 * k),
-        xaxis={**theme.class_axis(info.class_names), **small, "title": {"text": "Predicted class"}, "tickangle": turn},
-        yaxis={**theme.class_rows(info.class_names), **small, "title": {"text": "True class"}},
+        xaxis={**theme.class_axis(names), **small, "title": {"text": "Predicted class"}, "tickangle": turn},
+        yaxis={**theme.class_rows(names), **small, "title": {"text": "True class"}},
         updatemenus=theme.menu(("Counts", {"text": texts[0]}, {}), ("% of true class", {"text": texts[1]}, {}))
         if k <= MAX_NUMBERED
         else None,
@@ -78,16 +81,18 @@ def draw_plotly(info: ConfusionMatrix) -> go.Figure:
 @theme.matplotlib_style
 def draw_matplotlib(info: ConfusionMatrix) -> Figure:
     """The same matrix with counts, still."""
-    k = len(info.class_names)
-    hits = np.eye(k, dtype=bool)
+    shown = drawn(info)
+    k = len(shown)
+    numbers, normalized = _part(info, shown)
+    hits = np.eye(k, dtype=bool) & (numbers > 0)
     figure, axes = theme.axes(TITLE, height=7.0)
     right = LinearSegmentedColormap.from_list("right", RIGHT)
     wrong = LinearSegmentedColormap.from_list("wrong", WRONG)
     root = PowerNorm(0.5, vmin=0, vmax=top_of_errors(info))
-    axes.imshow(np.where(hits, info.normalized, np.nan), cmap=right, vmin=0, vmax=1, aspect="auto")
-    axes.imshow(np.where(hits, np.nan, info.normalized), cmap=wrong, norm=root, aspect="auto")
+    axes.imshow(np.where(hits, normalized, np.nan), cmap=right, vmin=0, vmax=1, aspect="auto")
+    axes.imshow(np.where(hits, np.nan, normalized), cmap=wrong, norm=root, aspect="auto")
     size = 9 if k <= 30 else 5.5
-    names = [theme.matplotlib_text(name, theme.LABEL_LIMIT) for name in info.class_names]
+    names = [theme.matplotlib_text(name) for name in short_names([info.class_names[each] for each in shown])]
     long = max(map(len, names)) * k > 90  # characters that a row of labels has room for
     axes.set_xticks(range(k), names, fontsize=size, rotation=90 if k > 20 else 40 if long else 0)
     if long and k <= 20:
@@ -103,10 +108,11 @@ def draw_matplotlib(info: ConfusionMatrix) -> Figure:
     axes.grid(which="minor", color=theme.LIGHT.surface, linewidth=1.5 if k <= 30 else 0.3)
     axes.tick_params(which="minor", length=0)
     if k <= MAX_NUMBERED:
-        for (true, predicted), text in np.ndenumerate(_texts(info.counts, "{:,}")):
-            strong = (right if true == predicted else wrong)(
-                info.normalized[true, predicted] if true == predicted else root(info.normalized[true, predicted])
-            )
+        for (true, predicted), text in np.ndenumerate(_texts(numbers, "{:,}")):
+            if not text:
+                continue
+            share = normalized[true, predicted]
+            strong = right(share) if true == predicted else wrong(root(share))
             color = theme.LIGHT.surface if sum(strong[:3]) < 1.5 else theme.LIGHT.ink
             axes.text(predicted, true, text, ha="center", va="center", color=color, fontsize=9 if k <= 12 else 6.5)
     return figure
@@ -114,26 +120,47 @@ def draw_matplotlib(info: ConfusionMatrix) -> Figure:
 
 def top_of_errors(info: ConfusionMatrix) -> float:
     """Share of the true class at which an error is darkest: the largest one, at least 5 %."""
-    errors = np.where(np.eye(len(info.class_names), dtype=bool), 0, info.normalized)
+    shown = drawn(info)
+    errors = np.where(np.eye(len(shown), dtype=bool), 0, _part(info, shown)[1])
     return max(float(np.nanmax(errors)), LEAST_TOP)
 
 
+def drawn(info: ConfusionMatrix) -> NDArray[np.intp]:
+    """Ascending class indices: all or, of very many, those of the most frequent confusions, then the largest ones."""
+    if len(info.class_names) <= theme.MOST_CLASSES:
+        return np.arange(len(info.class_names))
+    errors = info.counts - np.diag(np.diag(info.counts))
+    pairs = np.argsort(-errors, axis=None, kind="stable")[: np.count_nonzero(errors)]
+    involved = np.stack(np.unravel_index(pairs, errors.shape), axis=1).ravel()
+    ranked = np.concatenate([involved, np.argsort(-info.counts.sum(axis=1), kind="stable")])
+    first = np.sort(np.unique(ranked, return_index=True)[1])  # where each class comes up for the first time
+    return np.sort(theme.limited(ranked[first]))
+
+
 def note(info: ConfusionMatrix) -> str:
-    """How its colors are to be read."""
+    """What it leaves out, and how its colors are to be read."""
+    empty = "" if info.counts[drawn(info)].any(axis=1).all() else " An empty row is a class without images."
+    some = theme.drawn_note(len(info.class_names), "of the most frequent confusions")
     return (
-        "Color tells the share of the true class: teal is right, darkest at 100 %; "
-        f"vermilion is wrong, darkest at {percent(top_of_errors(info))}."
-    )
+        f"{some} Color tells the share of the true class: teal is right, darkest at 100 %; "
+        f"vermilion is wrong, darkest at {percent(top_of_errors(info))}.{empty}"
+    ).strip()
+
+
+def _part(info: ConfusionMatrix, shown: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Counts of the cells drawn, and their shares of all images of the true class."""
+    cells = np.ix_(shown, shown)
+    return info.counts[cells], info.normalized[cells]
 
 
 def _texts(values: NDArray[Any], form: str) -> NDArray[np.str_]:
-    """Numbers as words for cells; zeros stay blank, or they would hide the errors among them."""
-    return np.array([[form.format(value) if value else "" for value in row] for row in values.tolist()])
+    """Numbers as words for cells; zeros and what is unknown stay blank, or they would hide the errors among them."""
+    return np.array([[form.format(value) if value > 0 else "" for value in row] for row in values.tolist()])
 
 
-def _hover(info: ConfusionMatrix) -> NDArray[np.str_]:
-    names = [theme.plotly_text(name) for name in info.class_names]
-    totals = info.counts.sum(axis=1)
+def _hover(info: ConfusionMatrix, shown: NDArray[np.intp]) -> NDArray[np.str_]:
+    names = [theme.plotly_text(info.class_names[each]) for each in shown]
+    totals = info.counts[shown].sum(axis=1)
 
     def words(true: int, predicted: int, number: int, share: float) -> str:
         if not number and len(names) > MAX_WORDED_ZEROS:
@@ -143,7 +170,7 @@ def _hover(info: ConfusionMatrix) -> NDArray[np.str_]:
         of = f"{count(int(totals[true]), 'image')} of <b>{names[true]}</b>"
         return f"{count(number)} of {of}<br>{verb} {what} ({percent(share)})"
 
-    rows = zip(info.counts.tolist(), info.normalized.tolist(), strict=True)
+    rows = zip(*(values.tolist() for values in _part(info, shown)), strict=True)
     return np.array(
         [
             [words(true, predicted, *cell) for predicted, cell in enumerate(zip(*row, strict=True))]

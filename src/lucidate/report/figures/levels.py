@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
@@ -12,8 +14,9 @@ from lucidate.core.records import jsonable
 from lucidate.report import theme, ticks
 
 TITLE = "Accuracy of each level"
-NAME_LIMIT = 30  # characters of a level's name on the axis
-AXIS = "Test accuracy, with its 95 % interval"
+LINE = 22  # characters of a line of a level's name on the axis
+ROW = 56  # CSS pixels a level: three such lines
+AXIS = "Test accuracy and 95 % interval"
 
 
 def draw_plotly(info: LevelsTable) -> go.Figure:
@@ -47,10 +50,10 @@ def draw_plotly(info: LevelsTable) -> go.Figure:
             hoverinfo="text",
         )
         traces = [rings, whole]
-    names = [theme.plotly_text(_name(level), NAME_LIMIT) for level in levels]
+    names = ["<br>".join(theme.plotly_text(line) for line in _name(level)) for level in levels]
     return theme.plotly_figure(
         traces,
-        height=theme.row_height(len(rows)) + 40,
+        height=150 + ROW * len(rows),
         showlegend=bool(members),
         xaxis={"title": {"text": AXIS}, **ticks.share_axis(), "range": _range(info)},
         yaxis={"tickmode": "array", "tickvals": rows, "ticktext": names, "range": [len(rows) - 0.5, -0.5]},
@@ -75,7 +78,7 @@ def draw_matplotlib(info: LevelsTable) -> Figure:
             xytext=(0, 7),
             ha="center",
         )
-    names = [theme.matplotlib_text(_name(level), NAME_LIMIT) for level in info.levels]
+    names = ["\n".join(theme.matplotlib_text(line) for line in _name(level)) for level in info.levels]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.75)
     axes.set_xlabel(AXIS)
@@ -95,8 +98,9 @@ def note(info: LevelsTable) -> str:
     return f"A line is the 95 % interval of the accuracy.{members}"
 
 
-def _name(level: Level) -> str:
-    return f"{level.level}  {level.title}" if level.title else f"{level.level}  {level.model}"
+def _name(level: Level) -> list[str]:
+    """A level's number and name in lines."""
+    return textwrap.wrap(f"{level.level}. {level.title or level.model}", LINE)
 
 
 def _words(level: Level) -> str:

@@ -71,9 +71,14 @@ def draw_matplotlib(info: PerClassAccuracy) -> Figure:
     return figure
 
 
+def note(info: PerClassAccuracy) -> str:
+    """What the drawing leaves out."""
+    return theme.drawn_note(int((info.total > 0).sum()), "of the lowest accuracy")
+
+
 def _order(info: PerClassAccuracy) -> NDArray[np.intp]:
-    """Classes by ascending accuracy; those without images, NaN, come last."""
-    return np.argsort(info.accuracy, kind="stable")
+    """Classes that have images by ascending accuracy, of very many the first ones."""
+    return theme.limited(np.argsort(info.accuracy, kind="stable")[: int((info.total > 0).sum())])
 
 
 def _color(info: PerClassAccuracy, k: int) -> str:
@@ -83,15 +88,13 @@ def _color(info: PerClassAccuracy, k: int) -> str:
 
 def _range(info: PerClassAccuracy) -> list[float]:
     """Axis from a round 10 % below the lowest interval of a class that has images, to a little over 100 %."""
-    lowest = float(info.low[info.total > 0].min())
+    lowest = float(np.nanmin(info.low))
     top = 1.01
     return [max(0.0, np.floor(lowest * 10) / 10) - 0.01, top]
 
 
 def _words(info: PerClassAccuracy, k: int) -> str:
     name = theme.plotly_text(info.class_names[k])
-    if not info.total[k]:
-        return f"<b>{name}</b><br>no images"
     return (
         f"<b>{name}</b><br>{percent(info.accuracy[k])} ({interval(info.low[k], info.high[k])})<br>"
         f"{info.correct[k]:,} of {info.total[k]:,} right"

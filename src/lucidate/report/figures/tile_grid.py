@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lucidate.core.records import jsonable
-from lucidate.report import theme
-from lucidate.report.figures.boards import Board
+from lucidate.report import labels, theme
+from lucidate.report.figures.boards import CAPTION_LIMIT, Board
 from lucidate.report.sheets import Sheet
 
 LABEL_WIDTH = 108  # pixels left of a board whose rows are named
 MARGIN = 24  # pixels around the still picture
 TITLE_HEIGHT = 64  # pixels over it
-CAPTION_LIMIT = 18  # characters under a tile, and a space: what 96 + 16 pixels hold in the type below
 ROW_LIMIT = 13  # characters at the left of a row
 PREVIEW_ROWS = 8  # of the still picture, or a large board would be a tower
 NAMED_ROWS = 12  # the same, where a row is a class
@@ -48,8 +47,8 @@ def draw_plotly(board: Board, sheet: Sheet) -> go.Figure:
     rows = {"range": [height + below, -8], **fixed}
     if board.row_labels:
         centers = [sheet.corner(row * sheet.columns)[1] + sheet.tile / 2 for row in range(sheet.rows)]
-        labels = [theme.plotly_text(name, ROW_LIMIT) for name in board.row_labels]
-        rows |= {"tickmode": "array", "tickvals": centers, "ticktext": labels, "showticklabels": True}
+        names = [theme.plotly_text(name) for name in labels.short_names(board.row_labels, ROW_LIMIT)]
+        rows |= {"tickmode": "array", "tickvals": centers, "ticktext": names, "showticklabels": True}
         rows |= {"tickfont": {"size": 13, "color": theme.LIGHT.ink}}
     return theme.plotly_figure(
         [_answers(board, sheet), *_outlines(board, sheet), *_captions(board, sheet)],
@@ -85,19 +84,19 @@ def draw_matplotlib(board: Board, sheet: Sheet, *, title: str) -> Figure:
     some = f" (first {drawn} of {len(board.ids) + board.left_out:,})" if drawn < len(board.ids) else ""
     heading = theme.matplotlib_text(title + some)
     axes.text(scale * MARGIN - left, -top / 2, heading, va="center", fontsize=11.5, fontweight="bold")
-    for row, name in enumerate(board.row_labels[:rows]):
+    for row, name in enumerate(labels.short_names(board.row_labels, ROW_LIMIT)[:rows]):
         middle = scale * (sheet.corner(row * sheet.columns)[1] + sheet.tile / 2)
-        axes.text(-12 * scale, middle, theme.matplotlib_text(name, ROW_LIMIT), ha="right", va="center", fontsize=7.5)
+        axes.text(-12 * scale, middle, theme.matplotlib_text(name), ha="right", va="center", fontsize=7.5)
+    first, second, third = _lines(board)
+    inks = np.where(board.wrong, theme.LIGHT.wrong, theme.LIGHT.muted)
+    others = np.where(_third_is_wrong(board), theme.LIGHT.wrong, theme.LIGHT.muted)
     for tile in range(drawn):
         x, y = sheet.corner(int(board.cells[tile]))
-        inks = (theme.LIGHT.muted, theme.LIGHT.wrong)
         captions = [
-            (_caption(board.first[tile]), 6, theme.LIGHT.ink),
-            (_caption(board.second[tile], board.amounts[tile]), 21, inks[int(board.wrong[tile])]),
+            (first[tile], 6, theme.LIGHT.ink),
+            (second[tile], 21, inks[tile]),
+            (third[tile], 36, others[tile]),
         ]
-        if board.third:
-            third = _caption(board.third[tile], board.third_amounts[tile])
-            captions.append((third, 36, inks[int(not board.wrong[tile])]))
         for text, offset, ink in captions:
             if text:
                 place = (scale * (x + sheet.tile / 2), scale * (y + sheet.tile + offset))
@@ -142,9 +141,7 @@ def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
     """Lines under the tiles: the true class in ink; what was made of it in the color of right or wrong."""
     corners = np.array([sheet.corner(cell) for cell in board.cells.tolist()])
     x, y = corners[:, 0] + sheet.tile / 2, corners[:, 1] + sheet.tile
-    first = [_caption(text) for text in board.first]
-    second = [_caption(text, amount) for text, amount in zip(board.second, board.amounts, strict=True)]
-    third = [_caption(text, amount) for text, amount in zip(board.third, board.third_amounts, strict=True)]
+    first, second, third = _lines(board)
 
     def line(texts: list[str], chosen: NDArray[np.bool_], offset: int, color: str) -> go.Scatter:
         return go.Scatter(
@@ -163,14 +160,30 @@ def _captions(board: Board, sheet: Sheet) -> list[go.Scatter]:
         (second, board.wrong, 28, theme.LIGHT.wrong),
         (second, ~board.wrong, 28, theme.LIGHT.muted),
     ]
-    if third:
-        lines += [(third, ~board.wrong, 43, theme.LIGHT.wrong), (third, board.wrong, 43, theme.LIGHT.muted)]
+    red = _third_is_wrong(board)
+    lines += [(third, red, 43, theme.LIGHT.wrong), (third, ~red, 43, theme.LIGHT.muted)]
     return [line(*arguments) for arguments in lines if any(arguments[0]) and arguments[1].any()]
+
+
+def _lines(board: Board) -> tuple[list[str], list[str], list[str]]:
+    """What the three lines under each tile say."""
+    first = [_caption(text) for text in board.first]
+    if board.apart:
+        return first, [_caption(text) for text in board.second], list(board.amounts)
+    second = [_caption(text, amount) for text, amount in zip(board.second, board.amounts, strict=True)]
+    third = [_caption(text, amount) for text, amount in zip(board.third, board.third_amounts, strict=True)]
+    return first, second, third or [""] * len(first)
+
+
+def _third_is_wrong(board: Board) -> NDArray[np.bool_]:
+    """(T,) which third lines have the color of errors: of two models the other is wrong; amounts go with the second."""
+    return board.wrong if board.apart else ~board.wrong
 
 
 def _caption(text: str, amount: str = "") -> str:
     """A caption within its limit; the amount at its end stays whole, the name before it is what gets shortened."""
-    return f"{theme.shorten(text, CAPTION_LIMIT - len(amount))} {amount}".strip()
+    room = CAPTION_LIMIT + 1 - len(amount) if amount else CAPTION_LIMIT  # a percent sign and a space are narrow
+    return f"{labels.shorten(text, room)} {amount}".strip()
 
 
 def _frames(board: Board, sheet: Sheet, tiles: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from lucidate.analyze.top_confusions import TopConfusions
 from lucidate.analyze.wording import count, percent
 from lucidate.report import theme, ticks
+from lucidate.report.labels import short_names
 
 TITLE = "Most frequent confusions"
 SHOWN = 25  # pairs drawn; the table holds all that were listed
 NAME_LIMIT = 16  # characters of each of the two names on an axis
+LINE = 22  # characters of a pair; longer ones take two lines, or they would not fit a phone
+TALLER = 8  # CSS pixels more a pair of two lines
 
 
 def draw_plotly(info: TopConfusions) -> go.Figure:
@@ -21,6 +24,9 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
     if not info.errors:
         return theme.empty_plotly(info.headline)
     rows = _most_frequent(info)
+    pairs = _pairs(info, rows)
+    long = max(map(len, pairs)) > LINE
+    labels = [theme.plotly_text(pair).replace(" → ", "<br>→ " if long else " → ") for pair in pairs]
     names = [theme.plotly_text(name) for name in info.class_names]
     verbs = ["was" if number == 1 else "were" for number in info.counts.tolist()]
     hover = [
@@ -46,12 +52,12 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
     return theme.plotly_figure(
         [bars],
         margin={"r": 16 + 7 * max(len(text) for text in bars.text)},
-        height=theme.row_height(len(rows)),
+        height=theme.row_height(len(rows)) + (TALLER * len(rows) if long else 0),
         xaxis={"title": {"text": "Images"}, **ticks.whole_axis(longest, most=3), "range": [0, longest * 1.02]},
         yaxis={
             "tickmode": "array",
             "tickvals": list(range(len(rows))),
-            "ticktext": [theme.plotly_text(_pair(info, row)) for row in rows],
+            "ticktext": labels,
             "range": [len(rows) - 0.5, -0.5],
             "showgrid": False,
         },
@@ -66,7 +72,7 @@ def draw_matplotlib(info: TopConfusions) -> Figure:
     rows = _most_frequent(info)
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
     axes.barh(range(len(rows)), info.counts[rows], height=0.68, color=theme.LIGHT.wrong)
-    axes.set_yticks(range(len(rows)), [theme.matplotlib_text(_pair(info, row)) for row in rows])
+    axes.set_yticks(range(len(rows)), [theme.matplotlib_text(pair) for pair in _pairs(info, rows)])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.set_xlabel("Images")
@@ -83,9 +89,11 @@ def _most_frequent(info: TopConfusions) -> NDArray[np.intp]:
     return np.argsort(-info.counts, kind="stable")[:SHOWN]
 
 
-def _pair(info: TopConfusions, row: int) -> str:
-    true, predicted = (info.class_names[side[row]] for side in (info.true, info.predicted))
-    return f"{theme.shorten(true, NAME_LIMIT)} → {theme.shorten(predicted, NAME_LIMIT)}"
+def _pairs(info: TopConfusions, rows: NDArray[np.intp]) -> list[str]:
+    """The pairs of these rows as labels."""
+    drawn = np.unique([info.true[rows], info.predicted[rows]]).tolist()
+    short = dict(zip(drawn, short_names([info.class_names[k] for k in drawn], NAME_LIMIT), strict=True))
+    return [f"{short[info.true[row]]} → {short[info.predicted[row]]}" for row in rows]
 
 
 def _amount(info: TopConfusions, row: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lucidate.analyze.true_probability import TrueClassProbability
 from lucidate.analyze.wording import percent
@@ -17,7 +18,7 @@ MEAN, MEDIAN = theme.LIGHT.right, theme.LIGHT.sand
 
 def draw_plotly(info: TrueClassProbability) -> go.Figure:
     """Two points a class and the line between them, the lowest mean on top; customdata is the class index."""
-    order = np.argsort(info.mean, kind="stable")
+    order = _order(info)
     rows = list(range(len(order)))
     names = tuple(info.class_names[k] for k in order)
     full = [theme.plotly_text(name) for name in names]
@@ -32,7 +33,7 @@ def draw_plotly(info: TrueClassProbability) -> go.Figure:
         showlegend=False,
     )
 
-    def points(name: str, values: list[float | None], color: str, symbol: str) -> go.Scatter:
+    def points(name: str, values: list[float], color: str, symbol: str) -> go.Scatter:
         return go.Scatter(
             x=values,
             y=rows,
@@ -41,7 +42,7 @@ def draw_plotly(info: TrueClassProbability) -> go.Figure:
             marker={"size": 11, "color": color, "symbol": symbol},
             customdata=order.tolist(),
             hovertext=[
-                f"<b>{label}</b><br>{name} probability of the true class {percent(value)}" if value is not None else ""
+                f"<b>{label}</b><br>{name} probability of the true class {percent(value)}"
                 for label, value in zip(full, values, strict=True)
             ],
             hoverinfo="text",
@@ -61,7 +62,7 @@ def draw_plotly(info: TrueClassProbability) -> go.Figure:
 @theme.matplotlib_style
 def draw_matplotlib(info: TrueClassProbability) -> Figure:
     """The same points, still."""
-    order = np.argsort(info.mean, kind="stable")
+    order = _order(info)
     rows = np.arange(len(order))
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(order)))
     axes.hlines(rows, info.mean[order], info.median[order], color=theme.LIGHT.slate, linewidth=1.6)
@@ -74,6 +75,16 @@ def draw_matplotlib(info: TrueClassProbability) -> Figure:
     axes.grid(True, axis="y")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     return figure
+
+
+def note(info: TrueClassProbability) -> str:
+    """What the drawing leaves out."""
+    return theme.drawn_note(int(np.isfinite(info.mean).sum()), "of the lowest mean")
+
+
+def _order(info: TrueClassProbability) -> NDArray[np.intp]:
+    """Classes that have images by ascending mean, of very many the first ones."""
+    return theme.limited(np.argsort(info.mean, kind="stable")[: int(np.isfinite(info.mean).sum())])
 
 
 def _range(info: TrueClassProbability) -> list[float]:

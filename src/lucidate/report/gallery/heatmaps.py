@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from html import escape
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +19,7 @@ from lucidate.analyze.wording import percent
 from lucidate.report import theme
 from lucidate.report.gallery import pages, site
 from lucidate.report.gallery.tables import Table
+from lucidate.report.labels import escape
 from lucidate.report.sheets import TILE, Sheet, fit, make_sheet
 
 NAME = "heatmaps"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 from string import Template
 
 from lucidate.analyze import Findings
 from lucidate.analyze.wording import count, images, interval, percent
+from lucidate.report.figures import FOLDED
 from lucidate.report.gallery.pages import Card, frame, text
-from lucidate.report.theme import shorten
+from lucidate.report.labels import escape, short_names
 
 TEASERS = 8  # of the surest mistakes: one row on a wide screen
+TEASER_NAME = 11  # characters of a class under one of them
 
 _BODY = Template("""<header class="hero">
 <div>
@@ -53,13 +54,19 @@ def index_page(
         title=escape(title),
         model=escape(model),
         headline=text(findings.summary.headline),
-        metrics="\n".join(_metrics(findings, {card.question: card for card in cards})),
+        metrics="\n".join(_metrics(findings, _by_question(cards))),
         teaser=_teaser(cards, findings),
         groups=groups,
         passport=passport("About this run", facts, notes),
     )
     home = '<span class="home">lucidate</span>'
     return frame(body, title=f"{title} · {model} – lucidate", description=findings.summary.headline, root="", home=home)
+
+
+def _by_question(cards: Sequence[Card]) -> dict[str, Card]:
+    """The card that answers each question; the one page of few mistakes answers for those folded into it."""
+    found = {card.question: card for card in cards}
+    return {**dict.fromkeys(FOLDED, found["misclassified"]), **found}
 
 
 def passport(title: str, facts: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
@@ -81,10 +88,13 @@ def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
     confusion, often = "none", "no class is taken for another"
     if pairs.errors:
         row = int(pairs.counts.argmax())
-        confusion = " → ".join(shorten(pairs.class_names[side[row]]) for side in (pairs.true, pairs.predicted))
+        short = short_names(pairs.class_names)
+        confusion = " → ".join(short[side[row]] for side in (pairs.true, pairs.predicted))
         often = f"{count(int(pairs.counts[row]))} of {count(int(pairs.totals[pairs.true[row]]), 'image')}"
+    baseline = f"always the most frequent class: {percent(summary.majority_accuracy)}"
+    spread = f"{interval(summary.low, summary.high)}; {baseline}"
     found = [
-        ("Accuracy", percent(summary.accuracy), interval(summary.low, summary.high), "per_class_accuracy", ""),
+        ("Accuracy", percent(summary.accuracy), spread, "per_class_accuracy", ""),
         (
             "Errors",
             count(summary.errors),
@@ -105,23 +115,27 @@ def _metrics(findings: Findings, cards: dict[str, Card]) -> list[str]:
 def _teaser(cards: Sequence[Card], findings: Findings) -> str:
     """The surest mistakes as tiles of their own page's sprite sheet; nothing where there is no mistake."""
     tiles = findings.most_confident_wrong.tiles
-    card = next(card for card in cards if card.question == "most_confident_wrong")
+    card = _by_question(cards)["most_confident_wrong"]
     if card.sheet is None:
         return ""
+    if card.question == "misclassified":  # few mistakes have one page and one sheet
+        tiles = findings.misclassified.tiles
     url = card.sheet.url.removeprefix("../")
-    shown = []
+    shown, short = [], short_names(tiles.class_names, TEASER_NAME)
     for tile in range(min(len(tiles), TEASERS)):
         left, top = card.sheet.corner(tile)
-        true, said = tiles.class_names[tiles.labels[tile]], tiles.class_names[tiles.predicted[tile]]
-        words = f"{escape(true)}, taken for {escape(said)}"
+        true, said = int(tiles.labels[tile]), int(tiles.predicted[tile])
+        words = text(f"{tiles.class_names[true]}, taken for {tiles.class_names[said]}")
         shown.append(
-            f'<li><span class="tile" role="img" aria-label="{words}" '
+            f'<li title="{words}"><span class="tile" role="img" aria-label="{words}" '
             f'style="background-image: url({url}); background-position: -{left}px -{top}px"></span>'
-            f'<span class="true">{escape(true)}</span><span class="said">→ {escape(said)}</span>'
+            f'<span class="true">{text(short[true])}</span><span class="said">→ {text(short[said])}</span>'
             f'<span class="sure">{text(percent(tiles.confidence[tile]))} sure</span></li>'
         )
     only = len(shown) == 1
     title, more = ("Its only mistake", "See its page") if only else ("Its surest mistakes", "See them all")
+    if card.question == "misclassified" and not only:
+        title = "Its mistakes"
     return (
         f'<section class="teaser" aria-labelledby="teaser"><div><h2 id="teaser">{title}</h2>'
         f'<a class="more" href="docs/{card.name}.html">{more} <span aria-hidden="true">→</span></a></div>'

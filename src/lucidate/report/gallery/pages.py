@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from string import Template
 
 from lucidate.analyze.wording import count
 from lucidate.report.gallery.tables import MAX_ROWS, Table
+from lucidate.report.labels import escape
 from lucidate.report.sheets import Sheet
 
 _ICON = (
@@ -206,7 +206,7 @@ def _details(table: Table) -> str:
     rows = len(table.frame)
     if not rows:
         return ""
-    shown = count(rows, "row") if rows <= MAX_ROWS else f"first {MAX_ROWS} of {rows:,} rows; the CSV has all"
+    shown = count(rows, "row") if rows <= MAX_ROWS else f"first {MAX_ROWS:,} of {rows:,} rows; the CSV has all"
     return (
         f'<details class="numbers"><summary>{escape(table.title)} as a table <span>{shown}</span></summary>'
         f'<div class="scroller" tabindex="0" role="region" aria-label="{escape(table.title)}">{table.html()}</div>'

@@ -21,7 +21,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, slug
 from lucidate.core.rundir import atomic_path
 from lucidate.report import theme
-from lucidate.report.figures import FIGURES, FigureEntry, Info
+from lucidate.report.figures import FEW, FigureEntry, Info, figures_of
 from lucidate.report.gallery import pages, stills
 from lucidate.report.gallery.index import index_page
 from lucidate.report.gallery.tables import Table
@@ -59,7 +59,7 @@ def build_gallery(
     Raises PredictionsError where pixels are not the images that the predictions speak of.
     """
     check_pixels(pixels, predictions.index)
-    asked = [(entry, info) for entry in FIGURES if (info := entry.info(findings)) is not None]
+    asked = figures_of(findings)
     with new_site(folder) as site:
         cards = write_figures(site, asked, pixels, dataset=predictions.dataset, task="gallery", reporter=reporter)
         for place, card in enumerate(cards):
@@ -67,6 +67,9 @@ def build_gallery(
             if asked[place][0].question == "per_class_accuracy":
                 report = findings.classification_report
                 tables.append(Table("Classification report", f"{card.name}_report", report.frame()))
+            if asked[place][0].question == "misclassified" and 0 < findings.summary.errors <= FEW:
+                pairs = findings.top_confusions.frame()
+                tables.append(Table("Confusions", f"{slug(predictions.dataset)}_top_confusions", pairs))
             write_tables(site, tables)
             page = pages.figure_page(cards, place, tables=tables, about_title=about.title)
             write_text(site / "docs" / f"{card.name}.html", page)

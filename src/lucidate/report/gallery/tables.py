@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
 import pandas as pd
 
-MAX_ROWS = 200  # in a page; the CSV has all
+from lucidate.report.labels import escape
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what such a text begins with
+MAX_ROWS = 1_000  # in a page; the CSV has all
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +21,11 @@ class Table:
     frame: pd.DataFrame
 
     def csv(self) -> str:
-        """All rows, numbers in full precision."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
+        """All rows, numbers in full precision; no cell is a formula to a spreadsheet."""
+        return no_formulas(self.frame).to_csv(index=False, lineterminator="\n")
 
     def html(self) -> str:
-        """The first 200 rows; headings of columns and rows are marked as such."""
+        """The first 1,000 rows; headings of columns and rows are marked as such."""
         numeric = [bool(pd.api.types.is_numeric_dtype(kind)) for kind in self.frame.dtypes]
         heads = "".join(
             f'<th scope="col"{_number(is_number)}>{escape(str(column).replace("_", " "))}</th>'
@@ -35,6 +37,23 @@ class Table:
             cells = "".join(f"<td{_number(n)}>{cell}</td>" for cell, n in zip(rest, numeric[1:], strict=True))
             rows.append(f'<tr><th scope="row"{_number(numeric[0])}>{first}</th>{cells}</tr>')
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def no_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with an apostrophe before each text, column names too, that a spreadsheet would take for a formula.
+
+    Source: OWASP, "CSV Injection". Numbers stay as they are, those below 0 too. A carriage return, which many programs
+    take for the end of a row, becomes a blank.
+    """
+
+    def quoted(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return ("'" if value.startswith(FORMULA) else "") + value.replace("\r", " ")
+
+    return frame.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(quoted)).rename(
+        columns=quoted
+    )
 
 
 def _number(is_number: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lucidate.analyze.wording import count, percent
+from lucidate.analyze.wording import count, percent, without_images
 from lucidate.report.pdf.content import Chapter, Facts, Points
 from lucidate.report.pdf.material import Material, duration
 
@@ -65,7 +65,12 @@ def _data(material: Material) -> list[str]:
         points.append(
             f"{count(aside, 'file')} of the source could not be used and {'was' if aside == 1 else 'were'} set aside."
         )
-    fewest = int(material.findings.per_class_accuracy.total.min())
+    info = material.findings.per_class_accuracy
+    if info.missing:
+        points.append(
+            f"{without_images(info.missing, material.split).strip()} Nothing is known of how well these are recognized."
+        )
+    fewest = int(info.total[info.total > 0].min())
     if fewest < FEW:
         points.append(
             f"The smallest class has {count(fewest, f'{material.split} image')}: accuracies of single classes are "
@@ -120,7 +125,7 @@ def _model(material: Material) -> list[str]:
     return [
         sure,
         f"{same}How it does on images from elsewhere, of other cameras, crops or seasons, is not known.",
-        f"It answers with one of its {material.classes} classes whatever it is shown; it cannot say “none of these”.",
+        f"It answers with one of its {material.classes:,} classes whatever it is shown; it cannot say “none of these”.",
     ]
 
 

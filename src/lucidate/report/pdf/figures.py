@@ -28,8 +28,8 @@ from lucidate.analyze.per_class import PerClassAccuracy
 from lucidate.analyze.tiles import Tiles
 from lucidate.analyze.top_confusions import TopConfusions
 from lucidate.analyze.true_probability import TrueClassProbability
-from lucidate.report import theme
 from lucidate.report.figures import FIGURES, FigureEntry
+from lucidate.report.labels import short_names
 from lucidate.report.pdf.content import Picture
 from lucidate.report.sheets import fit
 
@@ -91,8 +91,8 @@ def fewest_images(info: ClassDistribution, most: int = MOST_ROWS) -> ClassDistri
 
 
 def hardest(info: PerClassAccuracy, most: int = MOST_ROWS) -> PerClassAccuracy:
-    """The classes of the lowest accuracy."""
-    chosen = np.argsort(info.accuracy, kind="stable")[:most]
+    """The classes of the lowest accuracy, among those that have images."""
+    chosen = np.argsort(info.accuracy, kind="stable")[: min(most, int((info.total > 0).sum()))]
     return PerClassAccuracy(
         class_names=_names(info.class_names, chosen),
         correct=info.correct[chosen],
@@ -100,12 +100,13 @@ def hardest(info: PerClassAccuracy, most: int = MOST_ROWS) -> PerClassAccuracy:
         low=info.low[chosen],
         high=info.high[chosen],
         overall=info.overall,
+        split=info.split,
     )
 
 
 def least_probable(info: TrueClassProbability, most: int = MOST_ROWS) -> TrueClassProbability:
-    """The classes that get the least probability on their own images."""
-    chosen = np.argsort(info.mean, kind="stable")[:most]
+    """The classes that get the least probability on their own images, among those that have any."""
+    chosen = np.argsort(info.mean, kind="stable")[: min(most, int(np.isfinite(info.mean).sum()))]
     return TrueClassProbability(_names(info.class_names, chosen), info.mean[chosen], info.median[chosen], info.overall)
 
 
@@ -127,7 +128,7 @@ def fewer(info: Misclassified, most: int) -> Misclassified:
 
 
 def _names(names: tuple[str, ...], chosen: NDArray[np.intp]) -> tuple[str, ...]:
-    return tuple(theme.shorten(names[k], NAME_LIMIT) for k in chosen.tolist())
+    return tuple(short_names([names[k] for k in chosen.tolist()], NAME_LIMIT))
 
 
 def _as_cells(axes: Axes, image: AxesImage) -> None:

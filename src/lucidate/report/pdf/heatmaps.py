@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucidate.report import theme
+from lucidate.report import labels
 from lucidate.report.gallery.heatmaps import MEANINGS, overlaid
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import Block, Chapter, Paragraph, Table, Tile, Tiles
@@ -33,7 +33,7 @@ def where_it_looks(material: Material) -> Chapter | None:
                 if place >= count:
                     tiles.append(None)
                     continue
-                name = theme.shorten(info.class_names[classes[place]], NAME)
+                name = labels.shorten(info.class_names[classes[place]], NAME)
                 image = overlaid(np.asarray(material.pixels[group.tiles.index[place]]), maps[place])
                 words = "empty map" if peaks[place] == 0 else f"for {name}"
                 wrong = bool(classes[place] != group.tiles.labels[place])

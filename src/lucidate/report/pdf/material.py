@@ -13,7 +13,7 @@ from lucidate.analyze.intervals import wilson_interval
 from lucidate.analyze.levels import LevelsTable
 from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.records import RunCard
-from lucidate.report import theme
+from lucidate.report import labels
 
 NAMES_LISTED = 12  # classes that a sentence lists
 
@@ -76,12 +76,12 @@ def machine(card: RunCard) -> str:
 
 def class_list(names: tuple[str, ...]) -> str:
     """Class names in a sentence, the first ones of many."""
-    shown = [theme.shorten(name) for name in names[:NAMES_LISTED]]
+    shown = labels.short_names(names)[:NAMES_LISTED]
     if len(names) > NAMES_LISTED:
-        return f"{', '.join(shown)} and {len(names) - NAMES_LISTED} more"
+        return f"{', '.join(shown)} and {len(names) - NAMES_LISTED:,} more"
     return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def of_classes(shown: int, total: int, which: str) -> str:
     """What a shortened chart leaves out; nothing where it is whole. which: such as "{} hardest"."""
-    return f"The {which.format(shown)} of {total} classes; the gallery shows all." if shown < total else ""
+    return f"The {which.format(shown)} of {total:,} classes; the gallery has all." if shown < total else ""

@@ -6,8 +6,8 @@ import numpy as np
 
 from lucidate.analyze.curves import TrainingCurve
 from lucidate.analyze.wording import count, images, percent
-from lucidate.report import theme
 from lucidate.report.figures import boards, class_distribution, curves
+from lucidate.report.labels import short_names
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import (
     Beside,
@@ -39,9 +39,9 @@ def key_numbers(material: Material) -> tuple[KeyNumber, ...]:
     card, summary = material.card, material.findings.summary
     results = card.results
     split = summary.split.capitalize()
-    numbers = [
-        KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"95 % interval {span(summary.low, summary.high)}")
-    ]
+    spread = f"95 % interval {span(summary.low, summary.high)}"
+    baseline = f"always the most frequent class: {percent(summary.majority_accuracy)}"
+    numbers = [KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"{spread}; {baseline}")]
     if material.split != "validation" and results.val_accuracy is not None:
         low, high = interval_of(results.val_accuracy, card.split.sizes.get("validation", 0))
         numbers.append(
@@ -79,8 +79,8 @@ def question(material: Material) -> Chapter:
             Paragraph(
                 f"What does an image show? {who} {learned} asked to name the class of "
                 f"{images(summary.images, summary.split)}{unseen}. "
-                f"Each belongs to one of {material.classes} classes: {class_list(card.classes)}. This report says how "
-                "often the answer is right, which classes are mixed up, how far the model's own confidence can be "
+                f"Each belongs to one of {material.classes:,} classes: {class_list(card.classes)}. This report says "
+                "how often the answer is right, which classes are mixed up, how far the model's own confidence can be "
                 "trusted, and what none of these figures can tell."
             ),
         ),
@@ -94,7 +94,7 @@ def data(material: Material) -> Chapter:
     blocks: list[Block] = [
         Paragraph(
             f"The images come from {card.data.dataset}: {count(card.data.images, 'image')} of {side}×{side} pixels in "
-            f"{material.classes} classes, divided with a fixed seed. {findings.class_distribution.headline}"
+            f"{material.classes:,} classes, divided with a fixed seed. {findings.class_distribution.headline}"
         ),
         Beside(_distribution(material), _split_table(material), share=0.56),
     ]
@@ -181,5 +181,5 @@ def _examples(material: Material) -> Tiles | None:
             pixels = np.asarray(material.pixels[board.index[place]])
             cells[cell] = Tile(figures.tile(pixels, alt=board.words[place][0]))
     note = f"The first {rows} of these; the gallery shows more." if rows < len(board.row_labels) else ""
-    labels = tuple(theme.shorten(name, 14) for name in board.row_labels[:rows])
-    return Tiles(info.headline, tuple(cells), board.columns, labels, note)
+    names = tuple(short_names(board.row_labels, 14)[:rows])
+    return Tiles(info.headline, tuple(cells), board.columns, names, note)

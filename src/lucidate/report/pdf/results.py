@@ -10,7 +10,7 @@ import numpy as np
 from lucidate.analyze.classification_report import ClassificationReport
 from lucidate.analyze.misclassified import Misclassified
 from lucidate.analyze.wording import percent
-from lucidate.report import theme
+from lucidate.report import labels
 from lucidate.report.figures import boards, confidence, confusion_matrix
 from lucidate.report.figures import per_class_accuracy as per_class
 from lucidate.report.figures import top_confusions as top
@@ -152,22 +152,25 @@ def _confusion_figure(material: Material) -> Figure:
 def _report_table(material: Material) -> Table:
     info: ClassificationReport = material.findings.classification_report
     order = np.argsort(material.findings.per_class_accuracy.accuracy, kind="stable")[: figures.MOST_ROWS].tolist()
+    names = labels.short_names([info.class_names[k] for k in order], figures.NAME_LIMIT)
     rows = [
-        (
-            theme.shorten(info.class_names[k], figures.NAME_LIMIT),
-            *(f"{100 * scores[k]:.1f}" for scores in (info.precision, info.recall, info.f1)),
-            f"{info.support[k]:,}",
-        )
-        for k in order
+        (name, *(_score(scores[k]) for scores in (info.precision, info.recall, info.f1)), f"{info.support[k]:,}")
+        for k, name in zip(order, names, strict=True)
     ]
-    means = [f"{100 * scores.mean():.1f}" for scores in (info.precision, info.recall, info.f1)]
-    rows.append(("mean of all classes", *means, f"{info.support.sum():,}"))
+    means = [_score(mean) for mean in info.means]
+    judged = int((info.support > 0).sum())
+    which = "all classes" if judged == len(info.support) else f"{judged:,} of {len(info.support):,} classes"
+    rows.append((f"mean of {which}", *means, f"{info.support.sum():,}"))
     return Table(
         "Precision, recall and F1, in percent",
         ("Class", "Precision", "Recall", "F1", "Images"),
         tuple(rows),
         "lrrrr",
     )
+
+
+def _score(share: float) -> str:
+    return "–" if np.isnan(share) else f"{100 * share:.1f}"
 
 
 def _tiles(material: Material, question: str, most: int, board_of: Callable[[Any], Board | None]) -> Tiles | None:
@@ -180,9 +183,9 @@ def _tiles(material: Material, question: str, most: int, board_of: Callable[[Any
     tiles = []
     for place in range(min(len(board.ids), most)):
         amount = board.amounts[place]
-        second = f"{theme.shorten(board.second[place], CAPTION - 1 - len(amount))} {amount}".strip()
+        second = f"{labels.shorten(board.second[place], CAPTION - 1 - len(amount))} {amount}".strip()
         picture = figures.tile(np.asarray(material.pixels[board.index[place]]), alt="; ".join(board.words[place]))
-        first = theme.shorten(board.first[place], NAME)
+        first = labels.shorten(board.first[place], NAME)
         tiles.append(Tile(picture, first, second, bool(board.wrong[place])))
     total = len(board.ids) + board.left_out
     note = f"The first {len(tiles)} of these {total:,}; the gallery shows more." if len(tiles) < total else ""

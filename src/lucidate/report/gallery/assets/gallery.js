@@ -130,6 +130,10 @@
     if (document.querySelector(".figure--matrix")) {
       var classes = data.figure.data[0].z.length;
       if (classes > 12) plot.style.minWidth = Math.min(900, 160 + 30 * classes) + "px";
+      if (classes > 60) {
+        plot.style.minWidth = 130 + 9.8 * classes + "px"; // or their names would lie on each other
+        plot.style.maxWidth = "none";
+      }
     }
     offerViews(data);
     draw().then(function () {

@@ -24,7 +24,7 @@ export function showModel(model) {
     ["Test accuracy", accuracy && percent(accuracy)],
     ["Validation accuracy", judged("val_accuracy") && percent(judged("val_accuracy"))],
     ["It answers from", answersFrom(model)],
-    ["Temperature", model.temperature && `${model.temperature.toFixed(2)}, which its logits are divided by`],
+    ["Temperature", model.temperature && `softmax of its logits divided by ${model.temperature.toFixed(2)}`],
     ["Views of each image", model.views],
     ["Version", model.version],
   ];
