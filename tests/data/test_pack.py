@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-import os
 import threading
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from PIL import Image
 from writers import encode, make_images, png, python_batches, write_archive, write_files, write_folder, write_parquet
 
 from lucidate.core.errors import SourceError
+from lucidate.core.rundir import WRITER
 from lucidate.data import pack as packing
 from lucidate.data.decode import decode
 from lucidate.data.pack import Pack, open_pack
@@ -272,15 +273,18 @@ def test_what_killed_builds_left_is_swept_and_nothing_else(folder, cache):
             ".mine",
         )
     )
-    ago = time.time() - 2 * 24 * 3600
     for place in (old, at_work, note, other):
         (place / "below").mkdir(parents=True)
         (place / "below" / "images.npy").write_bytes(b"x")
-        for each in (place / "below" / "images.npy", place / "below", place):
-            os.utime(each, (ago, ago))
-    os.utime(at_work / "below" / "images.npy")
-    open_pack(folder, cache=cache)
+    with FileLock(at_work / WRITER):
+        open_pack(folder, cache=cache)
     assert [place.exists() for place in (old, at_work, note, other)] == [False, True, False, True]
+
+
+def test_a_disk_without_room_is_said_before_anything_is_packed(folder, cache, monkeypatch):
+    monkeypatch.setattr("lucidate.core.rundir.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000))
+    with pytest.raises(SourceError, match=r"cache: .*: expected room for [\d.]+ kB in .* set LUCIDATE_CACHE to it"):
+        open_pack(folder, cache=cache)
 
 
 def test_a_long_name_is_packed(tmp_path, cache):

@@ -39,7 +39,7 @@ def runs(folder: Folder = Path("runs"), json: Json = False) -> None:
         accuracies = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("val_accuracy", "test_accuracy"))
         table.add_row(row["run"], row["data"], row["model"], row["status"], *accuracies, row["created"][:16])
     text = console.rendered(table) if found else f"no run in {folder}; make one with: lucidate run digits"
-    console.emit({"runs": found, "unreadable": unreadable}, "\n".join([text, *unreadable]), as_json=json)
+    console.emit({"runs": found, "unreadable": unreadable}, [*text.splitlines(), *unreadable], as_json=json)
 
 
 def _row(path: Path, card: RunCard) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from lucidate.core.errors import ChecksumError, SourceError
+from lucidate.core.errors import ChecksumError, DiskFullError, SourceError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.rundir import sha256 as file_sha256
 
@@ -35,7 +35,9 @@ def cache_dir() -> Path:
 
 
 def cache_error(folder: Path, error: OSError) -> SourceError:
-    """The one line for a cache that cannot be written to."""
+    """The one line for a cache that cannot be written to, or has no room."""
+    if isinstance(error, DiskFullError):
+        return SourceError(f"cache: {error}: set LUCIDATE_CACHE to it")
     return SourceError(
         f"cache: expected a folder that can be written to, received {folder} ({error.strerror or error}); "
         "set LUCIDATE_CACHE to another folder"

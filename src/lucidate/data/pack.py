@@ -14,9 +14,6 @@ What depends on where the images lie (spec, class names, other files beside them
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +27,7 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.rundir import atomic_path, atomic_write
+from lucidate.core.rundir import atomic_path, atomic_write, remove_abandoned
 from lucidate.data.checksums import is_sealed, seal
 from lucidate.data.decode import DecodeError, decode, image_size, resize
 from lucidate.data.fetch import cache_dir, cache_error, one_process
@@ -50,8 +47,6 @@ from lucidate.data.sources.source import Content, SetAside, Source, in_order, re
 LARGEST_OWN = 96  # pixels; up to here images that agree in size keep it
 COMMON_SIDE = 64  # pixels; what all others are resized to unless a size is asked for
 COMMON_SMALL = 32  # pixels; what images that agree in fewer than 8 are resized to
-STALE = 24 * 3600.0  # seconds without a change, after which a temporary folder belongs to a build that was killed
-LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}(\.side)?\.[a-z0-9_]{8}")  # as `atomic_path` names what is made below
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,8 +214,9 @@ def _load(folder: Path, source: Source, *, side: int, key: str) -> Pack | None:
 def _build(folder: Path, source: Source, *, side: int, key: str, reporter: Reporter) -> None:
     """Pack `source` into `folder`. Raises SourceError."""
     try:
-        _sweep(folder.parent)
-        with atomic_path(folder) as temporary:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder.parent)
+        with atomic_path(folder, size=len(source) * side * side * 3) as temporary:
             temporary.mkdir()
             kept, aside = _write_images(temporary / "images.npy", source, side=side, reporter=reporter)
             labels = source.labels[kept]
@@ -243,18 +239,6 @@ def _build(folder: Path, source: Source, *, side: int, key: str, reporter: Repor
         if _load(folder, source, side=side, key=key):
             return  # another process put the same pack there first
         raise cache_error(folder.parent.parent, error) from None
-
-
-def _sweep(packs: Path) -> None:
-    """Remove what killed builds left; one that is at work, even for days, has a file of its own that is younger."""
-    for folder in packs.glob(".*"):
-        if LEFTOVER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-            try:
-                latest = max(each.lstat().st_mtime for each in (folder, *folder.rglob("*")))
-            except OSError:  # another process removes it
-                continue
-            if time.time() - latest > STALE:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_images(

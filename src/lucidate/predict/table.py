@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from lucidate.core.errors import LucidateError
@@ -48,6 +47,10 @@ def save_table(predictions: Predictions, path: Path, *, temperature: float = 1.0
     if path.suffix.lower() == ".parquet":
         predictions.save(path)
         return
+    import pandas as pd  # takes a moment, which Parquet need not wait
+
+    from lucidate.core.spreadsheet import csv_of
+
     probabilities = softmax(predictions.logits / temperature)
     names = np.array(predictions.class_names)
     columns = {
@@ -59,4 +62,4 @@ def save_table(predictions: Predictions, path: Path, *, temperature: float = 1.0
         "confidence": probabilities.max(1),
     }
     table = pd.DataFrame(columns).join(pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names]))
-    atomic_write(path, table.to_csv(index=False, float_format="%.6g").encode())
+    atomic_write(path, csv_of(table, float_format="%.6g").encode())

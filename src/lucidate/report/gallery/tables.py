@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from lucidate.core.spreadsheet import csv_of
 from lucidate.report.labels import escape
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what such a text begins with
 MAX_ROWS = 1_000  # in a page; the CSV has all
 
 
@@ -22,7 +22,7 @@ class Table:
 
     def csv(self) -> str:
         """All rows, numbers in full precision; no cell is a formula to a spreadsheet."""
-        return no_formulas(self.frame).to_csv(index=False, lineterminator="\n")
+        return csv_of(self.frame)
 
     def html(self) -> str:
         """The first 1,000 rows; headings of columns and rows are marked as such."""
@@ -37,23 +37,6 @@ class Table:
             cells = "".join(f"<td{_number(n)}>{cell}</td>" for cell, n in zip(rest, numeric[1:], strict=True))
             rows.append(f'<tr><th scope="row"{_number(numeric[0])}>{first}</th>{cells}</tr>')
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def no_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with an apostrophe before each text, column names too, that a spreadsheet would take for a formula.
-
-    Source: OWASP, "CSV Injection". Numbers stay as they are, those below 0 too. A carriage return, which many programs
-    take for the end of a row, becomes a blank.
-    """
-
-    def quoted(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return ("'" if value.startswith(FORMULA) else "") + value.replace("\r", " ")
-
-    return frame.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(quoted)).rename(
-        columns=quoted
-    )
 
 
 def _number(is_number: bool) -> str:
