@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-LARGE = 1_000_000  # bytes of a form or JSON: below, taking them apart costs less than a millisecond
+LARGE = 262_144  # bytes of a form or JSON: below, taking them apart costs a millisecond, of the worst JSON ten
 T = TypeVar("T")
 
 

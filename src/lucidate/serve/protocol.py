@@ -36,11 +36,17 @@ async def infer(request: Request) -> Response:
     state = state_of(request)
     served = state.repository.get(request.path_params["model"], request.path_params.get("version"))
     headers = request.headers
-    read = partial(read_request, header_length=headers.get(HEADER_LENGTH), most=state.settings.json_bytes)
+    settings = state.settings
+    read = partial(
+        read_request,
+        header_length=headers.get(HEADER_LENGTH),
+        json=settings.json_limits,
+        images=settings.max_images,
+    )
     asked = await taken_apart(await request.body(), read)
     wanted = _wanted(asked)
-    timeout = min(_timeout(asked) or inf, state.settings.request_timeout)
-    images = await _images(asked, served, state.settings)
+    timeout = min(_timeout(asked) or inf, settings.request_timeout)
+    images = await _images(asked, served, settings)
     answers = await served.answer(images, timeout=timeout)
     head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
     if asked.id is not None:
@@ -87,14 +93,9 @@ async def _images(asked: InferRequest, served: Served, settings: Settings) -> ND
         if _is_pixels(asked.raw, size):
             return np.frombuffer(asked.raw, np.uint8).reshape(1, size, size, 3)
         return await _decoded([asked.raw], size, limits)
-    if len(asked.inputs) != 1 or asked.inputs[0].name != INPUT:
-        names = ", ".join(repr(one.name[:80]) for one in asked.inputs[:8])
-        raise BadRequest(f"inputs: expected one, {INPUT!r}, received {names}")
-    tensor = asked.inputs[0]
-    if len(tensor.shape) and tensor.shape[0] > limits.images:
-        raise RequestError(
-            f"images: expected at most {limits.images:,} in a request, received {tensor.shape[0]:,}", status=413
-        )
+    (tensor,) = asked.inputs
+    if tensor.name != INPUT:
+        raise BadRequest(f"inputs: expected {INPUT!r}, received {tensor.name[:80]!r}")
     if isinstance(tensor.data, list):
         if tensor.shape not in ((len(tensor.data),), (len(tensor.data), 1)):
             raise BadRequest(f"input {INPUT!r}: expected encoded images of shape [n], received {list(tensor.shape)}")
@@ -136,6 +137,6 @@ async def _decoded(blobs: list[bytes], size: int, limits: ImageLimits) -> NDArra
         if isinstance(found, RequestError):
             if len(blobs) > 1:
                 raise RequestError(f"image {place}: {found.message}", status=found.status, headers=found.headers)
-            raise found
+            raise found.anew()
         images.append(found)
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)

@@ -12,6 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.json_limits import JsonLimits, parsed
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 FIELDS = 100  # parts of a form that are no files
@@ -20,15 +21,15 @@ FORM = "form: expected multipart/form-data with a file for each image"
 Upload = bytes | RequestError
 
 
-def uploads(body: bytes, content_type: str, *, most: int) -> tuple[list[Upload], bool]:
+def uploads(body: bytes, content_type: str, *, most: int, json: JsonLimits) -> tuple[list[Upload], bool]:
     """Each encoded image in a body, or what is wrong with it; and whether the body could have held several.
 
     Anything that is neither JSON nor a form is one image, whatever it says it is. most: images, at most.
-    Raises BadRequest for what holds no image, RequestError (413) for too many.
+    Raises BadRequest for what holds no image, RequestError (413) for too many and for more JSON than its limits.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        return _in_json(body, most)
+        return _in_json(body, most, json)
     if kind == "multipart/form-data":
         files = _in_form(body, content_type, most)
         return [*files], len(files) > 1
@@ -39,9 +40,9 @@ def too_many(most: int) -> RequestError:
     return RequestError(f"images: expected at most {most:,} in a request, received more", status=413)
 
 
-def _in_json(body: bytes, most: int) -> tuple[list[Upload], bool]:
+def _in_json(body: bytes, most: int, limits: JsonLimits) -> tuple[list[Upload], bool]:
     try:
-        content = orjson.loads(body)
+        content = parsed(body, limits=limits, instead="send images as they are, or in a form")
     except orjson.JSONDecodeError:
         raise BadRequest("body: expected JSON, as Content-Type says, received something else") from None
     several = isinstance(content, dict) and set(content) == {"images"}
