@@ -120,10 +120,15 @@ def test_shares_are_shown_as_what_they_are(tab: Tab) -> None:
 @browser_only
 def test_accuracy_says_of_which_answers_it_is(tab: Tab, server: Running) -> None:
     about = server.ask("/v1/models").json[0]
-    test = about["accuracy"]["test"]
-    assert about["accuracy"] | {"views": "one", "views_averaged": 1} == about["accuracy"]
-    assert f"{percent(test)} right, by one view of each image" in tab.page.locator("#lead").inner_text()
-    assert f"{percent(test)}, by one view of each image, as it is served" in tab.page.locator("#facts").inner_text()
+    found = about["accuracy"]
+    assert (found["test"], found["views"], found["views_averaged"]) == (None, "one", 1)  # it has seen no test image
+    shown = f"{percent(found['validation'])}, by one view of each image, as it is served"
+    assert shown in tab.page.locator("#facts").inner_text()
+    assert "right" not in tab.page.locator("#lead").inner_text()
+    about["accuracy"] |= {"test": 0.91, "views": "mirror-shift", "views_averaged": 6}
+    tab.page.route("**/v1/models", lambda route: route.fulfill(json=[about]))
+    tab.open()
+    assert "names 91.0\u00a0% right, by the mean of 6 views of each" in tab.page.locator("#lead").inner_text()
     tab.check()
 
 

@@ -227,6 +227,8 @@ def _about(served: Served, *, int8: bool) -> dict[str, Any]:
 def accuracy_of(card: RunCard, views: Views, *, int8: bool) -> dict[str, Any]:
     """Of the graph that is served, with the views that it averages over; None where just another one was judged."""
     results, judged = card.results, card.recipe.predict.views
+    if judged == "mirror" and not card.data.flips:
+        judged = "one"  # the same answers
     number = {"one": 1, "mirror": 2, "mirror-shift": 6 if card.data.flips else 3}[views]
     validation = test = None
     if not int8 and views == judged:
