@@ -1,4 +1,7 @@
-"""Settings of this process: what makes torch faster on a processor, what keeps a server small. Figures: bench/LOG.md."""
+"""Settings of this process: what makes torch faster on a processor, what keeps a server small.
+
+Figures: bench/LOG.md.
+"""
 
 from __future__ import annotations
 
