@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import json
 import socket
@@ -67,6 +68,30 @@ def test_thousands_of_names_are_refused_at_once(content: Any, reason: str, serve
     reply = server.ask(INFER, body)
     assert time.monotonic() - begun < HANG
     assert (reply.status, reply.error) == (400, reason)
+
+
+def test_ids_are_no_novels(server: Running) -> None:
+    pixels = photo(1)
+    one = {"name": "images", "datatype": "UINT8", "shape": [1, 32, 32, 3], "data": pixels.ravel().tolist()}
+    for length, status in ((1024, 200), (1025, 400)):
+        reply = server.ask(INFER, json.dumps({"id": "a" * length, "inputs": [one]}).encode())
+        assert reply.status == status
+        assert reply.json.get("id") == ("a" * length if status == 200 else None)
+
+
+def test_what_is_long_is_answered_as_what_is_short(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a thread, or on the event loop."""
+    texts = [base64.b64encode(PNG).decode()] * 3
+    pixels = np.stack([photo(number) for number in range(3)]).astype("<f4")
+    one = {"name": "images", "datatype": "FP32", "shape": [3, 32, 32, 3], "data": pixels.ravel().tolist()}
+    asked = {"/v1/predict?top=10": {"images": [*texts, "AAAA"]}, INFER: {"inputs": [one]}}
+    found = []
+    for large in (1, 10**9):
+        monkeypatch.setattr("lucidate.serve.off_loop.LARGE", large)
+        replies = [server.ask(path, json.dumps(content).encode(), headers=JSON) for path, content in asked.items()]
+        assert [reply.status for reply in replies] == [200, 200]
+        found.append([{key: value for key, value in reply.json.items() if key != "id"} for reply in replies])
+    assert found[0] == found[1]
 
 
 def test_texts_are_counted_before_they_are_read(server: Running) -> None:

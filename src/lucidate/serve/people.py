@@ -23,7 +23,7 @@ from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
 from lucidate.serve.guard import request_id
 from lucidate.serve.images import Decoded, ImageLimits, decode_images
-from lucidate.serve.off_loop import taken_apart
+from lucidate.serve.off_loop import apart
 from lucidate.serve.reference import Views
 from lucidate.serve.served import Served
 from lucidate.serve.settings import Settings
@@ -31,6 +31,7 @@ from lucidate.serve.state import state_of
 from lucidate.serve.uploads import Upload, uploads
 
 TOP = 3
+CLASS_BYTES = 64  # of an answer, about
 SIDES = (8, 1024)  # pixels of a picture that may be asked for
 
 
@@ -68,10 +69,14 @@ async def predict(request: Request) -> Response:
         raise BadRequest(f"images: expected at least one that can be read, received none; the first: {first.message}")
     stacked = good[0][None] if len(good) == 1 else np.stack(good)
     answers = await served.answer(stacked, timeout=state.settings.request_timeout)
-    each = iter(predictions(served, answers, top=top, calibrated=calibrated))
-    content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
-    how = _how(served, calibrated=calibrated)
-    return _json({**_head(request, served), "predictions": content, **how, **_promise(served)})
+    head, how = _head(request, served), _how(served, calibrated=calibrated)
+
+    def told() -> Response:
+        each = iter(predictions(served, answers, top=top, calibrated=calibrated))
+        content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
+        return _json({**head, "predictions": content, **how, **_promise(served)})
+
+    return await apart(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
 
 
 async def explain(request: Request) -> Response:
@@ -141,8 +146,9 @@ async def live(request: Request) -> Response:
 
 async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], bool]:
     kind = request.headers.get("content-type", "")
-    read = partial(uploads, content_type=kind, most=settings.max_images, json=settings.json_limits)
-    return await taken_apart(await request.body(), read)
+    body = await request.body()
+    read = partial(uploads, body, kind, most=settings.max_images, json=settings.json_limits)
+    return await apart(len(body), read)
 
 
 async def _decoded(found: Sequence[Upload], served: Served, settings: Settings) -> list[Decoded]:

@@ -36,6 +36,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 BINARY_ONLY = ("FP16", "BF16")  # JSON has no form for them
 MOST_DIMENSIONS = 16
 MOST_OUTPUTS = 16
+MOST_LETTERS = 1024  # of a request's id, which its answer repeats
 MOST_PARAMETERS = 64  # of one tensor, or of the request
 
 
@@ -86,8 +87,8 @@ def read_request(body: bytes, header_length: str | None, *, json: JsonLimits, im
     head = _object(_parsed(body[:length] if length < len(body) else body, json), "body")
     parameters = _parameters(head, "request")
     identity = head.get("id")
-    if identity is not None and not isinstance(identity, str):
-        raise BadRequest("id: expected a text, received something else")
+    if identity is not None and not (isinstance(identity, str) and len(identity) <= MOST_LETTERS):
+        raise BadRequest(f"id: expected a text of at most {MOST_LETTERS:,} letters, received something else")
     binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise BadRequest("binary_data_output: expected true or false, received something else")
