@@ -80,7 +80,7 @@ def exchange(address: Address, sent: Sent) -> tuple[int, bytes, bytes]:
             if sent.half:
                 line.shutdown(socket.SHUT_WR)
         content = b""
-        bodiless = isinstance(sent.pieces[0], bytes) and sent.pieces[0].startswith(b"HEAD")
+        bodiless = b"".join(piece for piece in sent.pieces if isinstance(piece, bytes)).startswith(b"HEAD")
         with gone():
             while piece := line.recv(65_536):
                 content += piece

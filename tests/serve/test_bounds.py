@@ -23,6 +23,8 @@ from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.json_limits import JsonLimits, parsed
 from lucidate.serve.served import Served
 from lucidate.serve.settings import Settings, load_settings
+from lucidate.serve.tensors import read_request
+from lucidate.serve.uploads import uploads
 
 PNG = encoded(photo(1))
 HANG = 10.0  # seconds: all of these take well under one
@@ -139,8 +141,6 @@ def test_a_long_text_among_numbers_takes_no_memory_of_theirs(server: Running) ->
     ],
 )
 def test_numbers_come_flat_or_nested_as_their_shape_says(data: Any, good: bool) -> None:
-    from lucidate.serve.tensors import read_request
-
     body = json.dumps({"inputs": [{**tensor(), "shape": [2, 2], "data": data}]}).encode()
     if good:
         (found,) = read_request(body, None, json=JsonLimits(), images=2).inputs
@@ -180,6 +180,16 @@ def test_whole_batches_fit_into_json(server: Running) -> None:
         assert reply.status == 200
         found = np.reshape(reply.json["outputs"][0]["data"], (120, 10))
         np.testing.assert_allclose(found[7], server.truth(pixels[7]), atol=1e-4)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 1 << 20])
+def test_forms_are_read_piece_by_piece(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lucidate.serve.uploads.PIECE", piece)
+    contents = [PNG[:200], b"\r\n--" * 30, b"\r\n--xy" * 9, b"", bytes(range(256))]
+    head = b'--xyz\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+    body = b"".join(head + content + b"\r\n" for content in contents) + b"--xyz--\r\n"
+    found, several = uploads(body, "multipart/form-data; boundary=xyz", most=9, json=JsonLimits())
+    assert (found, several) == (contents, True)
 
 
 # What stays of a request

@@ -179,6 +179,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(
         ([run, "--settings", str(settings)], "did you mean 'max_batch'"),
         ([run, "--set", "max_batch"], "expected KEY=VALUE"),
         ([run, "--views", "many"], "views: expected 'one' or 'recipe'"),
+        ([run, "--set", 'api_keys=["a key "]'], "api_keys: expected keys of printable characters without spaces"),
         ([run, "--port", "70000"], "port: expected less than or equal to 65535"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -17,6 +17,7 @@ from lucidate.serve.json_limits import JsonLimits, parsed
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 FIELDS = 100  # parts of a form that are no files
 PART_HEADERS = 16
+PIECE = 1 << 20  # bytes of a form that are searched at once: nobody else is served meanwhile
 FORM = "form: expected multipart/form-data with a file for each image"
 Upload = bytes | RequestError
 
@@ -91,7 +92,8 @@ def _in_form(body: bytes, content_type: str, most: int) -> list[bytes]:
             },
             max_header_count=PART_HEADERS,
         )
-        parser.write(body)
+        for start in range(0, len(body), PIECE):
+            parser.write(body[start : start + PIECE])
         parser.finalize()
     except FormParserError:
         raise BadRequest(f"{FORM}, received a malformed one") from None
