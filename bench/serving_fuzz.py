@@ -2,7 +2,8 @@
 
     python bench/serving_fuzz.py [--run RUN] [--seconds 600] [--seed 0] [--json]
 
-Three parts, while a process of its own asks every 20 ms, by a new connection, whether the server lives:
+Four parts, while a process of its own asks every 20 ms, by a new connection, whether the server lives:
+    idle   nothing, for ten seconds;
     alone  each kind of large request (bench/fuzz_requests.py) once, of 600 kB and of 64 MB, on every route;
     flood  200 large bad bodies a route, eight at a time;
     broken random requests, sixteen at a time, for the rest of the seconds.
@@ -40,6 +41,7 @@ RESULT = HERE / "results" / "serving_fuzz.json"
 SIZES = {"600 kB": 600_000, "64 MB": 64_000_000}
 BODIES = 200  # of a flood, a route
 PATIENCE = 60.0  # seconds for an answer: a request's own end, 30 s by default, and as long again
+IDLE = 10.0  # seconds before it all: what the machine's other work makes of the same question
 PROBE = 0.02  # seconds between two questions whether the server lives
 ERROR = re.compile(rb'\{"error":"[^\n]+"\}')
 Address = tuple[str, int]
@@ -217,7 +219,7 @@ def well(address: Address, *, model: str) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=HERE.parent / "models" / "cifar10-fastnet")
-    parser.add_argument("--seconds", type=float, default=600.0, help="altogether; the first two parts take their time")
+    parser.add_argument("--seconds", type=float, default=600.0, help="altogether; the first parts take their time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     arguments = parser.parse_args()
@@ -233,6 +235,8 @@ def main() -> None:
             good = well(address, model="fuzzed")
             memory = {"start": resident(process.pid)}
             liveness: dict[str, Any] = {}
+            with watched(address, found) as liveness["idle"]:
+                time.sleep(IDLE)
             with watched(address, found) as liveness["alone"]:
                 alone(found, address, model="fuzzed", sizes=SIZES, paths=(*TAKING, *OTHERS))
             memory["after_alone"] = resident(process.pid)

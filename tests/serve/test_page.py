@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from browsing import Tab
 from live_server import Running, encoded, running
+from numpy.typing import NDArray
 
 from lucidate.core.records import RunCard, softmax
 from lucidate.core.rundir import RunDir
@@ -133,14 +134,16 @@ def test_accuracy_says_of_which_answers_it_is(tab: Tab, server: Running) -> None
 
 
 @browser_only
-def test_an_answer_without_numbers_is_an_error(tab: Tab, server: Running, images: dict[str, bytes]) -> None:
-    served = server.repository.get("digits")
-    served.__dict__["reference"], kept = served.reference.model_copy(update={"temperature": np.nan}), served.reference
-    try:
+def test_an_answer_without_numbers_is_an_error(
+    tab: Tab, server: Running, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(shown: NDArray[np.uint8], **_: Any) -> NDArray[np.float32]:
+        return np.full((len(shown), 10), np.nan, np.float32)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.repository.get("digits").engine, "infer", broken)
         tab.drop(images["answered"])
         assert "no number" in tab.page.wait_for_selector("#problem:not([hidden])").inner_text()
-    finally:
-        served.__dict__["reference"] = kept
     assert tab.page.locator("#verdict").inner_text() == "No answer"
     assert "nan" not in tab.page.locator("#answer").inner_text().lower().replace("nats", "")
     tab.check(500)

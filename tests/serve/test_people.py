@@ -197,17 +197,12 @@ def test_probabilities_say_whether_they_are_calibrated(server: Running) -> None:
     assert (told["calibrated"], told["temperature"]) == ({"string_value": "true"}, {"string_value": "2"})
 
 
-@pytest.mark.parametrize(("logit", "temperature"), [(np.nan, 1.0), (np.inf, 1.0), (5.0, np.nan), (5.0, 1e-320)])
-def test_what_is_no_number_is_no_answer(
-    logit: float, temperature: float, server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    served = server.repository.get("one")
-
+@pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_no_answer(logit: float, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(images: NDArray[np.uint8], **_: Any) -> NDArray[np.float32]:
         return np.array([[logit, 1, 2, 3, 4, 5, 6, 7, 8, 9]] * len(images), np.float32)
 
-    monkeypatch.setattr(served.engine, "infer", broken)
-    monkeypatch.setitem(served.__dict__, "reference", served.reference.model_copy(update={"temperature": temperature}))
+    monkeypatch.setattr(server.repository.get("one").engine, "infer", broken)
     for path, headers in (
         ("/v1/predict", {}),
         ("/v1/explain", {}),

@@ -18,12 +18,16 @@ def predictions(served: Served, answers: Answers, *, top: int, calibrated: bool 
     keeps the risk; None where no such threshold is known. Classes that are equally likely stand in the model's order.
     """
     threshold = served.reference.threshold
-    sure: list[float] = answers.probabilities.max(axis=1).tolist()
-    probabilities = answers.probabilities if calibrated else served.probabilities(answers.logits, calibrated=False)
+    probabilities, sure = answers.probabilities, None
+    if not calibrated:
+        sure = probabilities.max(axis=1).tolist()
+        probabilities = served.probabilities(answers.logits, calibrated=False)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
     entropies = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=1)
     found = []
-    for row, confidence, entropy, best in zip(probabilities.tolist(), sure, entropies.tolist(), order, strict=True):
+    rows = zip(probabilities.tolist(), entropies.tolist(), order, strict=True)
+    for place, (row, entropy, best) in enumerate(rows):
+        confidence = row[best[0]] if sure is None else sure[place]
         classes = [{"label": served.classes[k], "index": k, "probability": row[k]} for k in best]
         abstain = None if threshold is None else confidence < threshold
         found.append({"classes": classes, "entropy": max(0.0, entropy), "abstain": abstain})

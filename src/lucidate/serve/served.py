@@ -56,16 +56,13 @@ class Served:
         if not np.isfinite(logits).all():
             raise RequestError("the model's answer is no number (NaN or infinity): its weights are broken")
         probabilities = self.probabilities(logits)
-        if not np.isfinite(probabilities).all():
-            raise RequestError("the model's answer is no number (NaN): the temperature it is divided by is broken")
         self.drift.observe(images, probabilities)
         return Answers(logits, probabilities)
 
     def probabilities(self, logits: NDArray[np.float32], *, calibrated: bool = True) -> NDArray[np.float64]:
         """Softmax of logits, over the temperature unless they are to be as the model gave them: (n, K)."""
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what comes of it is looked at
-            scaled = logits.astype(np.float64) / self.temperature(calibrated=calibrated)
-            scaled -= scaled.max(axis=1, keepdims=True)
+        scaled = logits.astype(np.float64) / self.temperature(calibrated=calibrated)
+        scaled -= scaled.max(axis=1, keepdims=True)
         np.exp(scaled, out=scaled)
         scaled /= scaled.sum(axis=1, keepdims=True)
         return scaled
