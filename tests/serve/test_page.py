@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from browsing import Tab
 from live_server import Running, encoded, running
+from numpy.typing import NDArray
 
 from lucidate.core.records import RunCard, softmax
 from lucidate.core.rundir import RunDir
@@ -80,8 +81,72 @@ def tab(browser: Any, server: Running) -> Iterator[Tab]:
 
 
 def percent(share: float) -> str:
-    value = round(100 * share, 1)
-    return f"{min(max(value, 0.1), 99.9) if 0 < share < 1 else value:.1f}\u00a0%"
+    shown = f"{100 * share:.1f}\u00a0%"
+    if share > 0 and shown.startswith("0.0"):
+        return "< 0.1\u00a0%"
+    return "> 99.9\u00a0%" if share < 1 and shown.startswith("100.0") else shown
+
+
+def how(said: dict[str, Any]) -> str:
+    assert said["calibrated"]
+    return f" (calibrated, by a temperature of {said['temperature']:.2f})"
+
+
+@browser_only
+def test_shares_are_shown_as_what_they_are(tab: Tab) -> None:
+    shown = tab.page.evaluate(
+        """async shares => {
+            const { percent } = await import("/static/words.js");
+            return shares.map(share => {
+                try { return percent(share); } catch (error) { return error.message; }
+            });
+        }""",
+        [0, 1e-9, 0.00049, 0.00051, 0.0011, 0.5, 0.9989, 0.99949, 0.9996, 1, None],
+    )
+    assert [text.replace("\u00a0", " ") for text in shown] == [
+        "0.0 %",
+        "< 0.1 %",
+        "< 0.1 %",
+        "0.1 %",
+        "0.1 %",
+        "50.0 %",
+        "99.9 %",
+        "99.9 %",
+        "> 99.9 %",
+        "100.0 %",
+        "expected a share as a number, received null",
+    ]
+
+
+@browser_only
+def test_accuracy_says_of_which_answers_it_is(tab: Tab, server: Running) -> None:
+    about = server.ask("/v1/models").json[0]
+    found = about["accuracy"]
+    assert (found["test"], found["views"], found["views_averaged"]) == (None, "one", 1)  # it has seen no test image
+    shown = f"{percent(found['validation'])}, by one view of each image, as it is served"
+    assert shown in tab.page.locator("#facts").inner_text()
+    assert "right" not in tab.page.locator("#lead").inner_text()
+    about["accuracy"] |= {"test": 0.91, "views": "mirror-shift", "views_averaged": 6}
+    tab.page.route("**/v1/models", lambda route: route.fulfill(json=[about]))
+    tab.open()
+    assert "names 91.0\u00a0% right, by the mean of 6 views of each" in tab.page.locator("#lead").inner_text()
+    tab.check()
+
+
+@browser_only
+def test_an_answer_without_numbers_is_an_error(
+    tab: Tab, server: Running, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(shown: NDArray[np.uint8], **_: Any) -> NDArray[np.float32]:
+        return np.full((len(shown), 10), np.nan, np.float32)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.repository.get("digits").engine, "infer", broken)
+        tab.drop(images["answered"])
+        assert "no number" in tab.page.wait_for_selector("#problem:not([hidden])").inner_text()
+    assert tab.page.locator("#verdict").inner_text() == "No answer"
+    assert "nan" not in tab.page.locator("#answer").inner_text().lower().replace("nats", "")
+    tab.check(500)
 
 
 @browser_only
@@ -93,7 +158,7 @@ def test_a_dropped_image_gets_the_apis_answer(tab: Tab, server: Running, images:
     assert tab.bars == [(each["label"], percent(each["probability"])) for each in classes]
     words = tab.page.locator("#words").inner_text()
     assert words.startswith(
-        f"{percent(classes[0]['probability'])} sure. It answers from {percent(said['threshold'])} on"
+        f"{percent(classes[0]['probability'])} sure{how(said)}. It answers from {percent(said['threshold'])} on"
     )
     assert "at most 5\u00a0% of these wrong" in words
     width = tab.page.locator("#bars .fill").first.evaluate("fill => fill.style.width")
@@ -112,7 +177,9 @@ def test_a_pasted_image_below_the_threshold_is_not_named(tab: Tab, server: Runni
     tab.page.evaluate("data => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }))", transfer)
     tab.shows("I’d rather not say")
     words = tab.page.locator("#words").inner_text()
-    assert words.startswith(f"My best guess is {best['label']}, at {percent(best['probability'])}. I answer from")
+    assert words.startswith(
+        f"My best guess is {best['label']}, at {percent(best['probability'])}{how(said)}. I answer from"
+    )
     tab.check()
 
 
@@ -206,6 +273,8 @@ def test_another_model_can_be_chosen_and_shows_no_more_than_it_knows(tab: Tab, i
     tab.page.wait_for_selector("#words:has-text('has not been measured')")
     tab.page.wait_for_selector("#examples", state="hidden")
     tab.page.wait_for_selector("#notes:has-text('Not calibrated')")
+    tab.page.wait_for_selector("#words:has-text('(not calibrated)')")
+    assert "not calibrated: as the model gives them" in tab.page.locator("#facts").inner_text()
     tab.page.wait_for_selector("#drift", state="hidden")
     tab.check()
 

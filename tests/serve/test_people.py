@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from live_server import Running, encoded, expected, photo, running, wait_until
+from numpy.typing import NDArray
 from pydantic import SecretStr
 from scipy.stats import entropy
 
 from fakes import NAMES
+from lucidate.core.recipe import PredictRecipe
+from lucidate.core.records import Results, RunCard
 from lucidate.core.rundir import RunDir
 from lucidate.data.decode import TooLarge, decode
 from lucidate.serve import images as images_module
@@ -30,8 +33,10 @@ from lucidate.serve.guard import guarded
 from lucidate.serve.images import GROUP, ImageLimits, decode_images
 from lucidate.serve.keys import Keys
 from lucidate.serve.live import Recent
+from lucidate.serve.people import accuracy_of
 from lucidate.serve.rates import KNOWN, Rates
-from lucidate.serve.reference import Reference, store_references
+from lucidate.serve.reference import Reference, Views, store_references
+from lucidate.serve.served import Answers
 from lucidate.serve.settings import Settings
 
 PHOTOS = [photo(number) for number in range(6)]
@@ -126,15 +131,17 @@ def test_models_and_versions(server: Running) -> None:
 
 def test_what_is_not_known_is_not_claimed() -> None:
     served: Any = SimpleNamespace(reference=Reference(threshold=None), classes=("a", "b", "c"))
-    (even,) = predictions(served, np.full((1, 3), 1 / 3), top=2)
+    logits = np.zeros((1, 3), np.float32)
+    (even,) = predictions(served, Answers(logits, np.full((1, 3), 1 / 3)), top=2)
     assert even["abstain"] is None
     assert [each["label"] for each in even["classes"]] == ["a", "b"]  # ties in the model's order
     assert even["entropy"] == pytest.approx(np.log(3))
-    (certain,) = predictions(served, np.array([[0.0, 1.0, 0.0]]), top=3)
+    sure = Answers(logits, np.array([[0.0, 1.0, 0.0]]))
+    (certain,) = predictions(served, sure, top=3)
     assert certain["entropy"] == 0
     for threshold, abstain in ((0.0, False), (1.0, False), (1.1, True)):
         served.reference = Reference(threshold=threshold)
-        assert predictions(served, np.array([[0.0, 1.0, 0.0]]), top=1)[0]["abstain"] is abstain
+        assert predictions(served, sure, top=1)[0]["abstain"] is abstain
 
 
 def test_the_models_are_described(server: Running) -> None:
@@ -145,6 +152,65 @@ def test_the_models_are_described(server: Running) -> None:
     assert one["results"]["val_accuracy"] == 0.5
     assert "made for a test" in one["notes"]
     assert (sure["threshold"], sure["temperature"], sure["coverage"]) == (0.6, 2.0, 0.5)
+    assert (sure["calibrated"], sure["views"], sure["precision"]) == (True, "one", "float32")
+    assert one["accuracy"] == {"validation": 0.5, "test": None, "views": "one", "views_averaged": 1}
+
+
+def test_accuracy_is_that_of_the_graph_that_is_served(untrained: RunDir) -> None:
+    card = RunCard.load(untrained.card)
+    judged = card.model_copy(
+        update={
+            "recipe": card.recipe.model_copy(update={"predict": PredictRecipe(views="mirror-shift")}),
+            "results": Results(
+                val_accuracy=0.92, test_accuracy=0.91, val_accuracy_one_view=0.9, test_accuracy_one_view=None
+            ),
+        }
+    )
+    cases: list[tuple[Views, bool, float | None, float | None, int]] = [
+        ("one", False, 0.9, None, 1),
+        ("mirror-shift", False, 0.92, 0.91, 6),
+        ("mirror-shift", True, None, None, 6),
+        ("mirror", False, None, None, 2),
+    ]
+    for views, int8, validation, test, number in cases:
+        found = accuracy_of(judged, views, int8=int8)
+        assert found == {"validation": validation, "test": test, "views": views, "views_averaged": number}
+
+
+def test_probabilities_say_whether_they_are_calibrated(server: Running) -> None:
+    served = server.repository.get("sure")
+    for pixels, content in zip(PHOTOS, PNGS, strict=True):
+        for query, temperature in (("", 2.0), ("&calibrated=true", 2.0), ("&calibrated=false", 1.0)):
+            said = server.predict(content, f"?model=sure{query}").json
+            assert (said["calibrated"], said["temperature"], said["views"]) == (temperature != 1, temperature, "one")
+            known = expected(served.run, pixels, temperature=temperature)
+            (prediction,) = said["predictions"]
+            assert prediction["classes"][0]["probability"] == pytest.approx(known.max(), abs=1e-5)
+            assert prediction["entropy"] == pytest.approx(entropy(known), abs=1e-4)
+            # The threshold is of calibrated confidence, whichever is shown.
+            assert prediction["abstain"] is bool(expected(served.run, pixels, temperature=2.0).max() < 0.6)
+    reply = server.predict(PNGS[0], "?calibrated=maybe")
+    assert (reply.status, reply.error) == (400, "calibrated: expected true or false, received 'maybe'")
+    explained = server.ask("/v1/explain?model=sure", PNGS[0]).json
+    assert (explained["calibrated"], explained["temperature"]) == (True, 2.0)
+    told = server.ask("/v2/models/sure/config").json["parameters"]
+    assert (told["calibrated"], told["temperature"]) == ({"string_value": "true"}, {"string_value": "2"})
+
+
+@pytest.mark.parametrize("logit", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_no_answer(logit: float, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(images: NDArray[np.uint8], **_: Any) -> NDArray[np.float32]:
+        return np.array([[logit, 1, 2, 3, 4, 5, 6, 7, 8, 9]] * len(images), np.float32)
+
+    monkeypatch.setattr(server.repository.get("one").engine, "infer", broken)
+    for path, headers in (
+        ("/v1/predict", {}),
+        ("/v1/explain", {}),
+        ("/v2/models/one/infer", {"Inference-Header-Content-Length": "0"}),
+    ):
+        reply = server.ask(path, PNGS[0], headers=headers)
+        assert reply.status == 500
+        assert "no number" in reply.error
 
 
 def test_the_last_minute(server: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,14 @@ def test_a_value_on_an_edge_belongs_above_it() -> None:
     assert histogram.places(np.array([0.5, 1.0, 1.5, 2.0, 9.0])).tolist() == [0, 1, 1, 2, 2]
     assert in_tenths(np.arange(100.0)).counts == (10,) * 10
     assert in_tenths(np.full(50, 3.0)).counts == (0, 50)
+
+
+@pytest.mark.parametrize("temperature", ["NaN", "Infinity", "0.0", "-1.0", "1e-320"])
+def test_a_temperature_that_makes_no_numbers_is_not_served(untrained: RunDir, tmp_path: Path, temperature: str) -> None:
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(untrained.path, run.path)
+    known = reference_of_run(run)
+    text = run.serving.read_text().replace(f'"temperature": {known.temperature}', f'"temperature": {temperature}')
+    assert f": {temperature}," in text
+    run.serving.write_text(text)
+    assert reference_of_run(run).temperature == known.temperature  # found anew

@@ -72,14 +72,15 @@ class Clients:
             assert not thread.is_alive()
 
 
-def test_sigterm_under_load_fails_nobody(untrained: RunDir, png: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_end_under_load_fails_nobody(number: signal.Signals, untrained: RunDir, png: bytes, tmp_path: Path) -> None:
     shutil.copytree(untrained.path, tmp_path / "photos")
     with served(tmp_path / "photos", log=tmp_path / "log", options=("--set", "grace_seconds=0.5")) as server:
         assert server.models == ["photos"]
         clients = Clients(server, png)
         until(lambda: clients.statuses[200] > 50)
         begun = time.monotonic()
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         until(lambda: ask(server, "/v2/health/ready")[0] == 503)
         assert ask(server, "/v2/health/live")[0] == 200
         assert server.process.wait(60) == 0
@@ -88,6 +89,18 @@ def test_sigterm_under_load_fails_nobody(untrained: RunDir, png: bytes, tmp_path
     assert clients.broken == []
     assert set(clients.statuses) == {200}
     assert took < 30, "drain_seconds"
+
+
+def test_under_nohup_a_terminal_that_closes_is_no_end(untrained: RunDir, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a process hands down to those that it starts
+    try:
+        with served(untrained.path, log=tmp_path / "log", options=("--set", "grace_seconds=0")) as server:
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            assert ask(server, "/v2/health/ready")[0] == 200
+            assert server.stop() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_stalled_upload_does_not_keep_the_server(untrained: RunDir, tmp_path: Path) -> None:
@@ -166,6 +179,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(
         ([run, "--settings", str(settings)], "did you mean 'max_batch'"),
         ([run, "--set", "max_batch"], "expected KEY=VALUE"),
         ([run, "--views", "many"], "views: expected 'one' or 'recipe'"),
+        ([run, "--set", 'api_keys=["a key "]'], "api_keys: expected keys of printable characters without spaces"),
         ([run, "--port", "70000"], "port: expected less than or equal to 65535"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,7 @@
-"""Settings of this process that make torch faster on a processor. Figures: bench/LOG.md."""
+"""Settings of this process: what makes torch faster on a processor, what keeps a server small.
+
+Figures: bench/LOG.md.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names and numbers of glibc's mallopt(3)
-GIBIBYTE = 1 << 30
+KEPT = 1 << 30  # bytes, by a process that trains
+KEPT_BY_SERVER = 4 << 20  # by each of a server's threads
 
 
 def tune_process() -> None:
@@ -18,10 +22,20 @@ def tune_process() -> None:
     # Without it, products on CUDA may be summed in another order each time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # glibc gives large blocks back to the system at once, and the next batch's activations fault them in again.
+    _keep(KEPT)
+
+
+def tune_server() -> None:
+    """Give back what large requests took: after a burst of them a server is as small as before."""
+    _keep(KEPT_BY_SERVER)
+
+
+def _keep(size: int) -> None:
+    """Let glibc take blocks from this many bytes on from the system, and keep no more than that of what is free."""
     if sys.platform == "linux":
         try:
             mallopt = ctypes.CDLL(None).mallopt
         except (OSError, AttributeError):  # another C library
             return
-        mallopt(M_MMAP_THRESHOLD, GIBIBYTE)
-        mallopt(M_TRIM_THRESHOLD, GIBIBYTE)
+        mallopt(M_MMAP_THRESHOLD, size)
+        mallopt(M_TRIM_THRESHOLD, size)

@@ -11,6 +11,7 @@ import typer
 
 from lucidate.cli import console
 from lucidate.cli.options import Json
+from lucidate.cli.process import tune_server
 from lucidate.core.errors import ServeError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def serve(
     chosen = load_settings(settings, overrides=overrides)
     models = name_runs(runs)
     write_to_stderr()
+    tune_server()
 
     def announce(url: str, repository: Repository) -> None:
         lines = [f"serving {', '.join(repository.names)}", f"page {url}   documentation {url}/docs   Ctrl-C ends it"]

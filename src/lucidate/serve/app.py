@@ -96,6 +96,9 @@ async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG
     return answer({"error": f"{place}: {first['msg']}"}, 422)
 
 
-async def _raised(request: Request, error: Exception) -> Response:  # noqa: ARG001
+async def _raised(request: Request, error: Exception) -> Response:
     """The guard answers, with the request's id, and tells the operator."""
-    raise error
+    try:
+        raise error
+    finally:
+        del request, error  # which this frame would hold, and the error it, until garbage is collected

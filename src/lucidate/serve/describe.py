@@ -58,10 +58,18 @@ def model_config(served: Served, *, most_images: int) -> dict[str, Any]:
         "dynamic_batching": {"max_queue_delay_microseconds": 0},
         "parameters": {
             "input": {"string_value": "RGB, 0 to 255; also FP32 of the same range, or BYTES: encoded images, any size"},
-            "output": {"string_value": f"calibrated; {LOGITS} where they are asked for by name"},
+            "output": {"string_value": f"{_how(served)}; {LOGITS} where they are asked for by name"},
+            "calibrated": {"string_value": "true" if served.temperature() != 1 else "false"},
+            "temperature": {"string_value": f"{served.temperature():.9g}"},
+            "views": {"string_value": served.reference.views},
             "classes": {"string_value": "\n".join(served.classes)},
         },
     }
+
+
+def _how(served: Served) -> str:
+    temperature = served.temperature()
+    return "not calibrated" if temperature == 1 else f"calibrated: softmax of logits / {temperature:.6g}"
 
 
 def model_statistics(served: Served) -> dict[str, Any]:

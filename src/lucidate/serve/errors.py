@@ -10,7 +10,9 @@ RequestError            any status
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from typing import Self
 
 
 class RequestError(Exception):
@@ -23,6 +25,14 @@ class RequestError(Exception):
         self.message = message
         self.status = status or self.default_status
         self.headers: dict[str, str] = dict(headers or {})
+
+    def anew(self) -> Self:
+        """The same, to be raised where a frame goes on holding this one.
+
+        An error knows the frames that it was raised through: one that is held by such a frame would keep it, and the
+        request's body with it, until garbage is collected.
+        """
+        return copy.copy(self)
 
 
 class BadRequest(RequestError):

@@ -83,6 +83,7 @@ class _Request:
         "headers",
         "held",
         "id",
+        "open",
         "receive",
         "scope",
         "send",
@@ -102,6 +103,7 @@ class _Request:
         self.scope = scope
         scope[ID] = self.id.decode()
         scope[GONE] = self.gone
+        self.open = scope["path"] == "/" or scope["path"].startswith(OPEN)
         self.held = 0
         self.status = 0  # of the answer, once it has begun
         self.cut_by: RequestError | ClientGone | None = None
@@ -152,8 +154,7 @@ class _Request:
 
     def admit(self) -> None:
         """Raises RequestError (401) and Overloaded."""
-        path: str = self.scope["path"]
-        if path == "/" or path.startswith(OPEN):
+        if self.open:
             return
         guard = self.guard
         asker = None
@@ -176,7 +177,8 @@ class _Request:
     async def serve(self) -> None:
         guard, settings = self.guard, self.guard.settings
         receive = self.receive
-        if self.scope["method"] not in BODILESS or b"content-length" in self.headers:
+        # Nothing that is open to anybody takes a body: those without a key would fill the room of the others'.
+        if not self.open and (self.scope["method"] not in BODILESS or b"content-length" in self.headers):
             self.start_clock(settings.body_timeout, self.look_at_body, 0)
             body = await read_body(self.receive, self.headers, limit=settings.body_bytes, take=self.take)
             self.stop_clock()

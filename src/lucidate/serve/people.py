@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,15 @@ from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
 from lucidate.serve.guard import request_id
 from lucidate.serve.images import Decoded, ImageLimits, decode_images
-from lucidate.serve.off_loop import taken_apart
+from lucidate.serve.off_loop import apart
+from lucidate.serve.reference import Views
 from lucidate.serve.served import Served
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import state_of
 from lucidate.serve.uploads import Upload, uploads
 
 TOP = 3
+CLASS_BYTES = 64  # of an answer, about
 SIDES = (8, 1024)  # pixels of a picture that may be asked for
 
 
@@ -51,23 +54,29 @@ def people_router() -> APIRouter:
 
 
 async def predict(request: Request) -> Response:
-    """Classes of one image, or of several, the likeliest first, with calibrated probabilities."""
+    """Classes of one image, or of several, the likeliest first; calibrated, unless the query says calibrated=false."""
     state, query = state_of(request), request.query_params
     served = state.repository.get(query.get("model"), query.get("version"))
     top = _whole("top", query.get("top"), default=TOP, least=1, most=1_000_000)
+    calibrated = _yes_or_no("calibrated", query.get("calibrated"), default=True)
     found, several = await _uploads(request, state.settings)
     images = await _decoded(found, served, state.settings)
     good = [image for image in images if not isinstance(image, RequestError)]
     if not good:
         first = next(image for image in images if isinstance(image, RequestError))
         if not several:
-            raise first
+            raise first.anew()
         raise BadRequest(f"images: expected at least one that can be read, received none; the first: {first.message}")
     stacked = good[0][None] if len(good) == 1 else np.stack(good)
     answers = await served.answer(stacked, timeout=state.settings.request_timeout)
-    each = iter(predictions(served, answers.probabilities, top=top))
-    content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
-    return _json({**_head(request, served), "predictions": content, **_promise(served)})
+    head, how = _head(request, served), _how(served, calibrated=calibrated)
+
+    def told() -> Response:
+        each = iter(predictions(served, answers, top=top, calibrated=calibrated))
+        content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
+        return _json({**head, "predictions": content, **how, **_promise(served)})
+
+    return await apart(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
 
 
 async def explain(request: Request) -> Response:
@@ -80,7 +89,7 @@ async def explain(request: Request) -> Response:
         raise BadRequest("image: expected one, received several")
     (image,) = await _decoded(found, served, state.settings)
     if isinstance(image, RequestError):
-        raise image
+        raise image.anew()
     target = _target(query.get("target", "predicted"), served)
     method = query.get("method", "gradcam")
 
@@ -92,7 +101,7 @@ async def explain(request: Request) -> Response:
     answers, heatmap = await asyncio.gather(
         served.answer(image[None], timeout=state.settings.request_timeout), heatmap_of(target)
     )
-    (prediction,) = predictions(served, answers.probabilities, top=TOP)
+    (prediction,) = predictions(served, answers, top=TOP)
     asked = prediction["classes"][0]["index"] if target is None else target
     if heatmap.target != asked:
         heatmap = await heatmap_of(asked)
@@ -107,6 +116,7 @@ async def explain(request: Request) -> Response:
         "heatmap": base64.b64encode(heatmap.picture).decode(),
         "map": heatmap.values,
         "trust": heatmap.trust,
+        **_how(served),
         **_promise(served),
     }
     return _json(content)
@@ -114,7 +124,8 @@ async def explain(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """What is served, the one that is meant without a name first."""
-    return _json([_about(served) for served in state_of(request).repository])
+    state = state_of(request)
+    return _json([_about(served, int8=state.settings.int8) for served in state.repository])
 
 
 async def live(request: Request) -> Response:
@@ -135,7 +146,9 @@ async def live(request: Request) -> Response:
 
 async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], bool]:
     kind = request.headers.get("content-type", "")
-    return await taken_apart(await request.body(), lambda body: uploads(body, kind, most=settings.max_images))
+    body = await request.body()
+    read = partial(uploads, body, kind, most=settings.max_images, json=settings.json_limits)
+    return await apart(len(body), read)
 
 
 async def _decoded(found: Sequence[Upload], served: Served, settings: Settings) -> list[Decoded]:
@@ -154,6 +167,15 @@ def _whole(name: str, text: str | None, *, default: int, least: int, most: int) 
     return int(text)
 
 
+def _yes_or_no(name: str, text: str | None, *, default: bool) -> bool:
+    """A switch of a query. Raises BadRequest."""
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise BadRequest(f"{name}: expected true or false, received {text[:40]!r}")
+    return text == "true"
+
+
 def _target(text: str, served: Served) -> int | None:
     """The class that is asked for, by name or else by number; None for the predicted one. Raises BadRequest."""
     if text == "predicted":
@@ -169,20 +191,26 @@ def _head(request: Request, served: Served) -> dict[str, Any]:
     return {"model": served.name, "version": served.version, "id": request_id(request.scope)}
 
 
+def _how(served: Served, *, calibrated: bool = True) -> dict[str, Any]:
+    """How probabilities came about: a temperature of 1 leaves them as the model gave them, and is no calibration."""
+    temperature = served.temperature(calibrated=calibrated)
+    return {"calibrated": temperature != 1, "temperature": temperature, "views": served.reference.views}
+
+
 def _promise(served: Served) -> dict[str, Any]:
     return {"threshold": served.reference.threshold, "risk": served.reference.risk}
 
 
-def _about(served: Served) -> dict[str, Any]:
+def _about(served: Served, *, int8: bool) -> dict[str, Any]:
     content: dict[str, Any] = {
         "name": served.name,
         "version": served.version,
         "classes": served.classes,
         "image_size": served.image_size,
         **_promise(served),
-        "temperature": served.reference.temperature,
+        **_how(served),
         "coverage": served.reference.coverage,
-        "views": served.reference.views,
+        "precision": "int8" if int8 else "float32",
     }
     notes = [served.reference.note] if served.reference.note else []
     try:
@@ -194,11 +222,26 @@ def _about(served: Served) -> dict[str, Any]:
         "architecture": card.model.name,
         "parameters": card.model.parameters,
         "dataset": card.data.dataset,
+        "accuracy": accuracy_of(card, served.reference.views, int8=int8),
         "results": card.results.model_dump(
             include={"val_accuracy", "test_accuracy", "val_accuracy_one_view", "test_accuracy_one_view"}
         ),
         "notes": [*card.notes, *notes],
     }
+
+
+def accuracy_of(card: RunCard, views: Views, *, int8: bool) -> dict[str, Any]:
+    """Of the graph that is served, with the views that it averages over; None where just another one was judged."""
+    results, judged = card.results, card.recipe.predict.views
+    if judged == "mirror" and not card.data.flips:
+        judged = "one"  # the same answers
+    number = {"one": 1, "mirror": 2, "mirror-shift": 6 if card.data.flips else 3}[views]
+    validation = test = None
+    if not int8 and views == judged:
+        validation, test = results.val_accuracy, results.test_accuracy
+    elif not int8 and views == "one":
+        validation, test = results.val_accuracy_one_view, results.test_accuracy_one_view
+    return {"validation": validation, "test": test, "views": views, "views_averaged": number}
 
 
 def _json(content: object) -> Response:

@@ -18,7 +18,7 @@ class Error(Answer):
 
 
 class Probability(Answer):
-    """A class and its calibrated probability."""
+    """A class and its probability."""
 
     label: str
     index: int = Field(ge=0)
@@ -34,8 +34,15 @@ class Prediction(Answer):
 
 
 class Promise(Answer):
-    """threshold: of confidence, below which to abstain. risk: share of the other answers that may be wrong."""
+    """threshold: of calibrated confidence, below which to abstain. risk: share of other answers that may be wrong.
 
+    calibrated: whether logits were divided by a temperature that validation images gave, rather than by 1. views: the
+    test-time views of an image that its answer is the mean of.
+    """
+
+    calibrated: bool
+    temperature: float
+    views: str
     threshold: float | None
     risk: float
 
@@ -71,8 +78,17 @@ class Explanation(Promise):
     trust: dict[str, Any] = Field(description="verdict, and the figures behind it where they were measured")
 
 
+class Accuracy(Answer):
+    """Of the graph that is served, 0 to 1; null where only another was judged: with other views, or not in int8."""
+
+    validation: float | None
+    test: float | None
+    views: str
+    views_averaged: int = Field(ge=1)
+
+
 class Model(BaseModel):
-    """A model that is served."""
+    """A model that is served. results: of its run, by the views that its recipe asks for, or by one."""
 
     name: str
     version: str
@@ -80,12 +96,15 @@ class Model(BaseModel):
     image_size: int
     threshold: float | None
     risk: float
+    calibrated: bool
     temperature: float
     coverage: float | None
     views: str
+    precision: str
     architecture: str | None = None
     parameters: int | None = None
     dataset: str | None = None
+    accuracy: Accuracy | None = None
     results: dict[str, float | None] | None = None
     notes: list[str]
 
@@ -174,6 +193,12 @@ PREDICT: dict[str, Any] = {
                 "in": "query",
                 "description": "classes to name",
                 "schema": {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 3},
+            },
+            {
+                "name": "calibrated",
+                "in": "query",
+                "description": "false: probabilities of the logits as they are; abstaining goes by calibrated ones",
+                "schema": {"type": "boolean", "default": True},
             },
         ],
         "requestBody": _body(

@@ -21,7 +21,7 @@ from lucidate.serve.describe import LOGITS, PROBABILITIES
 from lucidate.serve.engine import INPUT
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.images import ImageLimits, decode_images
-from lucidate.serve.off_loop import taken_apart
+from lucidate.serve.off_loop import apart
 from lucidate.serve.outputs import Answer, compressed, in_words, write_answer
 from lucidate.serve.served import Answers, Served
 from lucidate.serve.settings import Settings
@@ -29,6 +29,7 @@ from lucidate.serve.state import state_of
 from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Tensor, Wanted, read_request
 
 BRIGHTEST = 255
+VALUE_BYTES = 16  # of an answer, about
 
 
 async def infer(request: Request) -> Response:
@@ -36,17 +37,31 @@ async def infer(request: Request) -> Response:
     state = state_of(request)
     served = state.repository.get(request.path_params["model"], request.path_params.get("version"))
     headers = request.headers
-    read = partial(read_request, header_length=headers.get(HEADER_LENGTH), most=state.settings.json_bytes)
-    asked = await taken_apart(await request.body(), read)
+    settings = state.settings
+    content = await request.body()
+    read = partial(
+        read_request,
+        content,
+        header_length=headers.get(HEADER_LENGTH),
+        json=settings.json_limits,
+        images=settings.max_images,
+    )
+    asked = await apart(len(content), read)
     wanted = _wanted(asked)
-    timeout = min(_timeout(asked) or inf, state.settings.request_timeout)
-    images = await _images(asked, served, state.settings)
+    timeout = min(_timeout(asked) or inf, settings.request_timeout)
+    images = await _images(asked, served, settings)
     answers = await served.answer(images, timeout=timeout)
     head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
     if asked.id is not None:
         head["id"] = asked.id
-    body, json_length = write_answer(head, [_answer(one, answers, served) for one in wanted])
-    body, coding = compressed(body, headers.get("accept-encoding", ""))
+    accepted = headers.get("accept-encoding", "")
+
+    def told() -> tuple[bytes, int | None, str | None]:
+        whole, json_length = write_answer(head, [_answer(one, answers, served) for one in wanted])
+        packed, coding = compressed(whole, accepted)
+        return packed, json_length, coding
+
+    body, json_length, coding = await apart(answers.logits.size * len(wanted) * VALUE_BYTES, told)
     response = Response(body, media_type="application/json" if json_length is None else "application/octet-stream")
     if json_length is not None:
         response.headers["Inference-Header-Content-Length"] = str(json_length)
@@ -87,19 +102,14 @@ async def _images(asked: InferRequest, served: Served, settings: Settings) -> ND
         if _is_pixels(asked.raw, size):
             return np.frombuffer(asked.raw, np.uint8).reshape(1, size, size, 3)
         return await _decoded([asked.raw], size, limits)
-    if len(asked.inputs) != 1 or asked.inputs[0].name != INPUT:
-        names = ", ".join(repr(one.name[:80]) for one in asked.inputs[:8])
-        raise BadRequest(f"inputs: expected one, {INPUT!r}, received {names}")
-    tensor = asked.inputs[0]
-    if len(tensor.shape) and tensor.shape[0] > limits.images:
-        raise RequestError(
-            f"images: expected at most {limits.images:,} in a request, received {tensor.shape[0]:,}", status=413
-        )
+    (tensor,) = asked.inputs
+    if tensor.name != INPUT:
+        raise BadRequest(f"inputs: expected {INPUT!r}, received {tensor.name[:80]!r}")
     if isinstance(tensor.data, list):
         if tensor.shape not in ((len(tensor.data),), (len(tensor.data), 1)):
             raise BadRequest(f"input {INPUT!r}: expected encoded images of shape [n], received {list(tensor.shape)}")
         return await _decoded(tensor.data, size, limits)
-    return _pixels(tensor, tensor.data, size)
+    return await apart(tensor.data.nbytes, partial(_pixels, tensor, tensor.data, size))
 
 
 def _pixels(tensor: Tensor, data: NDArray[Any], size: int) -> NDArray[np.uint8]:
@@ -136,6 +146,6 @@ async def _decoded(blobs: list[bytes], size: int, limits: ImageLimits) -> NDArra
         if isinstance(found, RequestError):
             if len(blobs) > 1:
                 raise RequestError(f"image {place}: {found.message}", status=found.status, headers=found.headers)
-            raise found
+            raise found.anew()
         images.append(found)
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)

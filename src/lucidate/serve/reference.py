@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lucidate.analyze.calibration import calibrate
 from lucidate.analyze.selective import DELTA, RISK, answer_when_sure
@@ -58,7 +58,7 @@ class Reference(Section):
     """
 
     views: Views = "one"
-    temperature: float = 1.0
+    temperature: float = Field(1.0, ge=1e-3, le=1e3)  # so that probabilities are numbers wherever logits are
     threshold: float | None = None
     risk: float = RISK
     delta: float = DELTA

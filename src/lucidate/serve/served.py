@@ -54,18 +54,22 @@ class Served:
             return Answers(np.empty((0, len(self.classes)), np.float32), np.empty((0, len(self.classes))))
         logits = await self.engine.infer(images, timeout=timeout)
         if not np.isfinite(logits).all():
-            raise RequestError("the model gave something other than numbers")
+            raise RequestError("the model's answer is no number (NaN or infinity): its weights are broken")
         probabilities = self.probabilities(logits)
         self.drift.observe(images, probabilities)
         return Answers(logits, probabilities)
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Softmax of logits over the temperature, (n, K)."""
-        scaled = logits.astype(np.float64) / self.reference.temperature
+    def probabilities(self, logits: NDArray[np.float32], *, calibrated: bool = True) -> NDArray[np.float64]:
+        """Softmax of logits, over the temperature unless they are to be as the model gave them: (n, K)."""
+        scaled = logits.astype(np.float64) / self.temperature(calibrated=calibrated)
         scaled -= scaled.max(axis=1, keepdims=True)
         np.exp(scaled, out=scaled)
         scaled /= scaled.sum(axis=1, keepdims=True)
         return scaled
+
+    def temperature(self, *, calibrated: bool = True) -> float:
+        """What logits are divided by; 1 where they are to be as the model gave them."""
+        return self.reference.temperature if calibrated else 1.0
 
     @cached_property
     def explainer(self) -> Explainer:

@@ -33,7 +33,7 @@ Announce = Callable[[str, Repository], None]  # is told the address and the mode
 
 
 def serve(settings: Settings, runs: Mapping[str, Path], *, announce: Announce) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer what was admitted, and return.
+    """Serve until SIGTERM, SIGHUP or Ctrl-C; then answer what was admitted, and return.
 
     runs: as `names.name_runs` gives them. Raises ServeError for an address that cannot be had, LucidateError for
     a model that cannot be loaded.
@@ -185,7 +185,7 @@ class _Server(uvicorn.Server):
 
 
 class _Ending:
-    """What SIGTERM and Ctrl-C do: once, an orderly end; twice, one at once."""
+    """What SIGTERM, Ctrl-C and a terminal that closes do: once, an orderly end; twice, one at once."""
 
     def __init__(self, server: uvicorn.Server, life: Life, grace: float) -> None:
         self._server = server
@@ -195,12 +195,15 @@ class _Ending:
     @contextlib.contextmanager
     def listening(self) -> Generator[None, None, None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = {signal.SIGTERM, signal.SIGINT}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # under nohup it is ignored, and stays so
+            numbers.add(signal.SIGHUP)
+        for number in numbers:
             loop.add_signal_handler(number, self._asked)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
     def _asked(self) -> None:

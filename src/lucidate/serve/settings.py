@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from lucidate.core.errors import ServeError
 from lucidate.core.registry import choices
+from lucidate.serve.json_limits import JsonLimits
 
 PREFIX = "LUCIDATE_SERVE_"
 
@@ -50,7 +52,8 @@ class Settings(BaseSettings):
     head_bytes: int = Field(65_536, ge=1024, description="of a request's line and headers; beyond: 431")
     body_timeout: float = Field(10.0, gt=0, description="for a body, or 8 KiB/s of it, and again; then 408")
     body_bytes: int = Field(67_108_864, ge=1024, description="of a body, also unpacked; beyond: 413")
-    json_bytes: int = Field(16_777_216, ge=1024, description="of JSON with tensors in it; beyond: 413")
+    json_bytes: int = Field(16_777_216, ge=1024, description="of JSON in a body; beyond: 413")
+    json_values: int = Field(500_000, ge=1024, description="numbers, texts, lists in JSON; beyond: 413")
     bodies_bytes: int = Field(536_870_912, ge=1024, description="of all bodies held at a time; beyond: 429")
     max_images: int = Field(256, ge=1, description="in one request; beyond: 413")
     max_pixels: int = Field(16_777_216, ge=1, description="of one image, by its header; beyond: 413")
@@ -63,6 +66,25 @@ class Settings(BaseSettings):
     admin_keys: tuple[SecretStr, ...] = Field(
         (), description="who may load and unload; empty: programs here, where host is this machine's own"
     )
+
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _can_be_sent(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """Headers lose the spaces around them and hold no control characters: such a key would match nobody's."""
+        for place, key in enumerate(keys, start=1):
+            text = key.get_secret_value()
+            if not text or text != text.strip() or not text.isprintable():
+                raise PydanticCustomError(
+                    "key",
+                    "keys of printable characters without spaces around them, received another as number {place}; "
+                    "no request could show it",
+                    {"place": place},
+                )
+        return keys
+
+    @property
+    def json_limits(self) -> JsonLimits:
+        return JsonLimits(self.json_bytes, self.json_values)
 
 
 def load_settings(file: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:

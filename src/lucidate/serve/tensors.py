@@ -10,8 +10,10 @@ import base64
 import binascii
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import orjson
 from numpy.typing import NDArray
 
 from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.json_limits import JsonLimits, parsed
 
 HEADER_LENGTH = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,10}")
@@ -32,6 +35,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 BINARY_ONLY = ("FP16", "BF16")  # JSON has no form for them
 MOST_DIMENSIONS = 16
+MOST_OUTPUTS = 16
+MOST_LETTERS = 1024  # of a request's id, which its answer repeats
+MOST_PARAMETERS = 64  # of one tensor, or of the request
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +71,11 @@ class InferRequest:
     raw: bytes | None = None
 
 
-def read_request(body: bytes, header_length: str | None, *, most: int) -> InferRequest:
-    """A request's body. Raises BadRequest, and RequestError (413) for more JSON than `most` bytes.
+def read_request(body: bytes, header_length: str | None, *, json: JsonLimits, images: int) -> InferRequest:
+    """A request's body. Raises BadRequest, and RequestError (413) for more JSON or more images than are let in.
 
-    header_length: of its header Inference-Header-Content-Length: how much of it is JSON, before the bytes.
+    header_length: of its header Inference-Header-Content-Length: how much of it is JSON, before the bytes. images: the
+    most that its input may have, by the first of its sides: what a client claims is checked before it is read.
     """
     length = len(body)
     if header_length is not None:
@@ -77,20 +84,16 @@ def read_request(body: bytes, header_length: str | None, *, most: int) -> InferR
         length = int(header_length)
         if length == 0:
             return InferRequest(raw=body, binary=True)
-    if length > most:  # parsing it holds up everybody
-        raise RequestError(
-            f"body: expected at most {most:,} bytes of JSON, received {length:,}; send tensors as bytes", status=413
-        )
-    head = _object(_parsed(body[:length] if length < len(body) else body), "body")
+    head = _object(_parsed(body[:length] if length < len(body) else body, json), "body")
     parameters = _parameters(head, "request")
     identity = head.get("id")
-    if identity is not None and not isinstance(identity, str):
-        raise BadRequest("id: expected a text, received something else")
+    if identity is not None and not (isinstance(identity, str) and len(identity) <= MOST_LETTERS):
+        raise BadRequest(f"id: expected a text of at most {MOST_LETTERS:,} letters, received something else")
     binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise BadRequest("binary_data_output: expected true or false, received something else")
     return InferRequest(
-        inputs=_inputs(head.get("inputs"), memoryview(body)[length:]),
+        inputs=_inputs(head.get("inputs"), memoryview(body)[length:], images),
         outputs=_outputs(head.get("outputs"), binary),
         binary=binary,
         id=identity,
@@ -98,9 +101,9 @@ def read_request(body: bytes, header_length: str | None, *, most: int) -> InferR
     )
 
 
-def _parsed(text: bytes) -> Any:
+def _parsed(text: bytes, limits: JsonLimits) -> Any:
     try:
-        return orjson.loads(text)
+        return parsed(text, limits=limits, instead="send tensors as bytes")
     except orjson.JSONDecodeError:
         raise BadRequest("body: expected JSON (without NaN or Infinity), received something else") from None
 
@@ -113,6 +116,8 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 def _parameters(holder: Mapping[str, Any], what: str) -> dict[str, Any]:
     parameters = _object(holder.get("parameters", {}), f"{what}: parameters")
+    if len(parameters) > MOST_PARAMETERS:
+        raise BadRequest(f"{what}: parameters: expected at most {MOST_PARAMETERS}, received {len(parameters):,}")
     for key in parameters:
         if key.startswith("triton_"):
             raise BadRequest(f"{what}: parameters: names that begin with triton_ are reserved")
@@ -121,36 +126,36 @@ def _parameters(holder: Mapping[str, Any], what: str) -> dict[str, Any]:
     return parameters
 
 
-def _inputs(values: Any, blobs: memoryview) -> tuple[Tensor, ...]:
+def _inputs(values: Any, blobs: memoryview, most: int) -> tuple[Tensor, ...]:
     if not isinstance(values, list) or not values:
         raise BadRequest("inputs: expected a list of tensors, received none")
-    inputs: list[Tensor] = []
-    place = 0
-    for value in values:
-        one = _object(value, "inputs")
-        name = one.get("name")
-        if not isinstance(name, str) or not name:
-            raise BadRequest("inputs: expected a name for each, received one without")
-        if any(name == known.name for known in inputs):
-            raise BadRequest(f"inputs: expected each name once, received {name[:80]!r} twice")
-        what = f"input {name[:80]!r}"
-        shape, datatype = _shape(one.get("shape"), what), one.get("datatype")
-        if not isinstance(datatype, str) or datatype not in (*DTYPES, "BF16", "BYTES"):
-            raise BadRequest(f"{what}: expected a datatype such as UINT8, received another")
-        size = _parameters(one, what).get("binary_data_size")
-        if size is None:
-            inputs.append(Tensor(name, datatype, shape, _from_json(one.get("data"), datatype, shape, what)))
-            continue
-        if "data" in one:
-            raise BadRequest(f"{what}: expected data or binary_data_size, received both")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(blobs) - place:
-            raise BadRequest(f"{what}: expected binary_data_size of 0 to {len(blobs) - place}, received another")
-        blob = blobs[place : place + size]
-        inputs.append(Tensor(name, datatype, shape, _from_bytes(blob, datatype, shape, what)))
-        place += size
-    if place != len(blobs):
-        raise BadRequest(f"body: expected {place} bytes of tensors after the JSON, received {len(blobs)}")
-    return tuple(inputs)
+    if len(values) > 1:
+        raise BadRequest(f"inputs: expected one, received {len(values):,}")
+    one = _object(values[0], "inputs")
+    name = one.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadRequest("inputs: expected a name for each, received one without")
+    what = f"input {name[:80]!r}"
+    shape, datatype = _shape(one.get("shape"), what), one.get("datatype")
+    if not isinstance(datatype, str) or datatype not in (*DTYPES, "BF16", "BYTES"):
+        raise BadRequest(f"{what}: expected a datatype such as UINT8, received another")
+    # Each text is an image. Those of no length would take a second a million before their number was known.
+    images = prod(shape) if datatype == "BYTES" else shape[0]
+    if images > most:
+        raise RequestError(f"images: expected at most {most:,} in a request, received {images:,}", status=413)
+    size = _parameters(one, what).get("binary_data_size")
+    if size is None:
+        data = _from_json(one.get("data"), datatype, shape, what)
+        size = 0
+    elif "data" in one:
+        raise BadRequest(f"{what}: expected data or binary_data_size, received both")
+    elif not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(blobs):
+        raise BadRequest(f"{what}: expected binary_data_size of 0 to {len(blobs)}, received another")
+    else:
+        data = _from_bytes(blobs[:size], datatype, shape, what)
+    if size != len(blobs):
+        raise BadRequest(f"body: expected {size} bytes of tensors after the JSON, received {len(blobs)}")
+    return (Tensor(name, datatype, shape, data),)
 
 
 def _shape(value: Any, what: str) -> tuple[int, ...]:
@@ -160,16 +165,8 @@ def _shape(value: Any, what: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _elements(shape: Sequence[int]) -> int:
-    """How many values a shape has; Python's numbers do not overflow."""
-    count = 1
-    for side in shape:
-        count *= side
-    return count
-
-
 def _from_bytes(blob: memoryview, datatype: str, shape: tuple[int, ...], what: str) -> NDArray[Any] | list[bytes]:
-    count = _elements(shape)
+    count = prod(shape)
     if datatype == "BYTES":
         texts = _texts(blob, count, what)
         if len(texts) != count:
@@ -204,17 +201,14 @@ def _from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> N
         raise BadRequest(f"{what}: expected data, a list, received none")
     if datatype == "BYTES":
         return _from_base64(data, shape, what)
-    try:
-        values = np.array(data)
-    except (ValueError, OverflowError, RecursionError):
-        raise BadRequest(f"{what}: expected data of one shape, received lists of several") from None
-    count, dtype = _elements(shape), DTYPES[datatype]
-    if values.size == 0:
-        values = values.astype(dtype)
-    if values.size != count or (values.ndim != 1 and values.shape != shape):
+    count, dtype = prod(shape), DTYPES[datatype]
+    flat, sides = _flat(data, what)
+    if len(flat) != count or (len(sides) != 1 and sides != shape):
         raise BadRequest(f"{what}: expected {count} values by its shape, flat or nested as it says, received others")
-    if values.dtype.kind not in "biuf":
+    # Before NumPy sees them: beside one long text it would give every other value as much memory.
+    if not set(map(type, flat)) <= {int, float, bool}:
         raise BadRequest(f"{what}: expected numbers, received something else")
+    values = np.array(flat) if flat else np.empty(0, dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         converted = values.astype(dtype)
         # A number that its datatype cannot hold would come out as another.
@@ -223,12 +217,23 @@ def _from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> N
     return converted.reshape(shape)
 
 
+def _flat(data: list[Any], what: str) -> tuple[list[Any], tuple[int, ...]]:
+    """The values of lists in lists, and how many stand in each level. Raises BadRequest where lists differ."""
+    sides = [len(data)]
+    while data and isinstance(data[0], list):
+        if len(sides) == MOST_DIMENSIONS or set(map(type, data)) != {list} or len(set(map(len, data))) != 1:
+            raise BadRequest(f"{what}: expected data of one shape, received lists of several")
+        sides.append(len(data[0]))
+        data = list(chain.from_iterable(data))
+    return data, tuple(sides)
+
+
 def _from_base64(data: list[Any], shape: tuple[int, ...], what: str) -> list[bytes]:
     while len(data) == 1 and isinstance(data[0], list):
         data = data[0]
     flat = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in data]
-    if len(flat) != _elements(shape) or not all(isinstance(text, str) for text in flat):
-        raise BadRequest(f"{what}: expected {_elements(shape)} texts in base64, received something else")
+    if len(flat) != prod(shape) or not all(isinstance(text, str) for text in flat):
+        raise BadRequest(f"{what}: expected {prod(shape)} texts in base64, received something else")
     try:
         return [base64.b64decode(text, validate=True) for text in flat]
     except (binascii.Error, ValueError):
@@ -240,14 +245,18 @@ def _outputs(values: Any, binary: bool) -> tuple[Wanted, ...] | None:
         return None
     if not isinstance(values, list):
         raise BadRequest("outputs: expected a list, received something else")
+    if len(values) > MOST_OUTPUTS:
+        raise BadRequest(f"outputs: expected at most {MOST_OUTPUTS}, received {len(values):,}")
     outputs: list[Wanted] = []
+    names: set[str] = set()
     for value in values:
         one = _object(value, "outputs")
         name = one.get("name")
         if not isinstance(name, str):
             raise BadRequest("outputs: expected a name for each, received one without")
-        if any(name == known.name for known in outputs):
+        if name in names:
             raise BadRequest(f"outputs: expected each name once, received {name[:80]!r} twice")
+        names.add(name)
         parameters = _parameters(one, f"output {name[:80]!r}")
         as_bytes = parameters.get("binary_data", binary)
         classes = parameters.get("classification")

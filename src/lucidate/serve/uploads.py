@@ -12,23 +12,25 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.json_limits import JsonLimits, parsed
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 FIELDS = 100  # parts of a form that are no files
 PART_HEADERS = 16
+PIECE = 1 << 20  # bytes of a form that are searched at once: nobody else is served meanwhile
 FORM = "form: expected multipart/form-data with a file for each image"
 Upload = bytes | RequestError
 
 
-def uploads(body: bytes, content_type: str, *, most: int) -> tuple[list[Upload], bool]:
+def uploads(body: bytes, content_type: str, *, most: int, json: JsonLimits) -> tuple[list[Upload], bool]:
     """Each encoded image in a body, or what is wrong with it; and whether the body could have held several.
 
     Anything that is neither JSON nor a form is one image, whatever it says it is. most: images, at most.
-    Raises BadRequest for what holds no image, RequestError (413) for too many.
+    Raises BadRequest for what holds no image, RequestError (413) for too many and for more JSON than its limits.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        return _in_json(body, most)
+        return _in_json(body, most, json)
     if kind == "multipart/form-data":
         files = _in_form(body, content_type, most)
         return [*files], len(files) > 1
@@ -39,9 +41,9 @@ def too_many(most: int) -> RequestError:
     return RequestError(f"images: expected at most {most:,} in a request, received more", status=413)
 
 
-def _in_json(body: bytes, most: int) -> tuple[list[Upload], bool]:
+def _in_json(body: bytes, most: int, limits: JsonLimits) -> tuple[list[Upload], bool]:
     try:
-        content = orjson.loads(body)
+        content = parsed(body, limits=limits, instead="send images as they are, or in a form")
     except orjson.JSONDecodeError:
         raise BadRequest("body: expected JSON, as Content-Type says, received something else") from None
     several = isinstance(content, dict) and set(content) == {"images"}
@@ -90,7 +92,8 @@ def _in_form(body: bytes, content_type: str, most: int) -> list[bytes]:
             },
             max_header_count=PART_HEADERS,
         )
-        parser.write(body)
+        for start in range(0, len(body), PIECE):
+            parser.write(body[start : start + PIECE])
         parser.finalize()
     except FormParserError:
         raise BadRequest(f"{FORM}, received a malformed one") from None
@@ -110,12 +113,12 @@ class _Form:
         self.ended = False
         self.fields = 0
         self.is_file = False
-        self.pieces: list[bytes] = []
+        self.content = bytearray()  # a list of pieces would take twenty times the memory of a file of short lines
         self.name = self.value = b""
 
     def begin(self) -> None:
         self.ended = self.is_file = False
-        self.pieces = []
+        self.content = bytearray()
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
         self.name += data[start:end]
@@ -137,9 +140,9 @@ class _Form:
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self.is_file:
-            self.pieces.append(data[start:end])
+            self.content += memoryview(data)[start:end]
 
     def end(self) -> None:
         self.ended = True
         if self.is_file:
-            self.files.append(b"".join(self.pieces))
+            self.files.append(bytes(self.content))

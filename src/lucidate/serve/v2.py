@@ -13,12 +13,14 @@ from starlette.routing import Route
 
 from lucidate.serve import describe
 from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.json_limits import JsonLimits, parsed
 from lucidate.serve.keys import Keys
 from lucidate.serve.protocol import infer
 from lucidate.serve.served import Served
 from lucidate.serve.state import State, state_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+SMALL = JsonLimits(bytes=65_536, values=4096)
 
 
 def v2_routes() -> list[Route]:
@@ -134,12 +136,12 @@ async def unload(request: Request) -> Response:
 
 
 async def _body(request: Request) -> dict[str, object]:
-    """A small body; none is an empty object."""
+    """A small body; none is an empty object. Raises BadRequest, and RequestError (413) for a large one."""
     body = await request.body()
     if not body:
         return {}
     try:
-        value = orjson.loads(body)
+        value = parsed(body, limits=SMALL, instead="nothing in it is looked at but what the protocol names")
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):

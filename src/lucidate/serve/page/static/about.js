@@ -1,7 +1,7 @@
 // Who the model is, and images to try it on.
 
 import { ask } from "./api.js";
-import { classesInWords, number, percent, plainPercent } from "./words.js";
+import { classesInWords, number, percent, plainPercent, viewsInWords } from "./words.js";
 
 const place = id => document.getElementById(id);
 let shown = 0; // which call for examples was the last: another model may be chosen while images come
@@ -9,22 +9,22 @@ let shown = 0; // which call for examples was the last: another model may be cho
 export function showModel(model) {
   place("model-name").textContent = model.name;
   document.title = `${model.name} · lucidate`;
-  const results = model.results ?? {};
-  // As it is served: a run may have been judged with several views of each image, which take several times as long.
-  const judged = name => (model.views === "one" && results[`${name}_one_view`]) || results[name];
-  const accuracy = judged("test_accuracy");
+  // Of the graph that is served: the run may have been judged with more views of each image, or before it was int8.
+  const { test, validation, views_averaged: count } = model.accuracy ?? {};
+  const judged = accuracy => accuracy && `${percent(accuracy)}, by ${viewsInWords(count)}, as it is served`;
   place("lead").textContent =
     `It tells apart ${classesInWords(model.classes)}.` +
-    (accuracy ? ` Of test images that it had never seen, it names ${percent(accuracy)} right.` : "");
+    (test ? ` Of test images that it had never seen, it names ${percent(test)} right, by ${viewsInWords(count)}.` : "");
   const facts = [
     ["Architecture", model.architecture],
     ["Parameters", model.parameters && number(model.parameters)],
     ["Data", model.dataset],
     ["It sees", `${model.image_size} × ${model.image_size} pixels, the middle of the image`],
-    ["Test accuracy", accuracy && percent(accuracy)],
-    ["Validation accuracy", judged("val_accuracy") && percent(judged("val_accuracy"))],
+    ["Test accuracy", judged(test)],
+    ["Validation accuracy", judged(validation)],
     ["It answers from", answersFrom(model)],
-    ["Temperature", model.temperature && `softmax of its logits divided by ${model.temperature.toFixed(2)}`],
+    ["Probabilities", model.calibrated ? `calibrated: logits are divided by ${model.temperature.toFixed(2)}` : "not calibrated: as the model gives them"],
+    ["Precision", model.precision],
     ["Views of each image", model.views],
     ["Version", model.version],
   ];

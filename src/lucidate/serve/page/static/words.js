@@ -1,11 +1,14 @@
 // Numbers and answers as sentences.
 
-// A share of 1 as a percentage. Only all is "100 %" and only none is "0 %": 0.9996 is "99.9 %".
+// A share of 1 as a percentage. Only all is "100 %" and only none is "0 %": 0.9996 is "> 99.9 %", 0.0002 "< 0.1 %".
+// Throws for what is no number: an answer of NaN, which JSON has as null, must not be read as one.
 export function percent(share, digits = 1) {
-  const step = 10 ** -digits;
-  let value = Math.round(share * 100 / step) * step;
-  if (share > 0 && share < 1) value = Math.min(Math.max(value, step), 100 - step);
-  return `${value.toFixed(digits)}\u00a0%`;
+  if (!Number.isFinite(share)) throw new RangeError(`expected a share as a number, received ${share}`);
+  const shown = (100 * share).toFixed(digits);
+  const least = (10 ** -digits).toFixed(digits);
+  if (share > 0 && Number(shown) === 0) return `< ${least}\u00a0%`;
+  if (share < 1 && Number(shown) === 100) return `> ${(100 - 10 ** -digits).toFixed(digits)}\u00a0%`;
+  return `${shown}\u00a0%`;
 }
 
 export const plainPercent = share => `${+(100 * share).toPrecision(3)}\u00a0%`;
@@ -15,14 +18,16 @@ export function number(value) {
 }
 
 // What a prediction says. threshold: of confidence, null where none is known. risk: share of answers that may be wrong.
-export function verdictOf(prediction, { threshold, risk }) {
+// calibrated: whether logits were divided by a temperature, which says how.
+export function verdictOf(prediction, { threshold, risk, calibrated, temperature }) {
   const [best] = prediction.classes;
   const sure = percent(best.probability);
+  const how = calibrated ? ` (calibrated, by a temperature of ${temperature.toFixed(2)})` : " (not calibrated)";
   if (prediction.abstain) {
     return {
       state: "abstained",
       verdict: "I’d rather not say",
-      words: `My best guess is ${best.label}, at ${sure}. I answer from ${percent(threshold)} on, so that at most ` +
+      words: `My best guess is ${best.label}, at ${sure}${how}. I answer from ${percent(threshold)} on, so that at most ` +
         `${plainPercent(risk)} of my answers are wrong.`,
     };
   }
@@ -31,7 +36,7 @@ export function verdictOf(prediction, { threshold, risk }) {
     : threshold === 0
       ? `It answers everything: of images like those it was judged on, it gets at most ${plainPercent(risk)} wrong.`
       : `It answers from ${percent(threshold)} on: of images like those it was judged on, it gets at most ${plainPercent(risk)} of these wrong.`;
-  return { state: "answered", verdict: best.label, words: `${sure} sure. ${promise}` };
+  return { state: "answered", verdict: best.label, words: `${sure} sure${how}. ${promise}` };
 }
 
 // Entropy in nats, as a number of classes that one could mean.
@@ -41,6 +46,8 @@ export function doubtOf(entropy, count) {
   return `${doubt} (entropy ${entropy.toFixed(2)} of ${Math.log(count).toFixed(2)} nats). It knows ${count} classes: ` +
     "whatever else an image shows gets one of their names, too.";
 }
+
+export const viewsInWords = count => (count === 1 ? "one view of each image" : `the mean of ${count} views of each image`);
 
 export function classesInWords(classes) {
   if (classes.length <= 3) return `${classes.slice(0, -1).join(", ")} and ${classes.at(-1)}`;
