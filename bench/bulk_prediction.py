@@ -32,7 +32,7 @@ from lucidate.cli.process import tune_process
 from lucidate.core import machine
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 RESULT = Path(__file__).with_name("results") / "bulk_prediction.json"
 BACKENDS = ("torch", "onnx", "onnx-int8")
@@ -66,7 +66,7 @@ def loader(run: RunDir, folder: Path, workers: int) -> dict[str, float]:
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from lucidate.models import load_model
+    from lucidate.models.checkpoint import load_model
 
     card = RunCard.load(run.card)
     mean, std = card.preprocess["mean"], card.preprocess["std"]

@@ -41,7 +41,7 @@ def main() -> None:
     from lucidate.explain.cam import class_maps
     from lucidate.explain.heatmaps import resized
     from lucidate.explain.layers import find_layer
-    from lucidate.models import build, place
+    from lucidate.models.build import build, place
     from lucidate.models.operators import declare_missing_operators
 
     declare_missing_operators()  # the peer imports torchvision

@@ -26,7 +26,7 @@ from lucidate.cli.process import tune_process
 from lucidate.core import machine
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.store import read_rows
 
@@ -87,7 +87,7 @@ def raced(
 
 def measure(run: RunDir, *, turns: int, seconds: float, compiled: bool) -> dict[str, Any]:
     """The entry of a run."""
-    from lucidate.compress.reference import images_to_show
+    from lucidate.export.eval_images import images_to_show
 
     card = RunCard.load(run.card)
     size = Preprocess.from_dict(card.preprocess).size

@@ -16,9 +16,9 @@ from fastapi import FastAPI, Request
 from PIL import Image
 
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.models import load_model
+from lucidate.models.checkpoint import load_model
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--run", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""Make of a finished run a model that can be shipped: passport without this machine's paths, half-precision weights,
+"""Make of a finished run a model that can be shipped: run card without this machine's paths, half-precision weights,
 history, and what a server must know of its validation images (numbers only).
 
     python bench/ship.py RUN models/NAME --note "…" --data SRC
@@ -19,15 +19,15 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.dataset import Dataset
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.splits import Splits
-from lucidate.models import load_model
-from lucidate.models.views import Views
+from lucidate.models.checkpoint import load_model
+from lucidate.models.tta import Views
 from lucidate.predict.infer import batch_size, predict_logits
-from lucidate.serve.reference import reference_of, statistics_of, store_references
+from lucidate.serve.calibration import calibration_of, statistics_of, store_calibrations
 
 LOSS = 0.002  # of validation accuracy, at most
 
@@ -92,7 +92,8 @@ def main() -> None:
         if "one" not in tables:
             tables["one"] = validation(made, splits, pack, views="one")
         statistics = statistics_of(pack.images, splits.validation)
-        store_references(made, {name: reference_of(table, statistics, views=name) for name, table in tables.items()})
+        found = {name: calibration_of(table, statistics, views=name) for name, table in tables.items()}
+        store_calibrations(made, found)
         shutil.copytree(made.path, options.target, dirs_exist_ok=True)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lucidate.core.records import History, RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 MARKS = (0.70, 0.80, 0.82, 0.85, 0.88, 0.90)
 RESULT = Path(__file__).with_name("results") / "time_to_accuracy.json"

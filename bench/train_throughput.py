@@ -56,9 +56,9 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
     import torch
 
     from lucidate.data.dataset import prepare
-    from lucidate.models import build, place
-    from lucidate.train.loop import train_model
-    from lucidate.train.precision import choose_precision
+    from lucidate.models.build import build, place
+    from lucidate.training.loop import train_model
+    from lucidate.training.precision import choose_precision
 
     overrides = ["train.epochs=1000", f"data.image_size={SIDE}"] + (
         [f"train.precision={precision}"] if precision else []
@@ -103,7 +103,7 @@ def textbook(source: str, seconds: float, batch: int) -> float:
     from torchvision import transforms
 
     from lucidate.data.dataset import prepare
-    from lucidate.models import build
+    from lucidate.models.build import build
 
     recipe = load_recipe("compact", source=source, overrides=[f"data.image_size={SIDE}"])
     dataset = prepare(recipe)
@@ -215,7 +215,7 @@ def training_gflop(recipe_name: str) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from lucidate.models import build, place
+    from lucidate.models.build import build, place
 
     recipe = load_recipe(recipe_name)
     model = place(build(recipe.model, 10), "cpu").train()

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from lucidate.core.recipe import load_recipe
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.dataset import prepare
-from lucidate.train import fit
+from lucidate.training.trainer import fit
 
 
 def digits_run(folder: Path, *overrides: str, recipe: str = "digits") -> RunDir:

@@ -62,7 +62,7 @@ def test_help_loads_no_torch() -> None:
 
 def test_a_server_of_graphs_starts_without_torch() -> None:
     """It takes a second and 200 MiB, which only explaining by gradients, and models without a graph, need."""
-    code = "import sys, lucidate.serve.server, lucidate.serve.reference; print('torch' in sys.modules)"
+    code = "import sys, lucidate.serve.server, lucidate.serve.calibration; print('torch' in sys.modules)"
     assert python(code) == "False"
 
 

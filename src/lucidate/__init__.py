@@ -6,11 +6,7 @@ Importing this loads no torch; each public name is imported when it is first use
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    # Type checkers see packages of these names otherwise, which they do not know to be callable.
-    from lucidate.api import Run, analyze, dataset, ensemble, gallery, levels, load, train  # noqa: F401
+from typing import Any
 
 __version__ = "0.1.0"
 

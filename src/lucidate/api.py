@@ -13,27 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lucidate.analyze.findings import Findings
-from lucidate.analyze.findings import analyze as find
-from lucidate.analyze.of_run import analyze_run
+from lucidate.analysis.findings import Findings
+from lucidate.analysis.findings import analyze as find
+from lucidate.analysis.of_run import analyze_run
 from lucidate.core.errors import RunError, UnknownNameError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe, find_recipe, load_recipe
 from lucidate.core.records import History, Predictions, RunCard
 from lucidate.core.registry import choices
-from lucidate.core.rundir import RunDir, fresh_path
+from lucidate.core.run import RunDir, fresh_path
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.splits import require_name
-from lucidate.ensemble import EnsembleGain, Method, ensemble_runs
-from lucidate.levels import LevelsResult, run_levels
-from lucidate.models import check, default_device, load_model, require_weights
-from lucidate.predict.adopt import open_run
-from lucidate.predict.elsewhere import Answer, predict_files, predict_source
+from lucidate.external.import_model import open_run
+from lucidate.models.build import check, default_device, require_weights
+from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
-from lucidate.report.figures import FIGURES
-from lucidate.report.gallery.of_run import gallery_of_run
-from lucidate.report.pdf import report_of_run
-from lucidate.train import fit
+from lucidate.predict.new_data import Answer, predict_files, predict_source
+from lucidate.report.figures.catalog import FIGURES
+from lucidate.report.pdf.of_run import report_of_run
+from lucidate.report.site.of_run import gallery_of_run
+from lucidate.studies.combine import Method
+from lucidate.studies.ensemble import ensemble_runs
+from lucidate.studies.gain import EnsembleGain
+from lucidate.studies.levels import LevelsResult, run_levels
+from lucidate.training.trainer import fit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +54,7 @@ class Run:
 
     @property
     def card(self) -> RunCard:
-        """The passport: recipe, data, split, versions, results."""
+        """The run card: recipe, data, split, versions, results."""
         return RunCard.load(self.folder.card)
 
     @property
@@ -112,7 +115,7 @@ class Run:
 
 
 def load(path: str | Path) -> Run:
-    """A run from its folder, or a model from elsewhere from its file (see `lucidate.predict.adopt`).
+    """A run from its folder, or a model from elsewhere from its file (see `lucidate.external.import_model`).
 
     Raises RunError where there is none, or its training did not end; LucidateError for a file that cannot be used.
     """

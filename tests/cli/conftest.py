@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 
 @dataclass(frozen=True)

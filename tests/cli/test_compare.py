@@ -67,7 +67,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def runs(here: Path) -> Path:
-    """Two run folders as `compare` reads them: a passport, weights, predictions of the test split."""
+    """Two run folders as `compare` reads them: a run card, weights, predictions of the test split."""
     card = {
         "name": "x",
         "created": "2026-01-01",

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from cli.conftest import Road
-from lucidate.analyze.heatmaps import Heatmaps
+from lucidate.analysis.heatmaps import Heatmaps
 from lucidate.cli.main import main
 from lucidate.core.errors import RunError
 from lucidate.core.records import Predictions
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from cli.conftest import Road
 from cli.test_explain import call, mistake
 from graphs import TENSORFLOW, graph, rewritten, write_toml
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.rundir import RunDir
-from lucidate.models import load_model
+from lucidate.core.run import RunDir
+from lucidate.models.checkpoint import load_model
 from lucidate.models.keras_backend import keras_on_torch
 
 

@@ -17,9 +17,9 @@ import pytest
 import lucidate
 from lucidate.cli.main import main
 from lucidate.core.records import Predictions, RunCard, softmax
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.models import load_model
+from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
 
 BUDGET = ["--set", "levels.train_size=60", "--set", "train.epochs=1", "--set", "train.batch_size=30"]

@@ -16,7 +16,7 @@ from PIL import Image
 from cli.conftest import Road
 from lucidate.cli.main import main
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 Call = Callable[..., dict[str, Any]]
 

@@ -189,7 +189,7 @@ def test_a_table_in_a_log_is_not_cut() -> None:
     assert "x" * 300 in rendered(table)
 
 
-def test_a_passport_with_other_classes_than_its_predictions_is_refused(
+def test_a_run_card_with_other_classes_than_its_predictions_is_refused(
     road: Road, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(road.run.path, tmp_path / "cut")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cli.conftest import Road
-from lucidate.analyze.calibration import calibrate
+from lucidate.analysis.calibration import calibrate
 from lucidate.cli.main import main
 from lucidate.core.records import Predictions
 from lucidate.data.pack import open_pack

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 TRAIN = [sys.executable, "-m", "lucidate", "train", "digits", "--set", "train.epochs=24", "--set", "model.dense=32"]
 

@@ -17,7 +17,8 @@ from writers import (
 )
 
 from lucidate.core.errors import ChecksumError, SourceError, UnsafeFileError
-from lucidate.data.sources import cifar_files, open_source, verify_source
+from lucidate.data.sources import cifar_files
+from lucidate.data.sources.find import open_source, verify_source
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

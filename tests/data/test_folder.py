@@ -14,9 +14,11 @@ from writers import (
 )
 
 from lucidate.core.errors import SourceError
-from lucidate.core.rundir import sha256
+from lucidate.core.run import sha256
 from lucidate.data.pack import open_pack
-from lucidate.data.sources import SetAside, folder, open_source
+from lucidate.data.sources import folder
+from lucidate.data.sources.find import open_source
+from lucidate.data.sources.source import SetAside
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -13,7 +13,7 @@ from writers import (
 
 from lucidate.core.errors import SourceError
 from lucidate.data.decode import DecodeError
-from lucidate.data.sources import open_source, verify_source
+from lucidate.data.sources.find import open_source, verify_source
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

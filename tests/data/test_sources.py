@@ -19,9 +19,10 @@ from writers import (
 
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.data.pack import open_pack
-from lucidate.data.sources import cifar10, cifar_files, fetch_source, location, open_source, sources, verify_source
+from lucidate.data.sources import cifar10, cifar_files
 from lucidate.data.sources import source as source_module
-from lucidate.data.sources.source import NamedSource, dataset_name, told
+from lucidate.data.sources.find import fetch_source, location, open_source, verify_source
+from lucidate.data.sources.source import NamedSource, dataset_name, sources, told
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lucidate.core.errors import RunError, SourceError
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.data.resplit import resplit
 from lucidate.data.splits import NAMES, POOLED, Splits, make_splits

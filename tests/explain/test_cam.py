@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from lucidate.core.errors import ExplainError
 from lucidate.core.recipe import ModelRecipe
-from lucidate.explain.borrow import borrowed
 from lucidate.explain.cam import attention_rollout, class_maps, roll_out
 from lucidate.explain.heatmaps import METHODS, heatmaps, layers_for
+from lucidate.explain.hooks import borrowed
 from lucidate.explain.layers import Layer, find_layer
-from lucidate.models import build
+from lucidate.models.build import build
 from lucidate.models.operators import declare_missing_operators
 
 declare_missing_operators()

@@ -8,7 +8,8 @@ import torch
 from fakes import TwoLayers
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import ModelRecipe
-from lucidate.models import build, load_weights, save_weights
+from lucidate.models.build import build
+from lucidate.models.checkpoint import load_weights, save_weights
 
 
 def test_weights_come_back_bit_for_bit_and_the_same_values_are_the_same_bytes(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from torch import nn
 
 from lucidate.core.errors import RecipeError, UnknownNameError
 from lucidate.core.recipe import ModelRecipe
-from lucidate.models import build, models, parameter_count, value_count
+from lucidate.models.build import build, parameter_count, value_count
+from lucidate.models.registry import models
 
 
 def test_the_compact_cnn_is_the_one_described() -> None:

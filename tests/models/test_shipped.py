@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lucidate.core.records import History, RunCard
-from lucidate.core.rundir import RunDir
-from lucidate.predict.elsewhere import predict_files
+from lucidate.core.run import RunDir
+from lucidate.predict.new_data import predict_files
 
 RUN = RunDir(Path(__file__).parents[2] / "models" / "cifar10-fastnet")
 
@@ -24,7 +24,7 @@ def test_it_is_small_and_in_half_precision() -> None:
     assert kinds == {torch.float16, torch.int64}  # counters of BatchNorm stay whole numbers
 
 
-def test_its_passport_says_what_its_figures_mean_and_its_history_belongs_to_it() -> None:
+def test_its_run_card_says_what_its_figures_mean_and_its_history_belongs_to_it() -> None:
     card, history = RunCard.load(RUN.card), History.load(RUN.history)
     assert card.status == "finished"
     assert any("re-encoded" in note for note in card.notes)

@@ -18,14 +18,14 @@ from fakes import Listener
 from lucidate.cli.main import main
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.splits import Splits
 from lucidate.predict.backends import backend_logits, find_graph, open_backend
-from lucidate.predict.elsewhere import predict_source
 from lucidate.predict.infer import predict_run
 from lucidate.predict.module import Module
+from lucidate.predict.new_data import predict_source
 from made_runs import digits_run
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fakes import Listener, TwoLayers, colored_batches
-from lucidate.models.views import view_logits
+from lucidate.models.tta import tta_logits
 from lucidate.predict.infer import predict_logits
 
 
@@ -42,10 +42,10 @@ def test_the_mode_is_given_back_also_when_the_model_fails() -> None:
 def test_views_are_the_stated_means() -> None:
     images = torch.arange(2 * 3 * 4 * 4).float().reshape(2, 3, 4, 4)
     here, far = images[:, :, 0, 0], images[:, :, 0, 3]
-    torch.testing.assert_close(view_logits(Corner(), images, views="one", mirror=True), here)
-    torch.testing.assert_close(view_logits(Corner(), images, views="mirror", mirror=False), here)
-    torch.testing.assert_close(view_logits(Corner(), images, views="mirror", mirror=True), (here + far) / 2)
+    torch.testing.assert_close(tta_logits(Corner(), images, views="one", mirror=True), here)
+    torch.testing.assert_close(tta_logits(Corner(), images, views="mirror", mirror=False), here)
+    torch.testing.assert_close(tta_logits(Corner(), images, views="mirror", mirror=True), (here + far) / 2)
     # One pixel up and left, the corner holds what was reflected into it: the pixel at (1, 1); and the other way too.
     moved = (images[:, :, 1, 1] + images[:, :, 1, 1]) / 2
-    shifted = view_logits(Corner(), images, views="mirror-shift", mirror=False)
+    shifted = tta_logits(Corner(), images, views="mirror-shift", mirror=False)
     torch.testing.assert_close(shifted, here / 2 + moved / 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lucidate.analyze.comparison import Comparison, compare
+from lucidate.analysis.comparison import Comparison, compare
 from lucidate.core.records import Predictions
 from lucidate.data.pack import Pack
 from lucidate.report.compare import build_comparison

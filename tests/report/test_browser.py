@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pairs import make_pair
 
-from lucidate.analyze.heatmaps import Heatmaps, group_of, images_to_explain
-from lucidate.report.gallery import About, build_gallery
-from lucidate.report.gallery.heatmaps import write_heatmaps
+from lucidate.analysis.heatmaps import Heatmaps, group_of, images_to_explain
+from lucidate.report.site.heatmaps import write_heatmaps
+from lucidate.report.site.site import About, build_gallery
 
 pytestmark = pytest.mark.browser
 

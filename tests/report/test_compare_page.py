@@ -159,5 +159,5 @@ def test_a_flipped_tile_tells_class_and_both_answers() -> None:
         assert not board.outlined.any()
 
 
-def test_a_table_has_no_passport_to_tell_of() -> None:
+def test_a_table_has_no_run_card_to_tell_of() -> None:
     assert describe(None) == "a table of predictions"

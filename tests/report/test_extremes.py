@@ -13,14 +13,15 @@ import pytest
 from reader import Reader
 from test_pdf import blocks_of, material_of
 
-from lucidate.analyze import analyze
+from lucidate.analysis.findings import analyze
 from lucidate.report import labels, theme
-from lucidate.report.figures import FIGURES, confusion_matrix, figures_of, tile_grid
-from lucidate.report.figures.boards import CAPTION_LIMIT, misclassified_board
-from lucidate.report.gallery.tables import Table as Numbers
+from lucidate.report.figures import confusion_matrix, tile_grid
+from lucidate.report.figures.catalog import FIGURES, figures_of
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, misclassified_board
 from lucidate.report.labels import short_names
 from lucidate.report.pdf import ending, opening
 from lucidate.report.pdf.content import Points, Table
+from lucidate.report.site.tables import Table as Numbers
 
 MANY = 300
 MEGABYTE = 1_000_000

@@ -13,10 +13,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from lucidate.analyze.curves import TrainingCurve
+from lucidate.analysis.curves import TrainingCurve
 from lucidate.report import labels, theme, ticks
-from lucidate.report.figures import FIGURES, FigureEntry, confusion_matrix, curves, tile_grid
-from lucidate.report.sheets import Sheet, make_sheet
+from lucidate.report.figures import confusion_matrix, curves, tile_grid
+from lucidate.report.figures.catalog import FIGURES, FigureEntry
+from lucidate.report.sprites import Sheet, make_sheet
 
 CASES = {
     "ten classes": (10, 600, {}),
@@ -169,5 +170,5 @@ def test_images_that_are_not_square_keep_their_shape() -> None:
 
 
 def test_report_needs_no_torch() -> None:
-    code = "import sys, lucidate.report.gallery; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    code = "import sys, lucidate.report.site; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

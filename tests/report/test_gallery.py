@@ -15,10 +15,10 @@ from reader import Reader
 
 from lucidate.core.errors import PredictionsError
 from lucidate.report.figures import confusion_matrix
-from lucidate.report.gallery import stills
-from lucidate.report.gallery.pages import Card, figure_page
-from lucidate.report.gallery.tables import Table
-from lucidate.report.sheets import make_sheet
+from lucidate.report.site import png
+from lucidate.report.site.pages import Card, figure_page
+from lucidate.report.site.tables import Table
+from lucidate.report.sprites import make_sheet
 
 NAMES = [
     "class_distribution",
@@ -169,7 +169,7 @@ def test_a_failure_leaves_the_old_gallery(hostile_case: Any, tmp_path: Path, mon
     def fail(_: object, *, photographs: bool) -> None:  # noqa: ARG001 (the name is called)
         raise OSError("disk full")
 
-    monkeypatch.setattr(stills, "png", fail)
+    monkeypatch.setattr(png, "png", fail)
     folder = tmp_path / "gallery"
     folder.mkdir()
     (folder / "index.html").write_text("old")

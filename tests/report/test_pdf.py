@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lucidate.analyze.levels import Level, LevelsTable
+from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.cli.report import report as report_verb
 from lucidate.core.errors import LucidateError, RunError
 from lucidate.core.progress import Silent
 from lucidate.core.recipe import Recipe, make_recipe
 from lucidate.core.records import DataCard, ModelCard, Predictions, Results, RunCard, SplitCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.data.splits import make_splits
 from lucidate.report.figures import levels as drawing
-from lucidate.report.pdf import document, ending, figures, opening, recipe, report_of_run, results
+from lucidate.report.pdf import document, ending, figures, opening, recipe, results
 from lucidate.report.pdf.chapters import CHAPTERS, compose
 from lucidate.report.pdf.content import Facts, Figure, Points, Table, Tiles
-from lucidate.report.pdf.material import Material
-from lucidate.report.pdf.of_run import write_report
+from lucidate.report.pdf.of_run import report_of_run, write_report
+from lucidate.report.pdf.report_data import ReportData
 
 MARKUP = ('#import "x"', "*a_b* $x$ `raw`", "\\ = // [c] @d <e> ~", "w" * 200, "猫 → Käse")
 MEGABYTE = 1_000_000
@@ -46,7 +46,7 @@ def pages_of(pdf: Path) -> int:
 
 
 def card_of(case: Any, **changes: Any) -> RunCard:
-    """A passport that fits synthetic predictions."""
+    """A run card that fits synthetic predictions."""
     predictions = case.predictions
     images = len(predictions)
     card = RunCard(
@@ -79,8 +79,8 @@ def card_of(case: Any, **changes: Any) -> RunCard:
     return card.model_copy(update=changes)
 
 
-def material_of(case: Any, *, levels: LevelsTable | None = None, **changes: Any) -> Material:
-    return Material(card_of(case, **changes), case.findings, "test", case.pixels, levels)
+def material_of(case: Any, *, levels: LevelsTable | None = None, **changes: Any) -> ReportData:
+    return ReportData(card_of(case, **changes), case.findings, "test", case.pixels, levels)
 
 
 def level(number: int, accuracy: float, **changes: Any) -> Level:
@@ -119,7 +119,7 @@ LEVELS = LevelsTable(
 
 @pytest.fixture(scope="module")
 def run(case: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run on the embedded digits that nobody trained: a passport, splits and predictions, as an ensemble has them."""
+    """A run on the embedded digits that nobody trained: a run card, splits and predictions, as an ensemble has them."""
     run = RunDir(tmp_path_factory.mktemp("runs") / "digits")
     run.path.mkdir()
     run.weights.touch()
@@ -141,7 +141,7 @@ def run(case: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> R
     return run
 
 
-def blocks_of(material: Material, kind: Any, *, chapters: Any = CHAPTERS) -> list[Any]:
+def blocks_of(material: ReportData, kind: Any, *, chapters: Any = CHAPTERS) -> list[Any]:
     """Blocks of one kind of all chapters, those that stand beside others too."""
     found = []
     for chapter_of in chapters:
@@ -359,8 +359,8 @@ def test_pictures_are_vectors_without_dates(large_case: Any) -> None:
         assert b"dc:date" not in content
 
 
-def test_the_passport_names_the_hash_and_the_command(case: Callable[..., Any]) -> None:
-    facts = dict(blocks_of(material_of(case(3, 60)), Facts, chapters=[ending.passport])[0].facts)
+def test_the_run_card_names_the_hash_and_the_command(case: Callable[..., Any]) -> None:
+    facts = dict(blocks_of(material_of(case(3, 60)), Facts, chapters=[ending.run_card])[0].facts)
     assert facts["Hash of the images"] == "0123456789abcdef" * 4
     assert facts["Command"] == 'lucidate run "#x" --set a_b=$c'
     assert facts["Commit"] == "not from a checkout"

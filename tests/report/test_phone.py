@@ -11,8 +11,8 @@ import pytest
 from pairs import make_pair
 from test_pdf import LEVELS
 
-from lucidate.levels.plan import TITLES
 from lucidate.report.levels import levels_site
+from lucidate.studies.levels_plan import TITLES
 
 pytestmark = pytest.mark.browser
 

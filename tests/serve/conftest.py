@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from fakes import NAMES
 from lucidate.core.records import Predictions
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.serve.graph import open_graph
 
 

@@ -26,13 +26,14 @@ from PIL import Image
 from fakes import NAMES
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import DataCard, ModelCard, Results, RunCard, SplitCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.models import build, load_model, save_weights
+from lucidate.models.build import build
+from lucidate.models.checkpoint import load_model, save_weights
 from lucidate.serve.app import make_app
+from lucidate.serve.http_protocol import wire
 from lucidate.serve.repository import Repository
 from lucidate.serve.settings import Settings
-from lucidate.serve.wire import wire
 
 SIDE = 32
 PREPROCESS = Preprocess(SIDE, (0.5, 0.45, 0.4), (0.25, 0.25, 0.25))

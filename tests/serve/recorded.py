@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fakes import NAMES, random_predictions
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.splits import Splits
 
 PACK = "0123456789abcdef" * 4
@@ -26,7 +26,7 @@ def photographs(count: int, *, side: int = 32, seed: int = 0, light: float = 1.0
 
 
 def recorded_run(folder: Path, *, views: str = "one", predicted: tuple[str, ...] = ("validation",)) -> RunDir:
-    """A run without a model: its passport, weights that are no weights, predictions of 1,000 validation images."""
+    """A run without a model: its run card, weights that are no weights, predictions of 1,000 validation images."""
     run = RunDir(folder)
     RunCard(
         status="finished",

@@ -24,10 +24,10 @@ from onnx import TensorProto, helper
 from pydantic import SecretStr
 
 from lucidate.core.errors import LucidateError
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.models.session import open_session
 from lucidate.serve import loading
-from lucidate.serve.served import Served
+from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.settings import Settings
 
 PHOTO = photo(1)
@@ -659,7 +659,7 @@ def test_what_goes_wrong_here_is_told_to_the_operator_alone(server: Running, mon
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(Served, "probabilities", broken)
+    monkeypatch.setattr(ModelVersion, "probabilities", broken)
     reply: Reply = server.predict(PNG, X_Request_ID="broken-1")
     assert reply.status == 500
     assert "broken-1" in reply.error

@@ -17,7 +17,7 @@ from live_server import Reply, Running, encoded, photo, running
 from numpy.typing import NDArray
 from PIL import Image
 
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.serve.settings import Settings
 
 

@@ -18,10 +18,10 @@ from live_server import Line, Running, encoded, photo, running, wait_until
 from pydantic import SecretStr
 
 from lucidate.core.errors import ServeError
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.json_limits import JsonLimits, parsed
-from lucidate.serve.served import Served
+from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.settings import Settings, load_settings
 from lucidate.serve.tensors import read_request
 from lucidate.serve.uploads import uploads
@@ -248,9 +248,9 @@ def test_a_failure_goes_with_its_request(path: str, server: Running, monkeypatch
         finally:
             del error
 
-    monkeypatch.setattr(Served, "probabilities", broken)
+    monkeypatch.setattr(ModelVersion, "probabilities", broken)
     monkeypatch.setattr("lucidate.serve.describe.server_metadata", broken)
-    monkeypatch.setattr("lucidate.serve.journal.request_line", lambda *_, **__: None)  # what is told is kept, by tests
+    monkeypatch.setattr("lucidate.serve.logging.request_line", lambda *_, **__: None)  # what is told is kept, by tests
     gc.collect()
     gc.disable()
     try:

@@ -10,8 +10,8 @@ import pytest
 from servers import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lucidate.serve.one_write import _Holding
-from lucidate.serve.turns import AT_ONCE, in_turns
+from lucidate.serve.scheduling import AT_ONCE, in_turns
+from lucidate.serve.write_coalescing import _Holding
 
 
 class Transport:

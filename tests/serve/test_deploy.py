@@ -15,7 +15,7 @@ import pytest
 import yaml
 from servers import Server
 
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.serve.metrics import Metrics
 from lucidate.serve.settings import Settings
 

@@ -9,10 +9,10 @@ from PIL import Image, ImageStat
 from recorded import photographs
 
 from fakes import random_predictions
-from lucidate.serve import reference as references
+from lucidate.serve import calibration as references
+from lucidate.serve.calibration import Calibration, in_tenths
 from lucidate.serve.drift import ENOUGH, WINDOW, Drift, population_stability
 from lucidate.serve.image_statistics import image_statistics
-from lucidate.serve.reference import Reference, in_tenths
 
 
 def test_statistics_are_pillows() -> None:
@@ -42,8 +42,8 @@ def answers(count: int, *, seed: int = 0) -> NDArray[np.float64]:
     return table.probabilities
 
 
-def reference_for(images: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Reference:
-    return Reference(
+def reference_for(images: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Calibration:
+    return Calibration(
         num_validation=len(probabilities),
         class_share=tuple(np.bincount(probabilities.argmax(1), minlength=10) / len(probabilities)),
         confidence=in_tenths(probabilities.max(1)),
@@ -52,11 +52,11 @@ def reference_for(images: NDArray[np.uint8], probabilities: NDArray[np.float64])
 
 
 @pytest.fixture(scope="module")
-def drift_reference() -> Reference:
+def drift_reference() -> Calibration:
     return reference_for(photographs(2_000, seed=1), answers(2_000, seed=1))
 
 
-def test_nothing_is_said_of_few_images(drift_reference: Reference) -> None:
+def test_nothing_is_said_of_few_images(drift_reference: Calibration) -> None:
     drift = Drift(drift_reference)
     drift.observe(photographs(ENOUGH - 1), answers(ENOUGH - 1))
     for found in drift.report().values():
@@ -67,7 +67,7 @@ def test_nothing_is_said_of_few_images(drift_reference: Reference) -> None:
     assert {found["verdict"] for found in drift.report().values()} == {"stable"}
 
 
-def test_images_like_those_of_validation_are_stable(drift_reference: Reference) -> None:
+def test_images_like_those_of_validation_are_stable(drift_reference: Calibration) -> None:
     for seed in range(2, 12):
         drift = Drift(drift_reference)
         drift.observe(photographs(1_000, seed=seed), answers(1_000, seed=seed))
@@ -78,7 +78,7 @@ def test_images_like_those_of_validation_are_stable(drift_reference: Reference) 
             assert found["expected"] == pytest.approx(9 * (1 / 1_000 + 1 / 2_000))
 
 
-def test_darker_images_and_another_class_are_noticed_where_they_show(drift_reference: Reference) -> None:
+def test_darker_images_and_another_class_are_noticed_where_they_show(drift_reference: Calibration) -> None:
     drift = Drift(drift_reference)
     probabilities = answers(600, seed=2)
     dark = photographs(600, seed=2, light=0.6)
@@ -94,7 +94,7 @@ def test_darker_images_and_another_class_are_noticed_where_they_show(drift_refer
     assert report["brightness"]["verdict"] == "stable"
 
 
-def test_the_index_is_that_of_the_last_images_whatever_their_grouping(drift_reference: Reference) -> None:
+def test_the_index_is_that_of_the_last_images_whatever_their_grouping(drift_reference: Calibration) -> None:
     images, probabilities = photographs(2_600, seed=5, light=0.9), answers(2_600, seed=5)
     ends = np.cumsum(np.random.default_rng(0).integers(1, 40, 200))
     drift = Drift(drift_reference)
@@ -130,7 +130,7 @@ def test_without_drift_the_index_is_what_chance_makes_on_average() -> None:
 def test_many_classes_do_not_drift_by_chance_alone() -> None:
     """Of 200 classes and 250 images, chance alone exceeds .25 by far."""
     generator = np.random.default_rng(0)
-    drift = Drift(Reference(num_validation=2_000, class_share=(1 / 200,) * 200))
+    drift = Drift(Calibration(num_validation=2_000, class_share=(1 / 200,) * 200))
     drift.observe(photographs(250), np.eye(200)[generator.integers(0, 200, 250)])
     found = drift.report()["classes"]
     assert found["psi"] > 0.25
@@ -140,7 +140,7 @@ def test_many_classes_do_not_drift_by_chance_alone() -> None:
 
 
 def test_without_a_reference_nothing_is_watched() -> None:
-    drift = Drift(Reference())
+    drift = Drift(Calibration())
     drift.observe(photographs(300), answers(300))
     drift.observe(photographs(0), answers(1)[:0])
     assert drift.report() == {}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from servers import until
 
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.serve.engine import Engine
 from lucidate.serve.errors import BadRequest, Expired, Overloaded, RequestError
 from lucidate.serve.graph import open_graph

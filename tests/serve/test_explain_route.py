@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fakes import NAMES
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.explain.heatmaps import METHODS
-from lucidate.models import load_model
+from lucidate.models.checkpoint import load_model
 from lucidate.models.operators import declare_missing_operators
 from lucidate.serve import explainer
 from lucidate.serve.graph import MADE_OF

@@ -9,7 +9,7 @@ import pytest
 from servers import Server, served
 
 from bench_scripts import BENCH, script
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 MIB = 100  # that may stay; it is what the system keeps of pages, not of requests
 SLOW = 2000.0  # milliseconds; on a quiet machine it is under 200, and before requests were bounded it was 40,000

@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from lucidate.core.rundir import RunDir
-from lucidate.serve import people_docs
+from lucidate.core.run import RunDir
+from lucidate.serve import schemas
 from lucidate.serve.settings import Settings
 
 CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
@@ -61,20 +61,20 @@ def test_answers_have_the_form_that_is_promised(server: Running) -> None:
     png = encoded(photo(2))
     both = json.dumps({"images": [base64.b64encode(png).decode(), "AAAA"]}).encode()
     replies = {
-        people_docs.Predictions: [
+        schemas.Predictions: [
             server.predict(png),
             server.predict(both, Content_Type="application/json"),
         ],
-        people_docs.Explanation: [server.ask("/v1/explain", png)],
-        people_docs.Live: [server.ask("/v1/live")],
-        people_docs.Error: [server.predict(b""), server.ask("/v1/explain", b""), server.ask("/nowhere")],
+        schemas.Explanation: [server.ask("/v1/explain", png)],
+        schemas.Live: [server.ask("/v1/live")],
+        schemas.Error: [server.predict(b""), server.ask("/v1/explain", b""), server.ask("/nowhere")],
     }
     for model, answers in replies.items():
         for reply in answers:
             model.model_validate_json(reply.body, strict=True)
     for about in server.ask("/v1/models").json:
-        people_docs.Model.model_validate_json(json.dumps(about), strict=True)
-        assert set(about) <= set(people_docs.Model.model_fields)
+        schemas.Model.model_validate_json(json.dumps(about), strict=True)
+        assert set(about) <= set(schemas.Model.model_fields)
 
 
 def operations(server: Running, *, names: dict[str, list[str]]) -> list[Any]:

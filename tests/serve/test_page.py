@@ -18,12 +18,12 @@ from live_server import Running, encoded, running
 from numpy.typing import NDArray
 
 from lucidate.core.records import RunCard, softmax
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.packed import packed_images
 from lucidate.predict.infer import predict_run
 from lucidate.report.theme import DARK
+from lucidate.serve.calibration import calibration_of_run, store_calibrations
 from lucidate.serve.graph import open_graph
-from lucidate.serve.reference import reference_of_run, store_references
 from lucidate.serve.settings import Settings
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -40,9 +40,9 @@ def run(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     copy = RunDir(tmp_path_factory.mktemp("page") / "digits")
     shutil.copytree(run_folder, copy.path)
     table = predict_run(copy, "validation")
-    found = reference_of_run(copy)
+    found = calibration_of_run(copy)
     middle = float(np.median(softmax(table.logits / found.temperature).max(1)))
-    store_references(copy, {"one": found.model_copy(update={"threshold": middle, "coverage": 0.5, "note": ""})})
+    store_calibrations(copy, {"one": found.model_copy(update={"threshold": middle, "coverage": 0.5, "note": ""})})
     return copy
 
 

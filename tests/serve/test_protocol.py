@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import in_process
 from starlette.testclient import TestClient
 
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 INFER = "/v2/models/photos/infer"
 HEADER = "Inference-Header-Content-Length"

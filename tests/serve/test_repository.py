@@ -12,9 +12,9 @@ from live_server import SIDE, expected, make_run, photo
 from numpy.typing import NDArray
 
 from fakes import NAMES
-from lucidate.compress.onnx import export_onnx
 from lucidate.core.errors import RunError, ServeError
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
+from lucidate.export.onnx import export_onnx
 from lucidate.serve.errors import BadRequest, NotFound
 from lucidate.serve.names import name_runs
 from lucidate.serve.repository import Repository

@@ -19,7 +19,7 @@ from servers import Server, served, until
 
 from lucidate.cli.main import main
 from lucidate.core.errors import ServeError
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.serve.repository import Repository
 from lucidate.serve.server import serve
 from lucidate.serve.settings import Settings, load_settings

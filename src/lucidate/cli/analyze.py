@@ -11,7 +11,7 @@ import typer
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import HistoryFile, Images, Json, OptionalRun, OptionalSplit, PredictionsFile, Size
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 Folder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where findings go. (default: RUN/analysis; else only printed)")

@@ -14,10 +14,10 @@ from lucidate.core.errors import LucidateError
 from lucidate.core.names import MODEL_FILES
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, slug
-from lucidate.core.rundir import RunDir, fresh_path
+from lucidate.core.run import RunDir, fresh_path
 
 if TYPE_CHECKING:
-    from lucidate.analyze.comparison import Comparison
+    from lucidate.analysis.comparison import Comparison
     from lucidate.data.pack import Pack
 
 A = Annotated[
@@ -34,7 +34,7 @@ CLASSES = 10  # printed; the table on the page and --json have all
 
 @dataclass(frozen=True)
 class Model:
-    """One of the two. card: its run's passport; None for a table."""
+    """One of the two. card: its run card; None for a table."""
 
     path: Path
     predictions: Predictions
@@ -65,7 +65,7 @@ def compare(
         )
     if out is not None:
         RunDir.free(out)
-    from lucidate.analyze.comparison import compare as compare_predictions
+    from lucidate.analysis.comparison import compare as compare_predictions
 
     compared = compare_predictions(first.predictions, second.predictions, names=_names(first, second))
     index = None
@@ -83,7 +83,7 @@ def compare(
 def _open(name: str, path: Path, split: str | None) -> Model:
     """What an argument names. Raises LucidateError where it is neither a run nor a table."""
     if path.is_dir() or path.suffix.lower() in MODEL_FILES:
-        from lucidate.analyze.of_run import predictions_of
+        from lucidate.analysis.of_run import predictions_of
 
         run = stages.open_run(path)
         with console.reporter() as reporter, run.lock():
@@ -138,7 +138,7 @@ def _result(compared: Comparison, index: Path | None) -> dict[str, Any]:
 
 def _text(compared: Comparison) -> list[str]:
     """A short block for people: the finding, both models, the flips, the classes that changed most."""
-    from lucidate.analyze.wording import count, interval, percent, points, points_interval
+    from lucidate.analysis.formatting import count, interval, percent, points, points_interval
 
     sides = (("A", compared.first), ("B", compared.second))
     width = max(len(side.name) for _, side in sides)

@@ -57,7 +57,7 @@ def fetch(source: Source, json: Json = False) -> None:
 
     Example: lucidate data fetch cifar10
     """
-    from lucidate.data.sources import fetch_source
+    from lucidate.data.sources.find import fetch_source
 
     with console.reporter() as reporter:
         path = fetch_source(source, reporter=reporter)
@@ -73,7 +73,7 @@ def verify(source: Source, json: Json = False) -> None:
     """
     from lucidate.core.errors import ChecksumError
     from lucidate.data.packed import UNSEALED, check_packs
-    from lucidate.data.sources import verify_source
+    from lucidate.data.sources.find import verify_source
 
     with console.reporter() as reporter:
         report = verify_source(source, reporter=reporter)

@@ -7,7 +7,7 @@ from pathlib import Path
 from lucidate.cli import console
 from lucidate.cli.options import Json, Out
 from lucidate.cli.run import main_road
-from lucidate.core.rundir import fresh_path
+from lucidate.core.run import fresh_path
 
 
 def demo(out: Out = None, json: Json = False) -> None:

@@ -14,10 +14,10 @@ from lucidate.cli.interrupt import stopping
 from lucidate.cli.options import Device, Json, Set
 from lucidate.core.errors import Interrupted
 from lucidate.core.records import jsonable
-from lucidate.core.rundir import fresh_path
+from lucidate.core.run import fresh_path
 
 if TYPE_CHECKING:
-    from lucidate.analyze.distillation import Distillation
+    from lucidate.analysis.distillation import Distillation
 
 Teacher = Annotated[
     Path, typer.Option("--teacher", metavar="RUN", help="Who teaches: a run, or the file of a model from elsewhere.")
@@ -56,7 +56,7 @@ def distill(
     """
     run, folder = stages.open_run(teacher), out or fresh_path(Path("runs"), "distill")
     chosen = stages.pick_device(device)
-    from lucidate.compress.distill import RESULT, distill_run
+    from lucidate.studies.distill import RESULT, distill_run
 
     with console.reporter() as reporter, stopping() as stop:
         try:
@@ -92,7 +92,7 @@ def distill(
 
 def shown(table: Distillation) -> str:
     """The table as text."""
-    from lucidate.analyze.distillation import HEADINGS, RIGHT
+    from lucidate.analysis.distillation import HEADINGS, RIGHT
 
     printed = Table(box=None, pad_edge=False)
     for name in HEADINGS:

@@ -12,7 +12,7 @@ from lucidate.cli import console, stages
 from lucidate.cli.options import Device, Json, Out
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard, jsonable
-from lucidate.core.rundir import RunDir, fresh_path
+from lucidate.core.run import RunDir, fresh_path
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="Finished runs on the same images and split.")]
 How = Annotated[
@@ -35,7 +35,8 @@ def ensemble(
     members = [stages.open_run(path) for path in runs]
     folder = RunDir(out or fresh_path(Path("runs"), "ensemble"))
     RunDir.free(folder.path)
-    from lucidate.ensemble import METHODS, ensemble_runs
+    from lucidate.studies.combine import METHODS
+    from lucidate.studies.ensemble import ensemble_runs
 
     if combine not in METHODS:
         raise LucidateError(f"--combine: expected one of {', '.join(METHODS)}, received {combine!r}")
@@ -48,7 +49,7 @@ def ensemble(
             command=" ".join(["lucidate", *sys.argv[1:]]),
             reporter=reporter,
         )
-        from lucidate.report.gallery.of_run import gallery_of_run
+        from lucidate.report.site.of_run import gallery_of_run
 
         index = gallery_of_run(folder, reporter=reporter)
     card = RunCard.load(folder.card)

@@ -59,7 +59,9 @@ def explain(
     lucidate explain models/cifar10-fastnet --images cat.jpg --target difference
     """
     folder = stages.open_run(run)
-    from lucidate.explain import METHODS, TARGETS, explain_images, explain_run
+    from lucidate.explain.heatmaps import METHODS
+    from lucidate.explain.of_run import TARGETS, explain_run
+    from lucidate.explain.single import explain_images
 
     for name, value, known in (("--method", method, METHODS), ("--target", target, TARGETS)):
         if value not in known:

@@ -39,7 +39,7 @@ def export(
     if views not in ("recipe", "one"):
         raise LucidateError(f"--views: expected {choices(views, ['recipe', 'one'])}, received {views!r}")
     folder = stages.open_run(run)
-    from lucidate.compress.export import export_run
+    from lucidate.export.exporter import export_run
 
     with console.reporter() as reporter, nullcontext() if out else folder.lock():
         done = export_run(

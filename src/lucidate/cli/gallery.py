@@ -10,7 +10,7 @@ import typer
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import HistoryFile, Images, Json, OptionalRun, OptionalSplit, PredictionsFile, Size
-from lucidate.core.rundir import RunDir, fresh_path
+from lucidate.core.run import RunDir, fresh_path
 
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the gallery goes. (default: RUN/gallery)")]
 
@@ -43,7 +43,7 @@ def gallery(
             image_size=image_size,
             reporter=reporter,
         )
-        from lucidate.report.gallery.of_run import gallery_of_analysis, gallery_of_external
+        from lucidate.report.site.of_run import gallery_of_analysis, gallery_of_external
 
         if run:
             folder = out or RunDir(run).gallery(analysis.predictions.split)

@@ -14,10 +14,10 @@ from lucidate.cli.interrupt import stopping
 from lucidate.cli.options import Device, Json, Set
 from lucidate.core.errors import Interrupted
 from lucidate.core.records import jsonable
-from lucidate.core.rundir import fresh_path
+from lucidate.core.run import fresh_path
 
 if TYPE_CHECKING:
-    from lucidate.analyze.levels import LevelsTable
+    from lucidate.analysis.levels import LevelsTable
 
 Source = Annotated[str, typer.Option(metavar="SRC", help="digits, cifar10, or a path to images.")]
 Folder = Annotated[
@@ -38,7 +38,7 @@ def levels(
     """
     folder = out or fresh_path(Path("runs"), "levels")
     chosen = stages.pick_device(device)
-    from lucidate.levels import run_levels
+    from lucidate.studies.levels import run_levels
 
     command = " ".join(["lucidate", *sys.argv[1:]])
     with console.reporter() as reporter, stopping() as stop:
@@ -76,7 +76,7 @@ def levels(
 
 def shown(table: LevelsTable) -> str:
     """The table as text."""
-    from lucidate.analyze.wording import points  # loads pandas
+    from lucidate.analysis.formatting import points  # loads pandas
 
     printed = Table(box=None, pad_edge=False)
     for name, side in (

@@ -17,10 +17,11 @@ def models(timm: Pattern = None, json: Json = False) -> None:
 
     Example: lucidate models --timm "vit_tiny*"
     """
-    from lucidate.models import models as registry
+    from lucidate.models import build  # noqa: F401  which registers them
+    from lucidate.models.registry import models as registry
 
     if timm is not None:
-        from lucidate.models.zoo import names
+        from lucidate.models.timm import names
 
         found = names(timm)
         console.emit({"models": found}, "\n".join(found) or f"timm has no model like {timm!r}", as_json=json)

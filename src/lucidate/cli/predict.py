@@ -12,11 +12,11 @@ import typer
 from lucidate.cli import console, stages
 from lucidate.cli.options import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
-from lucidate.core.names import FOREIGN
+from lucidate.core.names import EXTERNAL
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, jsonable, slug
 from lucidate.core.registry import choices
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ def predict(
         return
     with console.reporter() as reporter:
         if data:
-            from lucidate.predict.elsewhere import predict_source
+            from lucidate.predict.new_data import predict_source
 
             predictions = predict_source(
                 folder,
@@ -143,9 +143,9 @@ def how_shown(folder: RunDir, engine: Graph | None, *, calibrated: bool) -> Show
     views = engine.views if engine else RunCard.load(folder.card).recipe.predict.views
     if not calibrated:
         return Shown(views, False, 1.0)
-    from lucidate.serve.reference import reference_of_run
+    from lucidate.serve.calibration import calibration_of_run
 
-    found = reference_of_run(folder, views="recipe" if views not in ("one", "mirror", "mirror-shift") else views)
+    found = calibration_of_run(folder, views="recipe" if views not in ("one", "mirror", "mirror-shift") else views)
     if not found.calibrated:
         raise LucidateError(
             f"--calibrated: expected validation predictions of {folder.path} to fit a temperature on, "
@@ -171,11 +171,11 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Graph | None
     from lucidate.predict.backends import find_graph, graph_path, open_graph, views_inside
 
     card = RunCard.load(folder.card)
-    if card.recipe.model.name in FOREIGN:
+    if card.recipe.model.name in EXTERNAL:
         raise LucidateError(f"--backend: expected torch, which asks the file {card.model.name} itself, received {name}")
     path, graph = graph_path(folder, name), find_graph(name, folder)
     if graph is None and name == "onnx":
-        from lucidate.compress.export import export_run
+        from lucidate.export.exporter import export_run
 
         reporter.say(f"{path}: {'made from other weights' if path.exists() else 'not there yet'}; exporting it first")
         with folder.lock():
@@ -214,7 +214,7 @@ def name_classes(
     json: bool,
 ) -> None:
     """A line a file: its likeliest classes."""
-    from lucidate.predict.elsewhere import predict_files
+    from lucidate.predict.new_data import predict_files
 
     answers = predict_files(folder, files, device=device, backend=backend, temperature=shown.temperature)
     lines = [

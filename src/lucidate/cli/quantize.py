@@ -8,10 +8,10 @@ import typer
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import Json, RunArgument
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 if TYPE_CHECKING:
-    from lucidate.compress.quantize import Quantized
+    from lucidate.export.quantize import Quantized
 
 Budget = Annotated[
     float, typer.Option(metavar="POINTS", help="Accuracy that may be lost on validation, in percentage points.")
@@ -29,7 +29,7 @@ def quantize(run: RunArgument, budget: Budget = 0.3, json: Json = False) -> None
     Example: lucidate quantize runs/compact
     """
     folder = stages.open_run(run)
-    from lucidate.compress.quantize import quantize_run, summary
+    from lucidate.export.quantize import quantize_run, summary
 
     with console.reporter() as reporter, folder.lock():
         done = quantize_run(folder, budget=budget, reporter=reporter)
@@ -43,7 +43,7 @@ def quantize(run: RunArgument, budget: Budget = 0.3, json: Json = False) -> None
 
 def _text(run: RunDir, done: Quantized) -> str:
     """A short block for people: what it costs, what it gains, which images flipped."""
-    from lucidate.analyze.wording import count, p_value, percent
+    from lucidate.analysis.formatting import count, p_value, percent
 
     low, high = done.interval
     kept = [*done.always_float, *done.left_in_float]

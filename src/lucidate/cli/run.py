@@ -59,7 +59,7 @@ def main_road(
 ) -> dict[str, Any]:
     """Every stage in turn; the object that `--json` prints, empty in processes that only train along."""
     start = time.perf_counter()
-    ready = stages.make_ready(
+    ready = stages.prepare_job(
         recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter, resume=resume
     )
     folder, pack = ready.run, ready.dataset.pack
@@ -68,8 +68,8 @@ def main_road(
         if processes()[0]:
             return {}  # the first of the processes that train together goes on
         from lucidate.predict.infer import predict_run
-        from lucidate.report.gallery.of_run import gallery_of_run
-        from lucidate.report.pdf import report_of_run
+        from lucidate.report.pdf.of_run import report_of_run
+        from lucidate.report.site.of_run import gallery_of_run
 
         for split in ("validation", "test"):
             if resume and folder.predictions(split).exists():

@@ -54,7 +54,7 @@ def serve(
 
     Examples: lucidate serve models/cifar10-fastnet; lucidate serve old=runs/a new=runs/b --port 9000 --set max_batch=16
     """
-    from lucidate.serve.journal import write_to_stderr
+    from lucidate.serve.logging import write_to_stderr
     from lucidate.serve.names import name_runs
     from lucidate.serve.settings import load_settings
 

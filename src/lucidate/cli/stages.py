@@ -15,17 +15,17 @@ from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, find_recipe, load_recipe
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir, fresh_path
+from lucidate.core.run import RunDir, fresh_path
 
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.analyze.of_run import Analysis
+    from lucidate.analysis.of_run import Analysis
     from lucidate.data.dataset import Dataset
 
 
 @dataclass(frozen=True)
-class Ready:
+class TrainJob:
     """Everything that can be refused has been looked at, and no folder has been made yet."""
 
     recipe: Recipe
@@ -34,7 +34,7 @@ class Ready:
     device: torch.device
 
 
-def make_ready(
+def prepare_job(
     recipe: str,
     *,
     data: str | None,
@@ -43,7 +43,7 @@ def make_ready(
     device: str,
     reporter: Reporter,
     resume: bool = False,
-) -> Ready:
+) -> TrainJob:
     """Resolve the recipe, choose the folder, pack and divide the images, and see that the model suits them."""
     resolved = load_recipe(recipe, source=data, overrides=overrides)
     if resume and out is None:
@@ -55,7 +55,7 @@ def make_ready(
     if not rank and not (resume and run.card.exists()):
         RunDir.free(run.path)
     from lucidate.data.dataset import prepare
-    from lucidate.models import check, require_weights
+    from lucidate.models.build import check, require_weights
 
     chosen = pick_device(device)
     check(resolved.model)  # before the images are packed, which may take minutes
@@ -64,17 +64,17 @@ def make_ready(
     dataset = prepare(resolved, reporter=reporter)
     check(resolved.model, image_size=dataset.pack.image_size)
     say_set_aside([{"path": item.path, "reason": item.reason} for item in dataset.pack.set_aside], to=reporter)
-    return Ready(resolved, run, dataset, chosen)
+    return TrainJob(resolved, run, dataset, chosen)
 
 
-def claim(ready: Ready, *, resume: bool) -> AbstractContextManager[None]:
+def claim(ready: TrainJob, *, resume: bool) -> AbstractContextManager[None]:
     """The run's folder, for one writer: of processes that train together, the first."""
     return nullcontext() if processes()[0] else ready.run.claim(resume=resume)
 
 
-def train(ready: Ready, *, reporter: Reporter) -> RunCard:
+def train(ready: TrainJob, *, reporter: Reporter) -> RunCard:
     """Train into the folder, which must have been claimed."""
-    from lucidate.train import fit
+    from lucidate.training.trainer import fit
 
     pack, splits = ready.dataset.pack, ready.dataset.splits
     sizes = ", ".join(f"{count:,} {name}" for name, count in splits.sizes.items())
@@ -106,36 +106,18 @@ def open_run(run: Path) -> RunDir:
     """The run that an argument means: a run's folder, or the file of a model from elsewhere."""
     if run.is_dir():
         return RunDir.open(run)
-    from lucidate.predict.adopt import open_run as adopted
+    from lucidate.external.import_model import open_run as adopted
 
     with reporter() as told:
         return adopted(run, reporter=told)
 
 
 def predict_first(run: RunDir, split: str, reporter: Reporter) -> None:
-    """Predict a split where there is no table of it, and making one opens nothing that was sealed.
-
-    That is so for a model from elsewhere, and where the passport has the accuracy already, as of a model that is
-    shipped without its predictions. Else the user decides when. The run must be locked.
-    """
-    if RunCard.load(run.card).origin:
-        from lucidate.predict.adopt import predict_first as predict
+    """As `predict.infer.predict_first`, which loads torch only where there is something to predict."""
+    if not run.predictions(split).exists():
+        from lucidate.predict.infer import predict_first as predict
 
         predict(run, split, device=pick_device("auto"), reporter=reporter)
-    elif not run.predictions(split).exists() and was_judged(run, split):
-        from lucidate.predict.infer import predict_run
-
-        reporter.say(
-            f"{run.path}: the {split} split's accuracy is known, its predictions are not here: predicting again"
-        )
-        predict_run(run, split, device=pick_device("auto"), reporter=reporter, again=True)
-
-
-def was_judged(run: RunDir, split: str) -> bool:
-    """Whether the passport holds the accuracy on a split."""
-    results = RunCard.load(run.card).results
-    known = {"validation": results.val_accuracy, "test": results.test_accuracy}
-    return known.get(split) is not None
 
 
 def find_analysis(
@@ -149,7 +131,7 @@ def find_analysis(
     reporter: Reporter,
 ) -> Analysis:
     """The analysis that the arguments of `analyze` and `gallery` name: of a run, or of anybody's predictions."""
-    from lucidate.analyze.of_run import analyze_external, analyze_run
+    from lucidate.analysis.of_run import analyze_external, analyze_run
 
     if (run is None) == (predictions is None):
         came = "neither" if run is None else "both"
@@ -169,7 +151,7 @@ def pick_device(name: str) -> torch.device:
     """The device that `--device` names."""
     import torch
 
-    from lucidate.models import default_device
+    from lucidate.models.build import default_device
 
     if name == "auto":
         return default_device()

@@ -21,7 +21,7 @@ def train(
     Example: lucidate train compact --data cifar10 --out runs/compact
     """
     with console.reporter() as reporter:
-        ready = stages.make_ready(
+        ready = stages.prepare_job(
             recipe,
             data=data,
             out=out,

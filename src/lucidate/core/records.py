@@ -1,4 +1,4 @@
-"""The records that rooms exchange: what a model predicted, how its training went, a run's passport."""
+"""The records that rooms exchange: what a model predicted, how its training went, a run card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lucidate.core.errors import PredictionsError, RunError
 from lucidate.core.recipe import Recipe
-from lucidate.core.rundir import atomic_path, atomic_write
+from lucidate.core.run import atomic_path, atomic_write
 
 METADATA_KEY = b"lucidate"
 LONGEST_SLUG = 60  # characters; file systems allow 255 bytes, and figures add their own names
@@ -209,7 +209,7 @@ def _number(value: Any) -> float:
 
 
 class Section(BaseModel):
-    """A frozen part of a passport."""
+    """A frozen part of a run card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -276,7 +276,7 @@ class Results(Section):
 
 
 class RunCard(Section):
-    """A run's passport, `run.json`: what would be needed to make it again, and what came out.
+    """A run card, `run.json`: what would be needed to make it again, and what came out.
 
     threads: of each of the `processes` that trained together. precision: that was used, where a recipe leaves it open.
     notes: what a reader of its results must know. origin: None of a model that was trained here.
@@ -320,7 +320,7 @@ class RunCard(Section):
             ) from None
         except ValueError as error:
             reason = " ".join(str(error).split())[:160]
-            raise RunError(f"{path}: expected a run's passport, received one that does not parse: {reason}") from None
+            raise RunError(f"{path}: expected a run card, received one that does not parse: {reason}") from None
 
 
 def slug(text: str) -> str:

@@ -15,7 +15,7 @@ from lucidate.core.recipe import AugmentRecipe
 from lucidate.data.augment import Draws, augment, mix
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.store import read_rows
-from lucidate.data.trivial import trivial_augment
+from lucidate.data.trivial_augment import trivial_augment
 
 SIDES = 2**31  # keeps the seed of alternating flips apart from that of any epoch's order
 DEVICE_SHARE = 0.5  # of an accelerator's free memory: what images may take; the rest is for the training

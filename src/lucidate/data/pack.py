@@ -27,22 +27,14 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.rundir import atomic_path, atomic_write, remove_abandoned
+from lucidate.core.run import atomic_path, atomic_write, remove_abandoned
 from lucidate.data.checksums import is_sealed, seal
 from lucidate.data.decode import DecodeError, decode, image_size, resize
-from lucidate.data.fetch import cache_dir, cache_error, one_process
-from lucidate.data.packed import (
-    LARGEST_SIDE,
-    PACK_VERSION,
-    SMALLEST_SIDE,
-    fault,
-    find_pack,
-    pack_key,
-    read_checked,
-)
-from lucidate.data.sources import find_source, open_source
-from lucidate.data.sources.seen import recall, remember, signature
+from lucidate.data.download import cache_dir, cache_error, one_process
+from lucidate.data.packed import LARGEST_SIDE, PACK_VERSION, SMALLEST_SIDE, fault, find_pack, pack_key, read_checked
+from lucidate.data.sources.find import find_source, open_source
 from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image, told
+from lucidate.data.sources.source_cache import recall, remember, signature
 
 LARGEST_OWN = 96  # pixels; up to here images that agree in size keep it
 COMMON_SIDE = 64  # pixels; what all others are resized to unless a size is asked for

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lucidate.core.records import RunCard
 from lucidate.data.checksums import damage, is_sealed
-from lucidate.data.fetch import cache_dir
+from lucidate.data.download import cache_dir
 from lucidate.data.sources.source import SetAside
 
 PACK_VERSION = 1  # raise it when the same content would give other pixels

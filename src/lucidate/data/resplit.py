@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lucidate.core.errors import RunError
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.data.splits import Splits, divide
 

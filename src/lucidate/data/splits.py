@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import RunError, SourceError
 from lucidate.core.recipe import Recipe
-from lucidate.core.rundir import atomic_path
+from lucidate.core.run import atomic_path
 from lucidate.data.pack import Pack
 
 NAMES = ("train", "validation", "test")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lucidate.explain.borrow import borrowed
-from lucidate.models.foreign import Foreign
+from lucidate.explain.hooks import borrowed
+from lucidate.models.external import External
 
 STEPS = 32  # of the path integral: its error on small networks is then below a percent
 WINDOW, STRIDE = 8, 4  # of the gray square that is moved over images of 32 pixels; larger images scale them
@@ -53,4 +53,4 @@ def occlusion(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
 
 def _nothing(model: nn.Module, images: Tensor) -> Tensor | int:
     """What an image is that shows nothing: the mean color, which is 0 for what we train."""
-    return model.baseline(images) if isinstance(model, Foreign) else 0
+    return model.baseline(images) if isinstance(model, External) else 0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lucidate.core.errors import ExplainError
-from lucidate.explain.borrow import Tap, attribute_set, borrowed
+from lucidate.explain.hooks import ActivationHook, attribute_set, borrowed
 from lucidate.explain.layers import Layer, patch_grid
 
 Cam = Literal["gradcam", "hirescam", "layercam", "gradcam++", "eigencam"]
@@ -50,7 +50,7 @@ def class_maps(
     if method not in METHODS and method != "eigencam":
         raise ExplainError(f"--method: expected one of {', '.join((*METHODS, 'eigencam'))}, received {method!r}")
     with borrowed(model) as hook, torch.set_grad_enabled(method != "eigencam"):
-        tap = Tap(gradients=method != "eigencam")
+        tap = ActivationHook(gradients=method != "eigencam")
         hook(model.get_submodule(layer.name), tap)
         logits = model(images)
         if tap.output is None:

@@ -15,7 +15,7 @@ from lucidate.explain.attribution import integrated_gradients, occlusion
 from lucidate.explain.cam import Cam, attention_rollout, class_maps
 from lucidate.explain.layers import Layer, find_layer, patch_grid
 from lucidate.models.ensemble import Ensemble, normalized_for
-from lucidate.models.foreign import require_gradients
+from lucidate.models.external import require_gradients
 
 Method = Literal[
     "gradcam", "hirescam", "layercam", "gradcam++", "eigencam", "rollout", "integrated-gradients", "occlusion"

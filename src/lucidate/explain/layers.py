@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lucidate.core.errors import ExplainError
 from lucidate.core.registry import choices
-from lucidate.explain.borrow import borrowed
+from lucidate.explain.hooks import borrowed
 
 LEAST = 4  # cells a side: a smaller map says hardly more than where the middle is
 

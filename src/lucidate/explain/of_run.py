@@ -13,20 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lucidate.analyze.heatmaps import Heatmaps, group_of, images_to_explain, other_classes
-from lucidate.analyze.of_run import predictions_of
+from lucidate.analysis.heatmaps import Heatmaps, group_of, images_to_explain, other_classes
+from lucidate.analysis.of_run import predictions_of
 from lucidate.core.errors import ExplainError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
 from lucidate.core.registry import choices
-from lucidate.core.rundir import RunDir, atomic_path, atomic_write
+from lucidate.core.run import RunDir, atomic_path, atomic_write
 from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
 from lucidate.explain.heatmaps import Layers, Method, heatmaps, layers_for, resized
 from lucidate.explain.trust import Trust, measure_trust
-from lucidate.models import load_model
+from lucidate.models.checkpoint import load_model
 
 Target = Literal["predicted", "true", "difference"]
 TARGETS: tuple[Target, ...] = get_args(Target)

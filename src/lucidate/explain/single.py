@@ -13,16 +13,16 @@ from PIL import Image
 
 from lucidate.core.errors import ExplainError
 from lucidate.core.records import RunCard, slug
-from lucidate.core.rundir import RunDir, atomic_path
+from lucidate.core.run import RunDir, atomic_path
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
 from lucidate.explain.heatmaps import Method, heatmaps, layers_for, member_maps, resized
 from lucidate.explain.of_run import Target
 from lucidate.explain.overlay import overlay
-from lucidate.models import load_model
+from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Ensemble
-from lucidate.predict.elsewhere import read_image
+from lucidate.predict.new_data import read_image
 
 SHOWN = 256  # pixels a side, at least, of a picture that is written
 

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucidate.models.foreign import Foreign
+from lucidate.models.external import External
 
 Explainer = Callable[[nn.Module, Tensor, Tensor], Tensor]  # model, (B, 3, S, S), (B,) target → (B, S, S)
 
@@ -157,7 +157,7 @@ def scramble(model: nn.Module, images: Tensor, *, generator: torch.Generator) ->
             spread = parameter.std() if parameter.numel() > 1 else parameter.abs()
             if parameter.ndim > 1:
                 parameter.copy_(noise * spread)
-        for file in (module for module in other.modules() if isinstance(module, Foreign)):
+        for file in (module for module in other.modules() if isinstance(module, External)):
             file.scramble(images, generator)
         norms = [module for module in other.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         other.eval()

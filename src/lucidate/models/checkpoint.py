@@ -11,8 +11,8 @@ from torch import nn
 
 from lucidate.core.errors import RunError
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir, atomic_write
-from lucidate.models.registry import build, place
+from lucidate.core.run import RunDir, atomic_write
+from lucidate.models.build import build, place
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

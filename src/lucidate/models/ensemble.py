@@ -13,7 +13,7 @@ from torch.nn import functional
 from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.data.preprocess import Preprocess
-from lucidate.models.views import Views, view_logits
+from lucidate.models.tta import Views, tta_logits
 
 Averaged = Literal["softmax", "logits"]
 
@@ -67,7 +67,7 @@ class Ensemble(nn.Module):
 
 def member_logits(model: nn.Module, member: Member, images: Tensor) -> Tensor:
     """One member's logits (B, K), in the ensemble's order of classes. images: (B, 3, S, S) in [0, 1]."""
-    logits = view_logits(model, normalized_for(member, images), views=member.views, mirror=member.mirror)
+    logits = tta_logits(model, normalized_for(member, images), views=member.views, mirror=member.mirror)
     return logits[:, torch.tensor(member.order, device=logits.device)]
 
 

@@ -68,7 +68,7 @@ class FastNet(nn.Module):
         return logits
 
     @torch.no_grad()
-    def fit_input(self, images: Tensor) -> None:
+    def init_whitening(self, images: Tensor) -> None:
         """Set the first layer so that its outputs on patches of these images are uncorrelated and of variance 1.
 
         images: (N, 3, S, S) normalized training images; some thousands suffice.
@@ -80,7 +80,7 @@ class FastNet(nn.Module):
         self.whiten.weight.copy_(torch.cat([filters, -filters]))
 
 
-def hold_input(model: nn.Module, held: bool) -> None:
+def freeze_whitening(model: nn.Module, held: bool) -> None:
     """Whether a fastnet's input layer stays as it is; other models have no such layer.
 
     Its bias is all that it learns. Held, no gradient has to reach the images, which saves a tenth of a step.

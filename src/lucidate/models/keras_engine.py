@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lucidate.core.errors import WeightsError
-from lucidate.models.engine import Refused
+from lucidate.models.external_engine import Refused
 from lucidate.models.keras_backend import keras_on_torch
 from lucidate.models.keras_file import require_safe
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lucidate.models.engine import Layout, Outputs, Refused
+from lucidate.models.external_engine import Layout, Outputs, Refused
 from lucidate.models.onnx_file import Graph, describe, parse, require_whole
 from lucidate.models.rehearsal import Unanswered, rehearse
 from lucidate.models.session import open_session, run_in_parts

@@ -13,7 +13,7 @@ from lucidate.core.errors import ExportError, RunError
 from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.rundir import RunDir, sha256
+from lucidate.core.run import RunDir, sha256
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.resplit import resplit
 from lucidate.data.splits import require_name
@@ -25,7 +25,7 @@ from lucidate.predict.table import table_of
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.models.views import Views
+    from lucidate.models.tta import Views
 
 GRAPHS = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}  # backend → file below a run's exports
 BACKENDS = ("torch", *GRAPHS)

@@ -12,15 +12,15 @@ from torch import nn
 
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches
 from lucidate.data.dataset import Dataset
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.resplit import resplit
-from lucidate.models import load_model
-from lucidate.models.views import Views, view_logits
+from lucidate.models.checkpoint import load_model
+from lucidate.models.tta import Views, tta_logits
 from lucidate.predict.stopwatch import Stopwatch
 from lucidate.predict.table import table_of
 
@@ -44,7 +44,7 @@ def predict_logits(
 ) -> NDArray[np.float32]:
     """Logits (M, K) of every row of `batches`, in order. The model's mode is given back as it was.
 
-    views, mirror: as in `view_logits`.
+    views, mirror: as in `tta_logits`.
     """
     reporter = reporter or Silent()
     was_training = model.training
@@ -55,7 +55,7 @@ def predict_logits(
         with torch.inference_mode():
             for images, labels in batches.in_order():
                 # Left on the device until the end: fetching each would make an accelerator wait.
-                parts.append(view_logits(model, images.to(kind), views=views, mirror=mirror).float())
+                parts.append(tta_logits(model, images.to(kind), views=views, mirror=mirror).float())
                 done += len(labels)
                 rate = done / (time.perf_counter() - start)
                 reporter.advance(task, done, total, f"{rate:,.0f} images/s")
@@ -77,9 +77,9 @@ def predict_run(
 ) -> Predictions:
     """Predict one split of a run's own images with its weights; keep the table and its accuracy in the run.
 
-    This is where the test split is opened, which the passport counts: it belongs after every choice has been made.
+    This is where the test split is opened, which the run card counts: it belongs after every choice has been made.
     pack: the run's images, where they are open already. watch: times the prediction itself. again: the accuracy is
-    known, and only the table is missing: the passport stays as it is.
+    known, and only the table is missing: the run card stays as it is.
     """
     card = RunCard.load(run.card)
     pack = pack or reopen_pack(card, reporter=reporter)
@@ -103,3 +103,21 @@ def predict_run(
             results["test_openings"] = card.results.test_openings + 1
         card.with_results(**results).save(run.card)
     return predictions
+
+
+def predict_first(run: RunDir, split: str, *, device: torch.device | str = "cpu", reporter: Reporter) -> None:
+    """Predict a split where there is no table of it, and making one opens nothing that was sealed.
+
+    That is so for a model from elsewhere, and where the run card has the accuracy already, as of a model that is
+    shipped without its predictions. Else the user decides when. The run must be locked by the caller.
+    Raises SourceError for a model from elsewhere that was declared without images.
+    """
+    if run.predictions(split).exists():
+        return
+    card = RunCard.load(run.card)
+    known = {"validation": card.results.val_accuracy, "test": card.results.test_accuracy}
+    if card.origin:
+        predict_run(run, split, device=device, reporter=reporter)
+    elif known.get(split) is not None:
+        reporter.say(f"{run.path}: the {split} accuracy is known, its predictions are not here: predicting again")
+        predict_run(run, split, device=device, reporter=reporter, again=True)

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.models import load_model
-from lucidate.models.views import view_logits
+from lucidate.models.checkpoint import load_model
+from lucidate.models.tta import tta_logits
 
 
 class Module:
@@ -26,5 +26,5 @@ class Module:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
             pixels = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
-            logits = view_logits(self.model, pixels, views=self.views, mirror=self.mirror)
+            logits = tta_logits(self.model, pixels, views=self.views, mirror=self.mirror)
             return logits.float().cpu().numpy()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import Predictions, softmax
-from lucidate.core.rundir import atomic_write
+from lucidate.core.run import atomic_write
 from lucidate.data.pack import Pack
 
 

@@ -10,18 +10,19 @@ from string import Template
 
 import numpy as np
 
-from lucidate.analyze.comparison import Comparison, Side
-from lucidate.analyze.flips import Flips
-from lucidate.analyze.wording import count, images, interval, p_value, percent, points, points_interval
+from lucidate.analysis.comparison import Comparison, Side
+from lucidate.analysis.flips import Flips
+from lucidate.analysis.formatting import count, images, interval, p_value, percent, points, points_interval
 from lucidate.core.errors import PredictionsError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.data.pack import Pack
-from lucidate.report.figures import FigureEntry, Info, comparison
-from lucidate.report.gallery import pages, site
-from lucidate.report.gallery.index import passport
-from lucidate.report.gallery.tables import Table
+from lucidate.report.figures import comparison
+from lucidate.report.figures.catalog import FigureEntry, Info
 from lucidate.report.labels import escape, short_names
+from lucidate.report.site import pages, site
+from lucidate.report.site.index import run_card
+from lucidate.report.site.tables import Table
 
 TEASERS = 16  # images of each kind on the first page: two rows on a wide screen
 TEASER_NAME = 12  # characters of a class under one of them, beside the confidence
@@ -49,7 +50,7 @@ $fourfold
 </section>
 $fixed
 $broken
-$passport
+$run_card
 """)
 
 CHANGE = FigureEntry(
@@ -70,7 +71,7 @@ BROKEN = FigureEntry(
 
 
 def describe(card: RunCard | None) -> str:
-    """What a run's passport says of its model, in a line; None: predictions that came without a run."""
+    """What a run card says of its model, in a line; None: predictions that came without a run."""
     if card is None:
         return "a table of predictions"
     if card.origin:
@@ -97,7 +98,7 @@ def build_comparison(
     asked: list[tuple[FigureEntry, Info]] = [(CHANGE, compared.classes), (FIXED, fixed), (BROKEN, broken)]
     title = " vs. ".join(compared.names)
     with site.new_site(folder) as new:
-        styles = (resources.files("lucidate.report.gallery") / "assets/compare.css").read_text(encoding="utf-8")
+        styles = (resources.files("lucidate.report.site") / "assets/compare.css").read_text(encoding="utf-8")
         site.write_text(new / "assets/compare.css", styles)
         cards = site.write_figures(
             new, asked, pack.images, dataset=compared.dataset, task="comparison", reporter=reporter
@@ -169,7 +170,7 @@ def _index(
         download=pages.download("assets/csv/comparison.csv", "Comparison (CSV)"),
         fixed=_tiles(cards[1], flips[0]),
         broken=_tiles(cards[2], flips[1]),
-        passport=passport("About this comparison", _facts(compared, about), _notes(compared)),
+        run_card=run_card("About this comparison", _facts(compared, about), _notes(compared)),
     )
     return pages.frame(
         body,

@@ -15,7 +15,7 @@ _BORDER = re.compile(r"[\s_\-/.,:;]")
 
 
 def escape(text: str) -> str:
-    """Foreign text for a page, its quotes too; what would be unseen stands as its code point, such as ‹U+202E›."""
+    """External text for a page, its quotes too; what would be unseen stands as its code point, such as ‹U+202E›."""
     return html.escape(_UNSEEN.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text))
 
 

@@ -8,13 +8,14 @@ from string import Template
 
 import numpy as np
 
-from lucidate.analyze.levels import Level, LevelsTable
-from lucidate.analyze.wording import images, interval, p_value, percent, points
+from lucidate.analysis.formatting import images, interval, p_value, percent, points
+from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.core.progress import Silent
-from lucidate.report.figures import FigureEntry, levels
-from lucidate.report.gallery import pages, site
-from lucidate.report.gallery.tables import Table
+from lucidate.report.figures import levels
+from lucidate.report.figures.catalog import FigureEntry
 from lucidate.report.labels import escape
+from lucidate.report.site import pages, site
+from lucidate.report.site.tables import Table
 
 _BODY = Template("""<header class="hero">
 <div>
@@ -55,7 +56,7 @@ def levels_site(folder: Path, table: LevelsTable, *, title: str) -> Path:
     Each level's row leads to the gallery of its run, `../RUN/gallery/`, where that is written. title: the data set.
     """
     with site.new_site(folder) as new:
-        styles = (resources.files("lucidate.report.gallery") / "assets/compare.css").read_text(encoding="utf-8")
+        styles = (resources.files("lucidate.report.site") / "assets/compare.css").read_text(encoding="utf-8")
         site.write_text(new / "assets/compare.css", styles)
         nothing = np.zeros((0, 1, 1, 3), np.uint8)  # a chart shows no images
         (card,) = site.write_figures(new, [(FIGURE, table)], nothing, dataset=title, task="levels", reporter=Silent())

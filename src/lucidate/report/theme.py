@@ -131,12 +131,12 @@ def css_variables() -> str:
 
 
 def plotly_text(text: str, limit: int | None = None) -> str:
-    """Foreign text for a Plotly label, which reads a little HTML."""
+    """External text for a Plotly label, which reads a little HTML."""
     return shorten(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def matplotlib_text(text: str, limit: int | None = None) -> str:
-    """Foreign text for a Matplotlib label, where a dollar would open a formula."""
+    """External text for a Matplotlib label, where a dollar would open a formula."""
     return shorten(text, limit).replace("$", r"\$")
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from lucidate.serve.served import Answers, Served
+from lucidate.serve.model_version import Answers, ModelVersion
 
 TINY = 1e-300  # stands for a probability of 0 in its logarithm, where it counts for nothing
 
 
-def predictions(served: Served, answers: Answers, *, top: int, calibrated: bool = True) -> list[dict[str, Any]]:
+def predictions(served: ModelVersion, answers: Answers, *, top: int, calibrated: bool = True) -> list[dict[str, Any]]:
     """One prediction an image. top: how many classes to name, at most. calibrated: else by the logits as they are.
 
     entropy: nats, 0 to ln K. abstain: whether calibrated confidence, whatever is shown, is below the threshold that

@@ -15,14 +15,14 @@ from starlette.types import ASGIApp, Scope
 from lucidate import __version__
 from lucidate.serve import openapi
 from lucidate.serve.errors import RequestError
-from lucidate.serve.front import Closing, Front, quick, room_in
-from lucidate.serve.guard import guarded
+from lucidate.serve.fast_routes import Closing, Front, quick, room_in
 from lucidate.serve.metrics import CONTENT_TYPE, Metrics
+from lucidate.serve.middleware import guarded
 from lucidate.serve.page import page_routes
-from lucidate.serve.people import people_router
 from lucidate.serve.repository import Repository
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import Life, State, state_of
+from lucidate.serve.v1 import people_router
 from lucidate.serve.v2 import answer, v2_routes
 
 PREDICTING = ("/predict", "/infer")  # routes whose answers the page counts

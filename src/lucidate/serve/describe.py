@@ -6,7 +6,7 @@ from typing import Any
 
 from lucidate import __version__
 from lucidate.serve.engine import INPUT, Duration
-from lucidate.serve.served import Served
+from lucidate.serve.model_version import ModelVersion
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
 PLATFORM = "onnxruntime_onnx"
@@ -25,7 +25,7 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "lucidate", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
-def model_metadata(served: Served) -> dict[str, Any]:
+def model_metadata(served: ModelVersion) -> dict[str, Any]:
     """One input and one output, as clients that look them up expect. -1: any number of images."""
     size = served.image_size
     return {
@@ -37,7 +37,7 @@ def model_metadata(served: Served) -> dict[str, Any]:
     }
 
 
-def model_config(served: Served, *, most_images: int) -> dict[str, Any]:
+def model_config(served: ModelVersion, *, most_images: int) -> dict[str, Any]:
     """Triton's form of it. Dimensions are of one image. most_images: in one request."""
     size = served.image_size
     return {
@@ -67,12 +67,12 @@ def model_config(served: Served, *, most_images: int) -> dict[str, Any]:
     }
 
 
-def _how(served: Served) -> str:
+def _how(served: ModelVersion) -> str:
     temperature = served.temperature()
     return "not calibrated" if temperature == 1 else f"calibrated: softmax of logits / {temperature:.6g}"
 
 
-def model_statistics(served: Served) -> dict[str, Any]:
+def model_statistics(served: ModelVersion) -> dict[str, Any]:
     """Since the version was loaded. Durations are nanoseconds of requests, but in batch_stats of executions."""
     known = served.engine.statistics
     nothing = Duration()

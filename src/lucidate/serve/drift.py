@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from lucidate.serve.calibration import Calibration, Histogram
 from lucidate.serve.image_statistics import NAMES, image_statistics
-from lucidate.serve.reference import Histogram, Reference
 
 WINDOW = 2_000  # images; at a few a second some minutes, and enough to read .02 as what it is
 ENOUGH = 200  # images; fewer say nothing: of ten bins, chance alone makes an index of .05 and, one time in twenty, .09
@@ -28,7 +28,7 @@ Verdict = Literal["not enough images yet", "stable", "watch", "drifted"]
 class Drift:
     """What came lately against what was validated. For one event loop: methods must not run at the same time."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Calibration) -> None:
         # Signals without a reference have nothing to be held against, and are not watched.
         self._references = {name: found for name, found in reference.histograms.items() if sum(found.counts)}
         self._chances = {

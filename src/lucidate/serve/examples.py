@@ -15,11 +15,11 @@ from starlette.responses import JSONResponse, Response
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 from lucidate.data.packed import packed_images
 from lucidate.data.splits import Splits
 from lucidate.serve.errors import NotFound
-from lucidate.serve.served import Served
+from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.state import state_of
 
 LEAST, MOST = 6, 10  # what a page shows in a row; a server is no way to copy a data set
@@ -34,7 +34,7 @@ class Example:
     png: bytes
 
 
-_known: WeakKeyDictionary[Served, tuple[Example, ...]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[ModelVersion, tuple[Example, ...]] = WeakKeyDictionary()
 
 
 async def examples(request: Request) -> Response:
@@ -57,7 +57,7 @@ async def example(request: Request) -> Response:
     return Response(found[number].png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 
-async def _examples(served: Served) -> tuple[Example, ...]:
+async def _examples(served: ModelVersion) -> tuple[Example, ...]:
     if served not in _known:
         _known[served] = await asyncio.to_thread(examples_of_run, served.run)
     return _known[served]

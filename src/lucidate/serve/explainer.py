@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lucidate.core.errors import ExplainError, LucidateError
-from lucidate.core.rundir import RunDir, sha256
+from lucidate.core.run import RunDir, sha256
 from lucidate.serve.errors import BadRequest, NotReady, Overloaded
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from lucidate.data.preprocess import Preprocess
     from lucidate.explain.heatmaps import Layers, Method
     from lucidate.serve.quick_maps import QuickMaps
-    from lucidate.serve.served import Served
 
 PNG_LEVEL = 1  # of zlib: the usual 6 takes four times as long for a file a tenth smaller
 LISTED = 64  # cells a side, at most, of a map that is given as numbers
@@ -65,12 +64,11 @@ class _Ready:
 
 
 class Explainer:
-    """Of one served version. Loads the run's model when it is first asked."""
+    """Of one served version; weights: SHA-256 of its weights' file. Loads the run's model when it is first asked."""
 
-    def __init__(self, served: Served) -> None:
-        # Not `served` itself: it keeps its explainer, and would outlive its last request.
-        self._run: RunDir = served.run
-        self._weights = served.weights
+    def __init__(self, run: RunDir, weights: str) -> None:
+        self._run = run
+        self._weights = weights
         self._ready: _Ready | None = None
         self._layers: dict[str, Layers] = {}
         self._quick: QuickMaps | None = None
@@ -151,7 +149,7 @@ class Explainer:
     def _load(self) -> _Ready:
         from lucidate.core.records import RunCard
         from lucidate.data.preprocess import Preprocess
-        from lucidate.models import load_model
+        from lucidate.models.checkpoint import load_model
 
         if self._ready is None:
             if not self._run.weights.is_file() or sha256(self._run.weights) != self._weights:

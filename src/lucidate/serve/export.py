@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import torch
 
-from lucidate.compress.onnx import export_onnx
-from lucidate.compress.program import whole_of
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
+from lucidate.export.onnx import export_onnx
+from lucidate.export.torch_program import whole_of
 from lucidate.models.session import open_session
 from lucidate.serve.engine import INPUT, OUTPUT
 from lucidate.serve.graph import MADE_OF

@@ -14,9 +14,9 @@ from typing import Any
 import onnxruntime
 
 from lucidate.core.errors import LucidateError, ServeError
-from lucidate.core.names import ENSEMBLE, FOREIGN, ONNX
+from lucidate.core.names import ENSEMBLE, EXTERNAL, ONNX
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir, atomic_write, sha256
+from lucidate.core.run import RunDir, atomic_write, sha256
 from lucidate.models.session import open_session
 from lucidate.serve.engine import INPUT, OUTPUT, Session
 from lucidate.serve.settings import ServedViews
@@ -85,7 +85,7 @@ def _is_foreign(card: RunCard) -> bool:
     """Whether some part of the model came as a file in somebody else's format."""
     recipe = card.recipe.model
     members = recipe.options["members"] if recipe.name == ENSEMBLE else [{"model": {"name": recipe.name}}]
-    return any(member["model"]["name"] in FOREIGN for member in members)
+    return any(member["model"]["name"] in EXTERNAL for member in members)
 
 
 def _exported(run: RunDir, threads: int | None) -> onnxruntime.InferenceSession | None:

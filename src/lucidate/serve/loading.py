@@ -9,11 +9,11 @@ from time import perf_counter
 import numpy as np
 
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir, sha256
+from lucidate.core.run import RunDir, sha256
 from lucidate.models.session import usable_cores
 from lucidate.serve.engine import INPUT, OUTPUT, Engine, Session
 from lucidate.serve.graph import open_graph
-from lucidate.serve.served import Served
+from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.settings import Settings
 
 # Seconds an image by one thread. A quicker model is served best by one thread, the other cores reading requests: of the
@@ -31,7 +31,7 @@ def open_served_run(path: Path) -> RunDir:
     """The run that a path means: a run's folder, or somebody's model that is brought into one. Raises LucidateError."""
     if (path / "run.json").exists():
         return RunDir.open(path)
-    from lucidate.predict.adopt import open_run  # loads torch
+    from lucidate.external.import_model import open_run  # loads torch
 
     return open_run(path)
 
@@ -48,10 +48,10 @@ def fingerprint(run: RunDir, settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def load(name: str, version: int, run: RunDir, settings: Settings) -> Served:
+def load(name: str, version: int, run: RunDir, settings: Settings) -> ModelVersion:
     """A version that is ready: its graph open, warmed up, its reference read. Raises LucidateError."""
+    from lucidate.serve.calibration import calibration_of_run
     from lucidate.serve.drift import Drift
-    from lucidate.serve.reference import reference_of_run
 
     card = RunCard.load(run.card)
     found = fingerprint(run, settings)  # before the files are read: what changes meanwhile is another version
@@ -59,8 +59,8 @@ def load(name: str, version: int, run: RunDir, settings: Settings) -> Served:
     size = card.data.image_size
     session = open_session(run, size, settings)
     warm_up(session, size, settings.max_batch)
-    reference = reference_of_run(run, views=settings.views)
-    return Served(
+    reference = calibration_of_run(run, views=settings.views)
+    return ModelVersion(
         name=name,
         version=str(version),
         classes=card.classes,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from lucidate.serve.engine import Statistics
-from lucidate.serve.served import Served
+from lucidate.serve.model_version import ModelVersion
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -55,12 +55,12 @@ class Metrics:
             child = self._known[route, status] = self._requests.labels(route, str(status))
         child.observe(seconds)
 
-    def exposition(self, models: Iterable[Served]) -> bytes:
+    def exposition(self, models: Iterable[ModelVersion]) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self._registry) + "".join(f"{line}\n" for line in _of_models(list(models))).encode()
 
 
-def _of_models(models: list[Served]) -> Iterator[str]:
+def _of_models(models: list[ModelVersion]) -> Iterator[str]:
     # Names of models need no escaping: the repository lets in letters, digits, ".", "_" and "-".
     labels = [f'model="{served.name}",version="{served.version}"' for served in models]
     values = [_values(served.engine.statistics) for served in models]

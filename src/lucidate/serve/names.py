@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lucidate.core.errors import ServeError
-from lucidate.core.rundir import RunDir
+from lucidate.core.run import RunDir
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a model: it stands in addresses
 

@@ -21,9 +21,9 @@ from lucidate.serve.describe import LOGITS, PROBABILITIES
 from lucidate.serve.engine import INPUT
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.images import ImageLimits, decode_images
+from lucidate.serve.model_version import Answers, ModelVersion
 from lucidate.serve.off_loop import apart
 from lucidate.serve.outputs import Answer, compressed, in_words, write_answer
-from lucidate.serve.served import Answers, Served
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import state_of
 from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Tensor, Wanted, read_request
@@ -87,14 +87,14 @@ def _timeout(asked: InferRequest) -> float | None:
     return given / 1e6 if given else None
 
 
-def _answer(wanted: Wanted, answers: Answers, served: Served) -> Answer:
+def _answer(wanted: Wanted, answers: Answers, served: ModelVersion) -> Answer:
     values = answers.logits if wanted.name == LOGITS else answers.probabilities.astype(np.float32)
     if wanted.classes is not None:
         return Answer(wanted.name, in_words(values, served.classes, wanted.classes), wanted.binary)
     return Answer(wanted.name, values, wanted.binary)
 
 
-async def _images(asked: InferRequest, served: Served, settings: Settings) -> NDArray[np.uint8]:
+async def _images(asked: InferRequest, served: ModelVersion, settings: Settings) -> NDArray[np.uint8]:
     """The request's images, (n, S, S, 3), whichever way they came."""
     size = served.image_size
     limits = ImageLimits(images=settings.max_images, pixels=settings.max_pixels)

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import nn
 
-from lucidate.core.rundir import RunDir, sha256
+from lucidate.core.run import RunDir, sha256
 from lucidate.data.preprocess import Preprocess
-from lucidate.explain.borrow import Tap
 from lucidate.explain.cam import target_gradients
+from lucidate.explain.hooks import ActivationHook
 from lucidate.explain.layers import Layer
 from lucidate.models.session import open_session
 from lucidate.serve.engine import INPUT, Session
 from lucidate.serve.gradients import ASKED, GRADIENT, TARGET, Unsupported, with_gradient
 from lucidate.serve.graph import MADE_OF
-from lucidate.serve.journal import logger
+from lucidate.serve.logging import logger
 
 PROOFS = 2  # images of noise
 CLOSE = 1e-2  # of the largest value: two runtimes sum in another order
@@ -61,7 +61,7 @@ def slow_parts(model: nn.Module, shown: torch.Tensor, layer: Layer, target: int 
     """The same by torch, of a normalized image (1, 3, S, S). The model must be in evaluation mode, its weights without
     gradients: those of a model that is ours alone need not be noted and put back.
     """
-    tap = Tap(gradients=True)
+    tap = ActivationHook(gradients=True)
     handle = model.get_submodule(layer.name).register_forward_hook(tap)
     try:
         with torch.enable_grad():

@@ -17,8 +17,8 @@ from typing import Literal
 from lucidate.core.errors import LucidateError
 from lucidate.serve import loading
 from lucidate.serve.errors import BadRequest, NotFound, NotReady
+from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.names import NAME
-from lucidate.serve.served import Served
 from lucidate.serve.settings import Settings
 
 AT_ONCE = 2  # models that are loaded at a time: each may need a core and a second copy of its weights
@@ -45,7 +45,7 @@ class Repository:
     def __init__(self, runs: Mapping[str, Path], settings: Settings) -> None:
         self._runs = dict(runs)
         self._settings = settings
-        self._served: dict[str, Served] = {}
+        self._served: dict[str, ModelVersion] = {}
         self._entries = {name: Entry(name, "UNAVAILABLE", reason="not loaded yet") for name in runs}
         self._locks = {name: asyncio.Lock() for name in runs}
         self._unloaded: set[str] = set()
@@ -60,11 +60,11 @@ class Repository:
         """Whether every model answers but those that were unloaded on purpose."""
         return all(name in self._served or name in self._unloaded for name in self._runs)
 
-    def __iter__(self) -> Iterator[Served]:
+    def __iter__(self) -> Iterator[ModelVersion]:
         """The current versions."""
         return iter([self._served[name] for name in self._runs if name in self._served])
 
-    def get(self, name: str | None = None, version: str | None = None) -> Served:
+    def get(self, name: str | None = None, version: str | None = None) -> ModelVersion:
         """The current version of a model; of the first one without a name. Hold on to it while a request lasts.
 
         Raises NotFound, and NotReady for a model that is being loaded.
@@ -86,7 +86,7 @@ class Repository:
     def index(self) -> tuple[Entry, ...]:
         return tuple(self._entries.values())
 
-    async def load(self, name: str) -> Served:
+    async def load(self, name: str) -> ModelVersion:
         """The model as its folder now holds it: a new version where its files differ from the current one's.
 
         The current version answers meanwhile, and stays where loading fails.
@@ -115,7 +115,7 @@ class Repository:
             self._entries[name] = Entry(name, "READY", served.version)
             return served
 
-    def _fresh(self, name: str, version: int) -> Served:
+    def _fresh(self, name: str, version: int) -> ModelVersion:
         run = loading.open_served_run(self._runs[name])
         current = self._served.get(name)
         if current is not None and loading.fingerprint(run, self._settings) == current.fingerprint:
@@ -154,12 +154,12 @@ class Repository:
             await served.engine.drain()
 
 
-async def _in_thread(work: Callable[[], Served]) -> Served:
+async def _in_thread(work: Callable[[], ModelVersion]) -> ModelVersion:
     """As `asyncio.to_thread`, by a thread that nobody waits for when the server ends."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Served] = loop.create_future()
+    done: asyncio.Future[ModelVersion] = loop.create_future()
 
-    def tell(served: Served | None, error: BaseException | None) -> None:
+    def tell(served: ModelVersion | None, error: BaseException | None) -> None:
         if done.cancelled():
             return
         if served is not None:

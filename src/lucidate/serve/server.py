@@ -17,12 +17,12 @@ import uvicorn
 from lucidate.core.errors import ServeError
 from lucidate.serve.app import make_app
 from lucidate.serve.graph import stop_making
-from lucidate.serve.one_write import in_one_write
+from lucidate.serve.http_protocol import wire
 from lucidate.serve.repository import Repository
+from lucidate.serve.scheduling import in_turns
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import Life
-from lucidate.serve.turns import in_turns
-from lucidate.serve.wire import wire
+from lucidate.serve.write_coalescing import in_one_write
 
 LINGER = 1.0  # seconds in which an idle connection may still be used, before it is closed
 TICK = 0.02  # seconds

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from lucidate.serve.live import Recent
 from lucidate.serve.metrics import Metrics
 from lucidate.serve.settings import Settings
+from lucidate.serve.stats import Recent
 
 if TYPE_CHECKING:
     from lucidate.serve.repository import Repository

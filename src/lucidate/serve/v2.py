@@ -15,8 +15,8 @@ from lucidate.serve import describe
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.json_limits import JsonLimits, parsed
 from lucidate.serve.keys import Keys
+from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.protocol import infer
-from lucidate.serve.served import Served
 from lucidate.serve.state import State, state_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -57,7 +57,7 @@ def answer(value: object, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def _served(request: Request) -> Served:
+def _served(request: Request) -> ModelVersion:
     return state_of(request).repository.get(request.path_params["model"], request.path_params.get("version"))
 
 

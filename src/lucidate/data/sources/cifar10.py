@@ -9,8 +9,8 @@ from typing import Any
 
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.rundir import sha256
-from lucidate.data.fetch import Unreachable, cache_dir, download
+from lucidate.core.run import sha256
+from lucidate.data.download import Unreachable, cache_dir, download
 from lucidate.data.sources.cifar_files import PYTHON_BYTES, PYTHON_PIN, find_batches, open_archive, open_batches
 from lucidate.data.sources.folder import open_folder
 from lucidate.data.sources.parquet import find_tables, open_parquet

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.rundir import sha256
+from lucidate.core.run import sha256
 from lucidate.data.sources.source import Source, check_class_names, dataset_name, given_splits
 from lucidate.data.sources.unpickle import ROW, check_labels, load_batch, load_class_names
 

@@ -11,16 +11,9 @@ import numpy as np
 
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.rundir import sha256
+from lucidate.core.run import sha256
 from lucidate.data.decode import MAX_FILE_BYTES, read_encoded
-from lucidate.data.sources.source import (
-    SPLIT_NAMES,
-    SetAside,
-    Source,
-    dataset_name,
-    given_splits,
-    told,
-)
+from lucidate.data.sources.source import SPLIT_NAMES, SetAside, Source, dataset_name, given_splits, told
 from lucidate.data.sources.walk import is_file, walk
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))

@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analyze.class_distribution import ClassDistribution
-from lucidate.analyze.wording import images
+from lucidate.analysis.class_distribution import ClassDistribution
+from lucidate.analysis.formatting import images
 from lucidate.report import theme, ticks
 
 TITLE = "Class distribution"

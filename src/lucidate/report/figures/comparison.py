@@ -7,13 +7,13 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analyze.class_changes import ClassChanges
-from lucidate.analyze.flips import Flips
-from lucidate.analyze.tiles import Tiles
-from lucidate.analyze.wording import percent, points, points_interval, signed_points
+from lucidate.analysis.class_changes import ClassChanges
+from lucidate.analysis.flips import Flips
+from lucidate.analysis.formatting import percent, points, points_interval, signed_points
+from lucidate.analysis.tiles import Tiles
 from lucidate.core.records import jsonable
 from lucidate.report import labels, theme
-from lucidate.report.figures.boards import CAPTION_LIMIT, MAX_TILES, Board
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, MAX_TILES, Board
 
 TITLE = "Change of each class"
 SHOWN = 30  # classes drawn, those with the largest changes; the table holds all

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analyze.confidence import ConfidenceHistogram
-from lucidate.analyze.wording import count, percent
+from lucidate.analysis.confidence import ConfidenceHistogram
+from lucidate.analysis.formatting import count, percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme, ticks
 

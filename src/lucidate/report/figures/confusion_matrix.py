@@ -17,8 +17,8 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analyze.confusion import ConfusionMatrix
-from lucidate.analyze.wording import count, percent
+from lucidate.analysis.confusion import ConfusionMatrix
+from lucidate.analysis.formatting import count, percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.labels import short_names

@@ -6,8 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from lucidate.analyze.curves import TrainingCurve
-from lucidate.analyze.wording import percent
+from lucidate.analysis.curves import TrainingCurve
+from lucidate.analysis.formatting import percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme, ticks
 

@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from lucidate.analyze.levels import Level, LevelsTable
-from lucidate.analyze.wording import interval, percent, points
+from lucidate.analysis.formatting import interval, percent, points
+from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.core.records import jsonable
 from lucidate.report import theme, ticks
 

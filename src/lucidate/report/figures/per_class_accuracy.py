@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analyze.per_class import PerClassAccuracy
-from lucidate.analyze.wording import interval, percent
+from lucidate.analysis.formatting import interval, percent
+from lucidate.analysis.per_class import PerClassAccuracy
 from lucidate.core.records import jsonable
 from lucidate.report import theme, ticks
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from lucidate.core.records import jsonable
 from lucidate.report import labels, theme
-from lucidate.report.figures.boards import CAPTION_LIMIT, Board
-from lucidate.report.sheets import Sheet
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, Board
+from lucidate.report.sprites import Sheet
 
 LABEL_WIDTH = 108  # pixels left of a board whose rows are named
 MARGIN = 24  # pixels around the still picture

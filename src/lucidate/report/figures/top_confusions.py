@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analyze.top_confusions import TopConfusions
-from lucidate.analyze.wording import count, percent
+from lucidate.analysis.formatting import count, percent
+from lucidate.analysis.top_confusions import TopConfusions
 from lucidate.report import theme, ticks
 from lucidate.report.labels import short_names
 

@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analyze.true_probability import TrueClassProbability
-from lucidate.analyze.wording import percent
+from lucidate.analysis.formatting import percent
+from lucidate.analysis.true_probability import TrueClassProbability
 from lucidate.core.records import jsonable
 from lucidate.report import theme, ticks
 

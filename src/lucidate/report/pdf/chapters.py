@@ -10,9 +10,9 @@ from collections.abc import Callable
 from lucidate.core.progress import Reporter
 from lucidate.report.pdf import ending, heatmaps, levels, opening, results
 from lucidate.report.pdf.content import Chapter, Report
-from lucidate.report.pdf.material import Material
+from lucidate.report.pdf.report_data import ReportData
 
-CHAPTERS: tuple[Callable[[Material], Chapter | None], ...] = (
+CHAPTERS: tuple[Callable[[ReportData], Chapter | None], ...] = (
     opening.question,
     opening.data,
     opening.method,
@@ -24,12 +24,12 @@ CHAPTERS: tuple[Callable[[Material], Chapter | None], ...] = (
     heatmaps.where_it_looks,
     levels.levels,
     ending.limits,
-    ending.passport,
+    ending.run_card,
 )
 STEPS = len(CHAPTERS) + 1  # of progress; the last one is typesetting
 
 
-def compose(material: Material, *, reporter: Reporter) -> Report:
+def compose(material: ReportData, *, reporter: Reporter) -> Report:
     """Everything that the report says."""
     card = material.card
     chapters = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lucidate.analyze.wording import count, percent, without_images
+from lucidate.analysis.formatting import count, percent, without_images
 from lucidate.report.pdf.content import Chapter, Facts, Points
-from lucidate.report.pdf.material import Material, duration
+from lucidate.report.pdf.report_data import ReportData, duration
 
 FEW = 50  # images of a class, below which its accuracy is known to ±10 points or worse
 AGREES = 0.01  # difference of mean confidence and accuracy that is not worth a warning
@@ -12,14 +12,14 @@ MOST_NOTES = 12  # of a passport's notes; a network fitted to small images bring
 LITERAL = frozenset({"Command", "Commit", "Hash of the images"})
 
 
-def limits(material: Material) -> Chapter:
+def limits(material: ReportData) -> Chapter:
     """What a reader must not conclude."""
     test = [] if material.card.origin else [_test(material)]  # a note says what is not known of it
     points = [*_notes(material), *_data(material), *test, _seed(material), *_model(material)]
     return Chapter("What these figures do not tell", (Points(tuple(points)),))
 
 
-def passport(material: Material) -> Chapter:
+def run_card(material: ReportData) -> Chapter:
     """Versions, hardware, seed, command."""
     card = material.card
     hardware = card.hardware
@@ -44,17 +44,17 @@ def passport(material: Material) -> Chapter:
         ("Time", f"{duration(card.results.train_seconds)} of training, {duration(card.results.seconds)} in all"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
     )
-    return Chapter("Passport", (Facts(facts, LITERAL),))
+    return Chapter("Run card", (Facts(facts, LITERAL),))
 
 
-def _notes(material: Material) -> list[str]:
+def _notes(material: ReportData) -> list[str]:
     notes = material.card.notes
     if len(notes) <= MOST_NOTES:
         return list(notes)
     return [*notes[:MOST_NOTES], f"{count(len(notes) - MOST_NOTES, 'more note')} of this kind in run.json."]
 
 
-def _data(material: Material) -> list[str]:
+def _data(material: ReportData) -> list[str]:
     card, points = material.card, []
     if card.split.requested != card.split.scheme:
         points.append(
@@ -80,7 +80,7 @@ def _data(material: Material) -> list[str]:
     return points
 
 
-def _test(material: Material) -> str:
+def _test(material: ReportData) -> str:
     opened = material.card.results.test_openings
     if material.split != "test" or not opened:
         return f"These are {material.split} images: where choices were made on them, the accuracy flatters the model."
@@ -92,7 +92,7 @@ def _test(material: Material) -> str:
     )
 
 
-def _seed(material: Material) -> str:
+def _seed(material: ReportData) -> str:
     if material.card.origin:
         return (
             "One model. The intervals count the luck of which images were drawn, not that of training: the same "
@@ -109,7 +109,7 @@ def _seed(material: Material) -> str:
     )
 
 
-def _model(material: Material) -> list[str]:
+def _model(material: ReportData) -> list[str]:
     summary = material.findings.summary
     gap = summary.overconfidence
     said = f"mean confidence is {percent(summary.mean_confidence)} at an accuracy of {percent(summary.accuracy)}"

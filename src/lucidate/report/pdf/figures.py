@@ -22,16 +22,16 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from lucidate.analyze.class_distribution import ClassDistribution
-from lucidate.analyze.misclassified import Misclassified
-from lucidate.analyze.per_class import PerClassAccuracy
-from lucidate.analyze.tiles import Tiles
-from lucidate.analyze.top_confusions import TopConfusions
-from lucidate.analyze.true_probability import TrueClassProbability
-from lucidate.report.figures import FIGURES, FigureEntry
+from lucidate.analysis.class_distribution import ClassDistribution
+from lucidate.analysis.misclassified import Misclassified
+from lucidate.analysis.per_class import PerClassAccuracy
+from lucidate.analysis.tiles import Tiles
+from lucidate.analysis.top_confusions import TopConfusions
+from lucidate.analysis.true_probability import TrueClassProbability
+from lucidate.report.figures.catalog import FIGURES, FigureEntry
 from lucidate.report.labels import short_names
 from lucidate.report.pdf.content import Picture
-from lucidate.report.sheets import fit
+from lucidate.report.sprites import fit
 
 FULL, HALF = 6.54, 3.15  # inches: the page's column, and half of it less the gap
 TYPE = "Libertinus Serif"  # of the page

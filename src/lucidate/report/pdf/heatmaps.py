@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from lucidate.report import labels
-from lucidate.report.gallery.heatmaps import MEANINGS, overlaid
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import Block, Chapter, Paragraph, Table, Tile, Tiles
-from lucidate.report.pdf.material import Material
+from lucidate.report.pdf.report_data import ReportData
+from lucidate.report.site.heatmaps import MEANINGS, overlaid
 
 COLUMNS = 8
 NAME = 12  # characters of a class under a tile
 
 
-def where_it_looks(material: Material) -> Chapter | None:
+def where_it_looks(material: ReportData) -> Chapter | None:
     """Images of the first group under their two maps, and the figures behind the verdict; None without heatmaps."""
     info = material.heatmaps
     if info is None:

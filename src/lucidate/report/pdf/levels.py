@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from lucidate.analyze.levels import Level, LevelsTable
-from lucidate.analyze.wording import p_value, percent, points
+from lucidate.analysis.formatting import p_value, percent, points
+from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.report.figures import levels as drawing
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import Block, Chapter, Figure, Points, Table
-from lucidate.report.pdf.material import Material, span
+from lucidate.report.pdf.report_data import ReportData, span
 
 HEAD = ("Level", "What it adds", "Parameters", "Validation", "Test", "Change", "Minutes", "Images/s")
 
 
-def levels(material: Material) -> Chapter | None:
+def levels(material: ReportData) -> Chapter | None:
     """The table of the levels and their test accuracies; None for a run that is not one of several."""
     table = material.levels
     if table is None:

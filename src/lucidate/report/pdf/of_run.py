@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lucidate.analyze.heatmaps import Heatmaps
-from lucidate.analyze.levels import LevelsTable
-from lucidate.analyze.of_run import analyze_run
+from lucidate.analysis.heatmaps import Heatmaps
+from lucidate.analysis.levels import LevelsTable
+from lucidate.analysis.of_run import analyze_run
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
-from lucidate.core.rundir import RunDir, atomic_write
+from lucidate.core.run import RunDir, atomic_write
 from lucidate.data.pack import Pack
 from lucidate.report.pdf.chapters import STEPS, compose
 from lucidate.report.pdf.document import typeset
-from lucidate.report.pdf.material import Material
+from lucidate.report.pdf.report_data import ReportData
 
 
 def report_of_run(
@@ -37,12 +37,12 @@ def report_of_run(
     card = RunCard.load(run.card)
     shown = run.heatmaps(split)
     heatmaps = Heatmaps.load(shown) if shown.exists() else None
-    material = Material(card, analysis.findings, split, analysis.pack.images, levels, heatmaps)
+    material = ReportData(card, analysis.findings, split, analysis.pack.images, levels, heatmaps)
     path = path or run.path / ("report.pdf" if split == "test" else f"report-{split}.pdf")
     return write_report(material, path, reporter=reporter)
 
 
-def write_report(material: Material, path: Path, *, reporter: Reporter | None = None) -> Path:
+def write_report(material: ReportData, path: Path, *, reporter: Reporter | None = None) -> Path:
     """Compose and typeset, and write the PDF at once: the same material gives the same bytes."""
     reporter = reporter or Silent()
     report = compose(material, reporter=reporter)

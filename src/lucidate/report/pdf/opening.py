@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lucidate.analyze.curves import TrainingCurve
-from lucidate.analyze.wording import count, images, percent
-from lucidate.report.figures import boards, class_distribution, curves
+from lucidate.analysis.curves import TrainingCurve
+from lucidate.analysis.formatting import count, images, percent
+from lucidate.report.figures import class_distribution, curves, tile_layout
 from lucidate.report.labels import short_names
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import (
@@ -22,8 +22,8 @@ from lucidate.report.pdf.content import (
     Tile,
     Tiles,
 )
-from lucidate.report.pdf.material import Material, class_list, duration, interval_of, machine, of_classes, span
 from lucidate.report.pdf.recipe import recipe_facts
+from lucidate.report.pdf.report_data import ReportData, class_list, duration, interval_of, machine, of_classes, span
 
 FEWEST = 12  # classes whose numbers of images are drawn: what fits on the first page
 EXAMPLE_ROWS = 10  # classes whose examples are shown
@@ -34,7 +34,7 @@ USES = {
 }
 
 
-def key_numbers(material: Material) -> tuple[KeyNumber, ...]:
+def key_numbers(material: ReportData) -> tuple[KeyNumber, ...]:
     """What a reader should keep."""
     card, summary = material.card, material.findings.summary
     results = card.results
@@ -55,7 +55,7 @@ def key_numbers(material: Material) -> tuple[KeyNumber, ...]:
     return tuple(numbers)
 
 
-def in_short(material: Material) -> Points:
+def in_short(material: ReportData) -> Points:
     """The findings that a reader in a hurry needs."""
     findings = material.findings
     told = [findings.per_class_accuracy.headline, findings.top_confusions.headline, findings.confidence.headline]
@@ -64,7 +64,7 @@ def in_short(material: Material) -> Points:
     return Points(tuple(told))
 
 
-def question(material: Material) -> Chapter:
+def question(material: ReportData) -> Chapter:
     """What was asked."""
     card, summary = material.card, material.findings.summary
     train = card.split.sizes.get("train", 0)
@@ -87,7 +87,7 @@ def question(material: Material) -> Chapter:
     )
 
 
-def data(material: Material) -> Chapter:
+def data(material: ReportData) -> Chapter:
     """The images and how they were divided."""
     card, findings = material.card, material.findings
     side = card.data.image_size
@@ -103,12 +103,12 @@ def data(material: Material) -> Chapter:
     return Chapter("The data", tuple(blocks))
 
 
-def method(material: Material) -> Chapter:
+def method(material: ReportData) -> Chapter:
     """The model and its recipe."""
     return Chapter("The method", (Facts(recipe_facts(material.card)),))
 
 
-def training(material: Material) -> Chapter | None:
+def training(material: ReportData) -> Chapter | None:
     """The curves; None where there is no history, as of an ensemble."""
     accuracy, loss = material.findings.accuracy_curve, material.findings.loss_curve
     if accuracy is None or loss is None:
@@ -130,7 +130,7 @@ def _curve(info: TrainingCurve) -> Figure:
     )
 
 
-def _distribution(material: Material) -> Figure:
+def _distribution(material: ReportData) -> Figure:
     info = material.findings.class_distribution
     shown = figures.fewest_images(info, FEWEST)
     drawing = class_distribution.draw_matplotlib(shown)
@@ -148,7 +148,7 @@ def _distribution(material: Material) -> Figure:
     )
 
 
-def _split_table(material: Material) -> Table:
+def _split_table(material: ReportData) -> Table:
     card = material.card
     total = max(sum(card.split.sizes.values()), 1)
     rows = []
@@ -169,9 +169,9 @@ def _split_table(material: Material) -> Table:
     )
 
 
-def _examples(material: Material) -> Tiles | None:
+def _examples(material: ReportData) -> Tiles | None:
     info = material.findings.examples_per_class
-    board = boards.examples_board(info)
+    board = tile_layout.examples_board(info)
     if board is None:
         return None
     rows = min(len(board.row_labels), EXAMPLE_ROWS)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from lucidate.analyze.wording import count
+from lucidate.analysis.formatting import count
 from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.recipe import AugmentRecipe, TrainRecipe
 from lucidate.core.records import RunCard

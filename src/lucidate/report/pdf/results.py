@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from lucidate.analyze.classification_report import ClassificationReport
-from lucidate.analyze.misclassified import Misclassified
-from lucidate.analyze.wording import percent
+from lucidate.analysis.classification_report import ClassificationReport
+from lucidate.analysis.formatting import percent
+from lucidate.analysis.misclassified import Misclassified
 from lucidate.report import labels
-from lucidate.report.figures import boards, confidence, confusion_matrix
+from lucidate.report.figures import confidence, confusion_matrix, tile_layout
 from lucidate.report.figures import per_class_accuracy as per_class
 from lucidate.report.figures import top_confusions as top
 from lucidate.report.figures import true_probability as probability
-from lucidate.report.figures.boards import Board
+from lucidate.report.figures.tile_layout import Board
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import Beside, Block, Chapter, Figure, Paragraph, Table, Tile, Tiles
-from lucidate.report.pdf.material import Material, interval_of, of_classes, span
+from lucidate.report.pdf.report_data import ReportData, interval_of, of_classes, span
 
 COLUMNS = 8  # tiles with captions in a row
 ALL_SHOWN = 2 * COLUMNS  # mistakes in the sample
@@ -26,14 +26,14 @@ NAME, CAPTION = 17, 19  # characters in the two lines under a tile of an eighth 
 PAIRS = 6  # confusions drawn
 FEWEST_PAIRS = 3  # fewer are plain from the matrix
 SAMPLES = (
-    ("misclassified", ALL_SHOWN, boards.misclassified_board),
-    ("most_confident_wrong", COLUMNS, boards.confident_board),
-    ("hard_but_correct", COLUMNS, boards.hard_board),
-    ("most_confident_right", COLUMNS, boards.confident_board),
+    ("misclassified", ALL_SHOWN, tile_layout.misclassified_board),
+    ("most_confident_wrong", COLUMNS, tile_layout.confident_board),
+    ("hard_but_correct", COLUMNS, tile_layout.hard_board),
+    ("most_confident_right", COLUMNS, tile_layout.confident_board),
 )
 
 
-def results(material: Material) -> Chapter:
+def results(material: ReportData) -> Chapter:
     """Accuracies with their intervals, and what is taken for what."""
     findings = material.findings
     blocks: list[Block] = [_accuracies(material)]
@@ -51,7 +51,7 @@ def results(material: Material) -> Chapter:
     return Chapter("The results", tuple(blocks))
 
 
-def classes(material: Material) -> Chapter:
+def classes(material: ReportData) -> Chapter:
     """Accuracy, precision, recall and F1 of each class."""
     info = figures.hardest(material.findings.per_class_accuracy)
     rows = len(info.class_names)
@@ -71,7 +71,7 @@ def classes(material: Material) -> Chapter:
     return Chapter("Class by class", (words, Beside(figure, _report_table(material))))
 
 
-def trust(material: Material) -> Chapter:
+def trust(material: ReportData) -> Chapter:
     """Confidence, right against wrong and class by class."""
     findings = material.findings
     histogram = figures.vector(
@@ -93,7 +93,7 @@ def trust(material: Material) -> Chapter:
     return Chapter("How sure it is", (Beside(left, right),))
 
 
-def samples(material: Material) -> Chapter:
+def samples(material: ReportData) -> Chapter:
     """Images that the model got wrong, and right."""
     blocks = []
     for question, most, board_of in SAMPLES:
@@ -104,7 +104,7 @@ def samples(material: Material) -> Chapter:
     return Chapter("Image by image", tuple(blocks))
 
 
-def _accuracies(material: Material) -> Table:
+def _accuracies(material: ReportData) -> Table:
     """Validation and test, with and without test-time views where there are any."""
     card, summary = material.card, material.findings.summary
     found = card.results
@@ -124,7 +124,7 @@ def _accuracies(material: Material) -> Table:
     row("validation", found.val_accuracy_one_view, one)
     row("test", found.test_accuracy, asked)
     row("test", found.test_accuracy_one_view, one)
-    if not rows:  # of a run whose passport does not say
+    if not rows:  # of a run whose run card does not say
         amounts = (f"{summary.images:,}", f"{summary.errors:,}", percent(summary.accuracy))
         rows = [(summary.split, asked, *amounts, span(summary.low, summary.high))]
     return Table(
@@ -137,7 +137,7 @@ def _accuracies(material: Material) -> Table:
     )
 
 
-def _confusion_figure(material: Material) -> Figure:
+def _confusion_figure(material: ReportData) -> Figure:
     info = material.findings.confusion_matrix
     k = material.classes
     picture = figures.vector(
@@ -149,7 +149,7 @@ def _confusion_figure(material: Material) -> Figure:
     return Figure(info.headline, picture, confusion_matrix.note(info))
 
 
-def _report_table(material: Material) -> Table:
+def _report_table(material: ReportData) -> Table:
     info: ClassificationReport = material.findings.classification_report
     order = np.argsort(material.findings.per_class_accuracy.accuracy, kind="stable")[: figures.MOST_ROWS].tolist()
     names = labels.short_names([info.class_names[k] for k in order], figures.NAME_LIMIT)
@@ -173,7 +173,7 @@ def _score(share: float) -> str:
     return "–" if np.isnan(share) else f"{100 * share:.1f}"
 
 
-def _tiles(material: Material, question: str, most: int, board_of: Callable[[Any], Board | None]) -> Tiles | None:
+def _tiles(material: ReportData, question: str, most: int, board_of: Callable[[Any], Board | None]) -> Tiles | None:
     info = getattr(material.findings, question)
     if isinstance(info, Misclassified):
         info = figures.fewer(info, most)

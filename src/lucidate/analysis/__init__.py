@@ -1,0 +1,1 @@
+"""Predictions → findings, in plain numpy."""

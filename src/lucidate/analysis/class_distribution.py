@@ -1,0 +1,72 @@
+"""How many images has each class, in each split?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lucidate.analysis.formatting import count, percent, without_images
+
+
+@dataclass(frozen=True, eq=False)
+class ClassDistribution:
+    """counts: (S, K) int64, images of class k in split s."""
+
+    class_names: tuple[str, ...]
+    splits: tuple[str, ...]
+    counts: NDArray[np.int64]
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the largest class by those of the smallest that has any, all splits together; 1 is balanced."""
+        totals = self.counts.sum(axis=0)
+        return float(totals.max() / totals[totals > 0].min())
+
+    @property
+    def headline(self) -> str:
+        """How even the classes are, and which of them a split lacks."""
+        lacking = (
+            without_images([name for name, number in zip(self.class_names, row, strict=True) if not number], split)
+            for split, row in zip(self.splits, self.counts.tolist(), strict=True)
+        )
+        return self._balance + "".join(lacking)
+
+    @property
+    def _balance(self) -> str:
+        totals = self.counts.sum(axis=0)
+        largest, smallest = int(totals.argmax()), int(totals.argmin())
+        whole = count(int(totals.sum()), "image")
+        if totals[largest] == totals[smallest]:
+            return (
+                f"Perfectly balanced: {whole}, {count(int(totals[largest]))} in each of {len(totals):,} classes, "
+                "so accuracy is a fair summary."
+            )
+        if totals[smallest] and self.imbalance < 1.05:
+            return (
+                f"Nearly balanced: {whole}, {count(int(totals[smallest]))} to {count(int(totals[largest]))} in each of "
+                f"{len(totals):,} classes, so accuracy is a fair summary."
+            )
+        most = f"{self.class_names[largest]} has the most ({count(int(totals[largest]))}, "
+        most += f"{percent(totals[largest] / totals.sum())})"
+        if not totals[smallest]:
+            return f"Of {whole}, {most} and {self.class_names[smallest]} has none."
+        return (
+            f"Of {whole}, {most}, {self.imbalance:.1f} times as many as {self.class_names[smallest]}, which has the "
+            f"fewest ({count(int(totals[smallest]))})."
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row a class, one column a split."""
+        columns = {split: self.counts[row] for row, split in enumerate(self.splits)}
+        return pd.DataFrame({"class": self.class_names, **columns})
+
+
+def class_distribution(labels_by_split: Mapping[str, NDArray[Any]], class_names: tuple[str, ...]) -> ClassDistribution:
+    """Count the labels of each split. labels: (N,) integers in [0, K)."""
+    counts = [np.bincount(labels, minlength=len(class_names)) for labels in labels_by_split.values()]
+    return ClassDistribution(class_names, tuple(labels_by_split), np.array(counts, dtype=np.int64))

@@ -1,0 +1,190 @@
+"""Where does the model look, on the images worth a look? Heatmaps as numbers; the room `explain` makes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lucidate.analysis.formatting import count, percent
+from lucidate.analysis.hard import hard_but_correct
+from lucidate.analysis.most_confident import most_confident
+from lucidate.analysis.tiles import Tiles, pick, ranked
+from lucidate.analysis.top_confusions import top_confusions
+from lucidate.core.errors import RunError
+from lucidate.core.records import Predictions, jsonable
+from lucidate.core.run import atomic_path
+
+SHOWN = 20  # images a group
+TITLES = {
+    "gradcam": "Grad-CAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "gradcam++": "Grad-CAM++",
+    "eigencam": "Eigen-CAM",
+    "rollout": "attention rollout",
+    "integrated-gradients": "integrated gradients",
+}  # methods as people write them
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Images with two heatmaps each.
+
+    key, title: of the group. tiles: T images. other: (T,) the class that the second map is of: the true one of a wrong
+    answer, the second likeliest of a right one. first, second: (T, h, w) float32, scaled to a highest value of 1: what
+    speaks for the predicted class, and for the other. first_peak, second_peak: (T,) highest values before; 0: empty.
+    """
+
+    key: str
+    title: str
+    tiles: Tiles
+    other: NDArray[np.int64]
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+    first_peak: NDArray[np.float32]
+    second_peak: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmaps:
+    """What a method says of a split.
+
+    layer: where maps were taken, in words. empty: maps without anything, of `images`. verdict: whether to trust them;
+    trust: the figures behind it. mean_maps: (K, h, w), mean map of the images answered with each class; center: (K,)
+    share of it in the middle quarter of the area, .25 where it is even.
+    """
+
+    method: str
+    layer: str
+    split: str
+    images: int
+    empty: int
+    class_names: tuple[str, ...]
+    verdict: str
+    trust: Mapping[str, Any]
+    mean_maps: NDArray[np.float32]
+    center: NDArray[np.float64]
+    groups: tuple[Group, ...]
+
+    @property
+    def title(self) -> str:
+        """The method, as people write it."""
+        return TITLES.get(self.method, self.method)
+
+    @property
+    def headline(self) -> str:
+        empty = f"{count(self.empty, 'map')} of {self.images:,} say nothing. " if self.empty else ""
+        return f"{empty}Verdict: {self.verdict}."
+
+    def frame(self) -> pd.DataFrame:
+        """One row an image and map: group, id, classes, the class explained, the map's peak."""
+        parts = []
+        for group in self.groups:
+            for classes, peaks in ((group.tiles.predicted, group.first_peak), (group.other, group.second_peak)):
+                rows = group.tiles.frame()
+                rows.insert(0, "group", group.key)
+                rows["explained_class"] = np.array(self.class_names)[classes]
+                rows["peak"] = peaks
+                parts.append(rows)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def save(self, path: Path) -> None:
+        """Write one npz: arrays as such, the rest as JSON; nothing in it is a pickle."""
+        about = {
+            key: jsonable(getattr(self, key))
+            for key in ("method", "layer", "split", "images", "empty", "class_names", "verdict", "trust")
+        }
+        arrays: dict[str, NDArray[Any]] = {"mean_maps": self.mean_maps, "center": self.center}
+        about["groups"] = [{"key": group.key, "title": group.title} for group in self.groups]
+        for group in self.groups:
+            arrays |= {f"{group.key}.{name}": getattr(group, name) for name in _MAPS}
+            arrays |= {f"{group.key}.tiles.{name}": getattr(group.tiles, name) for name in _TILES}
+        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, about=text, **arrays)  # type: ignore[arg-type]  # of any type and shape
+
+    @classmethod
+    def load(cls, path: Path) -> Heatmaps:
+        """Read what `save` wrote. Raises RunError for any other file."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = dict(stored)
+            about = json.loads(arrays.pop("about").tobytes())
+            names = tuple(about.pop("class_names"))
+            groups = tuple(
+                Group(
+                    **group,
+                    tiles=Tiles(**{n: arrays[f"{group['key']}.tiles.{n}"] for n in _TILES}, class_names=names),
+                    **{name: arrays[f"{group['key']}.{name}"] for name in _MAPS},
+                )
+                for group in about.pop("groups")
+            )
+            return cls(
+                **about,
+                class_names=names,
+                mean_maps=arrays["mean_maps"],
+                center=arrays["center"],
+                groups=groups,
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: expected heatmaps that lucidate explain wrote, received {error}") from None
+
+
+_MAPS = ("other", "first", "second", "first_peak", "second_peak")
+_TILES = ("ids", "index", "labels", "predicted", "confidence", "true_probability")
+
+
+def images_to_explain(predictions: Predictions) -> list[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
+    """(key, title, rows of the table, other class of each) of the groups of images whose heatmaps are shown."""
+    row_of = {name: row for row, name in enumerate(predictions.ids.tolist())}
+
+    def rows_of(tiles: Tiles) -> NDArray[np.int64]:
+        return np.array([row_of[name] for name in tiles.ids[:SHOWN].tolist()], dtype=np.int64)
+
+    groups = [
+        ("confident_wrong", "Surest mistakes", rows_of(most_confident(predictions, correct=False).tiles)),
+        ("hard_but_correct", "Right, but only just", rows_of(hard_but_correct(predictions).tiles)),
+    ]
+    found = top_confusions(predictions)
+    if found.errors:
+        a, b = found.pair
+        for true, said in ((a, b), (b, a)):
+            taken = np.flatnonzero((predictions.labels == true) & (predictions.predicted == said))
+            rows = ranked(predictions, taken, by=-predictions.confidence)[:SHOWN]
+            names = predictions.class_names
+            groups.append((f"confused_{true}_{said}", f"{names[true]} taken for {names[said]}", rows))
+    other = other_classes(predictions)
+    return [(key, title, rows, other[rows]) for key, title, rows in groups if len(rows)]
+
+
+def other_classes(predictions: Predictions) -> NDArray[np.int64]:
+    """(N,) class each answer is set against: the true one of a wrong answer, the second likeliest of a right one."""
+    ranking = np.argsort(-predictions.logits, axis=1, kind="stable")
+    return np.where(predictions.correct, ranking[:, min(1, ranking.shape[1] - 1)], predictions.labels)
+
+
+def group_of(
+    predictions: Predictions,
+    chosen: tuple[str, str, NDArray[np.int64], NDArray[np.int64]],
+    *,
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+) -> Group:
+    """A group with its maps as they are, (T, h, w); they are scaled here, and their peaks kept."""
+    key, title, rows, other = chosen
+    peaks = [np.abs(maps).max(axis=(1, 2)) for maps in (first, second)]
+    scaled = [maps / np.maximum(peak, 1e-30)[:, None, None] for maps, peak in zip((first, second), peaks, strict=True)]
+    return Group(key, title, pick(predictions, rows), other, *scaled, *peaks)
+
+
+def center_words(share: float) -> str:
+    """How much of a mean map lies in the middle, in words."""
+    return f"{percent(share)} in the middle quarter (25 % would be even)"

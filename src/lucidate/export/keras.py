@@ -1,0 +1,174 @@
+"""A run as a Keras 3 model of stock layers: `keras.models.load_model` opens it, on any backend, without lucidate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lucidate.core.errors import ExportError
+from lucidate.core.records import RunCard
+from lucidate.core.run import RunDir, atomic_path
+from lucidate.data.preprocess import Preprocess
+from lucidate.models.checkpoint import load_model
+from lucidate.models.compact import Compact
+from lucidate.models.fastnet import FastNet, Group
+from lucidate.models.keras_backend import keras_on_torch
+from lucidate.models.keras_file import write_metadata
+
+
+def export_keras(run: RunDir, path: Path) -> None:
+    """Write a run's model as a `.keras` file: (N, S, S, 3) pixels, 0 to 255, to probabilities (N, K), float32.
+
+    Normalization is inside; views and resizing are not. Raises ExportError for another model than compact and fastnet,
+    and where Keras is not installed.
+    """
+    card = RunCard.load(run.card)
+    if card.recipe.model.name not in WRITERS:
+        raise ExportError(
+            f"--format: expected {' or '.join(WRITERS)} for keras, received {card.recipe.model.name}; export it "
+            "as onnx or torch"
+        )
+    keras = keras_on_torch()
+    model, own = load_model(run), Preprocess.from_dict(card.preprocess)
+    with keras.device("cpu"), silent(), atomic_path(path) as temporary:
+        pixels = keras.Input((own.size, own.size, 3), name="images")
+        values = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
+        variance = [value**2 for value in own.std]
+        values = keras.layers.Normalization(mean=list(own.mean), variance=variance, name="normalize")(values)
+        logits = WRITERS[card.recipe.model.name](_Layers(keras), model, values)
+        answers = keras.layers.Softmax(name="probabilities")(logits)
+        keras.Model(pixels, answers, name=card.recipe.model.name).save(temporary)
+        write_metadata(temporary, {"class_names": card.classes, "preprocess": {**card.preprocess, "inside": True}})
+
+
+def load_keras(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """A `.keras` file of ours as a function: uint8 images (B, S, S, 3) → probabilities (B, K)."""
+    keras = keras_on_torch()
+    with keras.device("cpu"), silent():
+        model = keras.models.load_model(path, compile=False)
+
+    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with keras.device("cpu"), silent():
+            probabilities: NDArray[np.float32] = model.predict_on_batch(images)
+        return probabilities
+
+    return answer
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without what NumPy says of how Keras hands it torch's tensors."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        yield
+
+
+class _Layers:
+    """Torch's layers as Keras's, with their weights, each applied to a value of a functional model."""
+
+    def __init__(self, keras: Any) -> None:
+        self._layers: Any = keras.layers
+
+    def conv(self, conv: nn.Conv2d, value: Any) -> Any:
+        """Filters (O, I, h, w) are (h, w, I, O) in Keras."""
+        layer = self._layers.Conv2D(
+            conv.out_channels,
+            conv.kernel_size,
+            padding="same" if max(conv.padding) else "valid",
+            use_bias=conv.bias is not None,
+        )
+        return _filled(layer, value, conv.weight.permute(2, 3, 1, 0), conv.bias)
+
+    def norm(self, norm: nn.BatchNorm2d, value: Any) -> Any:
+        """Keras's momentum is the share that stays."""
+        learned = norm.weight.requires_grad  # fastnet's scale is 1 and stays so
+        layer = self._layers.BatchNormalization(momentum=1 - (norm.momentum or 0.0), epsilon=norm.eps, scale=learned)
+        return _filled(layer, value, norm.weight if learned else None, norm.bias, norm.running_mean, norm.running_var)
+
+    def dense(self, dense: nn.Linear, value: Any, *, scale: float = 1.0, name: str | None = None) -> Any:
+        """scale: of the layer's outputs."""
+        layer = self._layers.Dense(dense.out_features, use_bias=dense.bias is not None, name=name)
+        return _filled(layer, value, dense.weight.T * scale, None if dense.bias is None else dense.bias * scale)
+
+    def plain(self, layer: nn.Module, value: Any) -> Any:
+        """A layer without weights."""
+        if isinstance(layer, nn.ReLU):
+            return self._layers.ReLU()(value)
+        if isinstance(layer, nn.GELU):
+            return self._layers.Activation("gelu")(value)  # Keras's own, too, is the exact one
+        if isinstance(layer, nn.MaxPool2d):
+            return self._layers.MaxPooling2D(2)(value)
+        if isinstance(layer, nn.Dropout):
+            return self._layers.Dropout(layer.p)(value)
+        raise ExportError(f"--format: expected layers that Keras has, received a {type(layer).__name__}")
+
+    def any(self, layer: nn.Module, value: Any) -> Any:
+        if isinstance(layer, nn.Conv2d):
+            return self.conv(layer, value)
+        if isinstance(layer, nn.BatchNorm2d):
+            return self.norm(layer, value)
+        if isinstance(layer, nn.Linear):
+            return self.dense(layer, value)
+        return self.plain(layer, value)
+
+    def add(self, first: Any, second: Any) -> Any:
+        return self._layers.Add()([first, second])
+
+    def average(self, value: Any) -> Any:
+        """Of each map, its mean."""
+        return self._layers.GlobalAveragePooling2D()(value)
+
+    def highest(self, value: Any) -> Any:
+        """Of each map, its highest value."""
+        return self._layers.GlobalMaxPooling2D()(value)
+
+
+def _filled(layer: Any, value: Any, *weights: Tensor | None) -> Any:
+    """The layer, built and given its weights, in Keras's order; None: it has no such weight."""
+    result = layer(value)
+    layer.set_weights([weight.detach().contiguous().numpy() for weight in weights if weight is not None])
+    return result
+
+
+def _compact(layers: _Layers, model: nn.Module, value: Any) -> Any:
+    """Values of the maps before the first layer → logits."""
+    assert isinstance(model, Compact)
+    for block in model.blocks:
+        for layer in block.children():
+            value = layers.any(layer, value)
+    value = layers.average(value)
+    *hidden, last = model.head
+    for layer in hidden:
+        value = layers.any(layer, value)
+    assert isinstance(last, nn.Linear)
+    return layers.dense(last, value, name="logits")
+
+
+def _fastnet(layers: _Layers, model: nn.Module, value: Any) -> Any:
+    """Likewise."""
+    assert isinstance(model, FastNet)
+    value = layers.plain(model.activation, layers.conv(model.whiten, value))
+    for group in model.groups:
+        assert isinstance(group, Group)
+        value = layers.conv(group.conv1, value)
+        if value.shape[1] > 1:  # a single value stays
+            value = layers.plain(group.pool, value)
+        value = first = layers.plain(group.activation, layers.norm(group.norm1, value))
+        for place, (conv, norm) in enumerate(zip(group.convs, group.norms, strict=True)):
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            value = layers.norm(norm, layers.conv(conv, value))
+            if group.skips and place == len(group.convs) - 1:
+                value = layers.add(value, first)
+            value = layers.plain(group.activation, value)
+    return layers.dense(model.head, layers.highest(value), scale=model.scale, name="logits")
+
+
+WRITERS: dict[str, Callable[[_Layers, nn.Module, Any], Any]] = {"compact": _compact, "fastnet": _fastnet}

@@ -1,0 +1,120 @@
+"""A run as an ONNX graph: pixels of any size in, probabilities out, nothing of ours needed to run it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lucidate.core.errors import ExportError
+from lucidate.core.records import RunCard
+from lucidate.core.run import RunDir, atomic_path, sha256
+from lucidate.data.preprocess import Preprocess
+from lucidate.export.onnx_resize import resized_to
+from lucidate.export.torch_program import silent, traced, whole_of
+from lucidate.models.tta import Views
+from lucidate.predict.backends import WEIGHTS_KEY, views_inside
+
+OPSET = 18  # the first whose Resize knows antialiasing
+IR_VERSION = 8  # that opset's own: older runtimes refuse newer ones
+RUNTIMES = ">=1.16"  # whose antialiased Resize takes uint8
+LIMIT = 2**31 - 1  # bytes of a file in protocol buffers
+
+
+def export_onnx(run: RunDir, path: Path, *, views: Views | None = None) -> None:
+    """Write a run's model as a graph for ONNX Runtime, whole or not at all.
+
+    Input `images`: uint8 (batch, height, width, 3), RGB, of any size; those that are not of the model's are resized as
+    by `data.decode.resize`. Outputs `logits` and `probabilities`: (batch, K) float32.
+    views: in place of the recipe's; of an ensemble, of every member's. Raises ExportError for a model that cannot be
+    traced.
+    """
+    card = RunCard.load(run.card)
+    size = Preprocess.from_dict(card.preprocess).size
+    model = _converted(traced(whole_of(run, views=views), size=size))
+    resized_to(model, size)
+    about = {**describe(card, views=views), WEIGHTS_KEY: sha256(run.weights)}
+    for key, value in about.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    content = model.SerializeToString(deterministic=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def describe(card: RunCard, *, views: Views | None = None) -> dict[str, str]:
+    """What a graph says of itself: texts, most of them JSON."""
+    import onnxruntime
+
+    run_card = {
+        "name": card.name,
+        "created": card.created,
+        "model": card.model.model_dump(),
+        "data": {"dataset": card.data.dataset, "pack": card.data.pack, "image_size": card.data.image_size},
+        "results": card.results.model_dump(),
+        "seed": card.seed,
+        "commit": card.commit,
+        "versions": card.versions,
+        "notes": card.notes,
+    }
+    return {
+        "class_names": json.dumps(card.classes),
+        "preprocess": json.dumps({**card.preprocess, "input": "uint8 RGB, 0 to 255", "inside": True}),
+        "views": views_inside(card, views),
+        "passport": json.dumps(run_card),
+        "opset": str(OPSET),
+        "onnxruntime": json.dumps({"checked": onnxruntime.__version__, "range": RUNTIMES}),
+    }
+
+
+def _converted(program: torch.export.ExportedProgram) -> Any:
+    """A program as an onnx.ModelProto from uint8 images of the model's size, stripped of where it was made."""
+    try:
+        with silent(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its steps
+            converted = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=["logits", "probabilities"],
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # operators that have no ONNX form, and whatever else a converter meets
+        reason = " ".join(str(error).split())[:160]
+        raise ExportError(f"--format: expected a model that has an ONNX form, received one without: {reason}") from None
+    assert converted is not None  # it returns None only where it writes a file
+    model = converted.model_proto
+    if model.ByteSize() > LIMIT:
+        raise ExportError(f"--format: expected a model of less than 2 GiB, received {model.ByteSize():,} bytes")
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "lucidate", ""
+    _name_batch(model)
+    # Traces of the exporting machine, file by file and line by line.
+    for holder in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    return model
+
+
+def _name_batch(model: Any) -> None:
+    """Call the length of a batch "batch" wherever a shape names it, in place; the tracer makes up names of its own."""
+    graph = model.graph
+    traced_name = re.compile(rf"\b{re.escape(graph.input[0].type.tensor_type.shape.dim[0].dim_param)}\b")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param:
+                side.dim_param = traced_name.sub("batch", side.dim_param)

@@ -1,0 +1,1 @@
+"""Findings → an interactive gallery."""

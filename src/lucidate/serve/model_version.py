@@ -1,0 +1,79 @@
+"""One version of a model, ready to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lucidate.core.run import RunDir
+from lucidate.serve.engine import Engine
+from lucidate.serve.errors import RequestError
+
+if TYPE_CHECKING:
+    from lucidate.serve.calibration import Calibration
+    from lucidate.serve.drift import Drift
+    from lucidate.serve.explainer import Explainer
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Of n images. logits: (n, K) float32 as the model gave them. probabilities: (n, K) float64, calibrated."""
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelVersion:
+    """What routes know of a model.
+
+    version: a whole number from 1, as text. image_size: pixels a side. fingerprint: of the files it was made from.
+    weights: SHA-256 of its weights' file.
+    reference: what its validation images were like, with the temperature that calibrates it.
+    drift: how those that came differ from them.
+    """
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    image_size: int
+    engine: Engine
+    run: RunDir
+    reference: Calibration
+    drift: Drift
+    fingerprint: str
+    weights: str
+
+    async def answer(self, images: NDArray[np.uint8], *, timeout: float | None = None) -> Answers:
+        """What the model says of images (n, S, S, 3): the one road that every route takes. Raises what `infer` does."""
+        if not len(images):
+            return Answers(np.empty((0, len(self.classes)), np.float32), np.empty((0, len(self.classes))))
+        logits = await self.engine.infer(images, timeout=timeout)
+        if not np.isfinite(logits).all():
+            raise RequestError("the model's answer is no number (NaN or infinity): its weights are broken")
+        probabilities = self.probabilities(logits)
+        self.drift.observe(images, probabilities)
+        return Answers(logits, probabilities)
+
+    def probabilities(self, logits: NDArray[np.float32], *, calibrated: bool = True) -> NDArray[np.float64]:
+        """Softmax of logits, over the temperature unless they are to be as the model gave them: (n, K)."""
+        scaled = logits.astype(np.float64) / self.temperature(calibrated=calibrated)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        np.exp(scaled, out=scaled)
+        scaled /= scaled.sum(axis=1, keepdims=True)
+        return scaled
+
+    def temperature(self, *, calibrated: bool = True) -> float:
+        """What logits are divided by; 1 where they are to be as the model gave them."""
+        return self.reference.temperature if calibrated else 1.0
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Heatmaps of its answers; loads torch when it is first asked for."""
+        from lucidate.serve.explainer import Explainer
+
+        return Explainer(self.run, self.weights)

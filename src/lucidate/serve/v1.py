@@ -1,0 +1,248 @@
+"""The routes for people and their programs: an image in any common form goes in, an answer in words comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lucidate.core.errors import LucidateError
+from lucidate.core.records import RunCard
+from lucidate.serve import schemas as docs
+from lucidate.serve.answers import predictions
+from lucidate.serve.calibration import Views
+from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.explainer import Heatmap
+from lucidate.serve.images import Decoded, ImageLimits, decode_images
+from lucidate.serve.middleware import request_id
+from lucidate.serve.model_version import ModelVersion
+from lucidate.serve.off_loop import apart
+from lucidate.serve.settings import Settings
+from lucidate.serve.state import state_of
+from lucidate.serve.uploads import Upload, uploads
+
+TOP = 3
+CLASS_BYTES = 64  # of an answer, about
+SIDES = (8, 1024)  # pixels of a picture that may be asked for
+
+
+class RawRoute(APIRoute):
+    """Documented as any route of FastAPI's, and called as it stands: nothing is parsed for it, or checked after it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+def people_router() -> APIRouter:
+    """/v1: predict, explain, models, live."""
+    router = APIRouter(route_class=RawRoute, tags=["people"])
+    router.add_api_route("/v1/predict", predict, methods=["POST"], **docs.PREDICT)
+    router.add_api_route("/v1/explain", explain, methods=["POST"], **docs.EXPLAIN)
+    router.add_api_route("/v1/models", models, methods=["GET"], **docs.MODELS)
+    router.add_api_route("/v1/live", live, methods=["GET"], **docs.LIVE)
+    return router
+
+
+async def predict(request: Request) -> Response:
+    """Classes of one image, or of several, the likeliest first; calibrated, unless the query says calibrated=false."""
+    state, query = state_of(request), request.query_params
+    served = state.repository.get(query.get("model"), query.get("version"))
+    top = _whole("top", query.get("top"), default=TOP, least=1, most=1_000_000)
+    calibrated = _yes_or_no("calibrated", query.get("calibrated"), default=True)
+    found, several = await _uploads(request, state.settings)
+    images = await _decoded(found, served, state.settings)
+    good = [image for image in images if not isinstance(image, RequestError)]
+    if not good:
+        first = next(image for image in images if isinstance(image, RequestError))
+        if not several:
+            raise first.anew()
+        raise BadRequest(f"images: expected at least one that can be read, received none; the first: {first.message}")
+    stacked = good[0][None] if len(good) == 1 else np.stack(good)
+    answers = await served.answer(stacked, timeout=state.settings.request_timeout)
+    head, how = _head(request, served), _how(served, calibrated=calibrated)
+
+    def told() -> Response:
+        each = iter(predictions(served, answers, top=top, calibrated=calibrated))
+        content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
+        return _json({**head, "predictions": content, **how, **_promise(served)})
+
+    return await apart(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
+
+
+async def explain(request: Request) -> Response:
+    """What in one image spoke for its class: a heatmap, with what is known of how far to trust it."""
+    state, query = state_of(request), request.query_params
+    served = state.repository.get(query.get("model"), query.get("version"))
+    side = _whole("side", query.get("side"), default=served.image_size, least=SIDES[0], most=SIDES[1])
+    found, several = await _uploads(request, state.settings)
+    if several or len(found) != 1:
+        raise BadRequest("image: expected one, received several")
+    (image,) = await _decoded(found, served, state.settings)
+    if isinstance(image, RequestError):
+        raise image.anew()
+    target = _target(query.get("target", "predicted"), served)
+    method = query.get("method", "gradcam")
+
+    def heatmap_of(asked: int | None) -> Awaitable[Heatmap]:
+        queue = state.settings.explain_queue
+        return served.explainer.heatmap(image, asked, method=method, side=side, queue=queue)
+
+    # Both at once. They nearly always agree about the class; where they do not, the answer's is the one that counts.
+    answers, heatmap = await asyncio.gather(
+        served.answer(image[None], timeout=state.settings.request_timeout), heatmap_of(target)
+    )
+    (prediction,) = predictions(served, answers, top=TOP)
+    asked = prediction["classes"][0]["index"] if target is None else target
+    if heatmap.target != asked:
+        heatmap = await heatmap_of(asked)
+    if "image/png" in request.headers.get("accept", ""):
+        return Response(heatmap.picture, media_type="image/png")
+    content = {
+        **_head(request, served),
+        "prediction": prediction,
+        "method": method,
+        "layer": heatmap.layer,
+        "target": {"label": served.classes[asked], "index": asked},
+        "heatmap": base64.b64encode(heatmap.picture).decode(),
+        "map": heatmap.values,
+        "trust": heatmap.trust,
+        **_how(served),
+        **_promise(served),
+    }
+    return _json(content)
+
+
+async def models(request: Request) -> Response:
+    """What is served, the one that is meant without a name first."""
+    state = state_of(request)
+    return _json([_about(served, int8=state.settings.int8) for served in state.repository])
+
+
+async def live(request: Request) -> Response:
+    """How the server has done for the last minute, how much waits, whether images have drifted."""
+    state = state_of(request)
+    each = [
+        {
+            "name": served.name,
+            "version": served.version,
+            "queue": served.engine.depth(),
+            "capacity": served.engine.queue_images,
+            "drift": served.drift.report(),
+        }
+        for served in state.repository
+    ]
+    return _json(state.recent.report() | {"models": each})
+
+
+async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], bool]:
+    kind = request.headers.get("content-type", "")
+    body = await request.body()
+    read = partial(uploads, body, kind, most=settings.max_images, json=settings.json_limits)
+    return await apart(len(body), read)
+
+
+async def _decoded(found: Sequence[Upload], served: ModelVersion, settings: Settings) -> list[Decoded]:
+    limits = ImageLimits(images=settings.max_images, pixels=settings.max_pixels)
+    blobs = [blob for blob in found if isinstance(blob, bytes)]
+    each = iter(await decode_images(blobs, size=served.image_size, limits=limits))
+    return [next(each) if isinstance(blob, bytes) else blob for blob in found]
+
+
+def _whole(name: str, text: str | None, *, default: int, least: int, most: int) -> int:
+    """A whole number of a query. Raises BadRequest."""
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise BadRequest(f"{name}: expected a whole number from {least} to {most:,}, received {text[:40]!r}")
+    return int(text)
+
+
+def _yes_or_no(name: str, text: str | None, *, default: bool) -> bool:
+    """A switch of a query. Raises BadRequest."""
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise BadRequest(f"{name}: expected true or false, received {text[:40]!r}")
+    return text == "true"
+
+
+def _target(text: str, served: ModelVersion) -> int | None:
+    """The class that is asked for, by name or else by number; None for the predicted one. Raises BadRequest."""
+    if text == "predicted":
+        return None
+    if text in served.classes:
+        return served.classes.index(text)
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < len(served.classes):
+        return int(text)
+    raise BadRequest(f"target: expected predicted, or a class by its name or number, received {text[:40]!r}")
+
+
+def _head(request: Request, served: ModelVersion) -> dict[str, Any]:
+    return {"model": served.name, "version": served.version, "id": request_id(request.scope)}
+
+
+def _how(served: ModelVersion, *, calibrated: bool = True) -> dict[str, Any]:
+    """How probabilities came about: a temperature of 1 leaves them as the model gave them, and is no calibration."""
+    temperature = served.temperature(calibrated=calibrated)
+    return {"calibrated": temperature != 1, "temperature": temperature, "views": served.reference.views}
+
+
+def _promise(served: ModelVersion) -> dict[str, Any]:
+    return {"threshold": served.reference.threshold, "risk": served.reference.risk}
+
+
+def _about(served: ModelVersion, *, int8: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "name": served.name,
+        "version": served.version,
+        "classes": served.classes,
+        "image_size": served.image_size,
+        **_promise(served),
+        **_how(served),
+        "coverage": served.reference.coverage,
+        "precision": "int8" if int8 else "float32",
+    }
+    notes = [served.reference.note] if served.reference.note else []
+    try:
+        card = RunCard.load(served.run.card)
+    except LucidateError:
+        return {**content, "notes": ["the run's folder has gone since it was loaded", *notes]}
+    return {
+        **content,
+        "architecture": card.model.name,
+        "parameters": card.model.parameters,
+        "dataset": card.data.dataset,
+        "accuracy": accuracy_of(card, served.reference.views, int8=int8),
+        "results": card.results.model_dump(
+            include={"val_accuracy", "test_accuracy", "val_accuracy_one_view", "test_accuracy_one_view"}
+        ),
+        "notes": [*card.notes, *notes],
+    }
+
+
+def accuracy_of(card: RunCard, views: Views, *, int8: bool) -> dict[str, Any]:
+    """Of the graph that is served, with the views that it averages over; None where just another one was judged."""
+    results, judged = card.results, card.recipe.predict.views
+    if judged == "mirror" and not card.data.flips:
+        judged = "one"  # the same answers
+    number = {"one": 1, "mirror": 2, "mirror-shift": 6 if card.data.flips else 3}[views]
+    validation = test = None
+    if not int8 and views == judged:
+        validation, test = results.val_accuracy, results.test_accuracy
+    elif not int8 and views == "one":
+        validation, test = results.val_accuracy_one_view, results.test_accuracy_one_view
+    return {"validation": validation, "test": test, "views": views, "views_averaged": number}
+
+
+def _json(content: object) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

@@ -1,0 +1,1 @@
+"""What trains several runs: levels, ensembles, distillation."""

@@ -1,0 +1,74 @@
+"""Finished runs → the levels' table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lucidate.analysis.intervals import wilson_interval
+from lucidate.analysis.levels import Level, LevelsTable
+from lucidate.analysis.paired import mcnemar
+from lucidate.core.records import Predictions, RunCard
+from lucidate.core.run import RunDir
+from lucidate.models.build import begins_with_weights
+from lucidate.studies.combine import align
+from lucidate.studies.levels_plan import ENSEMBLE, MEMBERS, RECIPES, TITLES
+
+
+def levels_table(runs: Mapping[str, RunDir], *, notes: tuple[str, ...]) -> LevelsTable:
+    """The table of runs by their recipes' names; the ensemble under its own."""
+    levels = []
+    before: RunDir | None = None
+    for number, (name,) in RECIPES.items():
+        levels.append(_level(number, runs[name], before))
+        before = runs[name]
+    members = tuple(_level(4, runs[name], None) for name in MEMBERS)
+    last = _level(4, runs[ENSEMBLE], before, members=members)
+    ranked = sorted((*levels, last), key=lambda level: -level.test_accuracy)
+    folders = {run.path.name: run for run in runs.values()}
+    second, best = (folders[level.run] for level in ranked[1::-1])
+    return LevelsTable((*levels, last), notes, _difference(second, best)[1])
+
+
+def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Level, ...] = ()) -> Level:
+    card = RunCard.load(run.card)
+    validation, test = (Predictions.load(run.predictions(split)) for split in ("validation", "test"))
+    intervals = [wilson_interval(int(table.correct.sum()), len(table)) for table in (validation, test)]
+    change = p = None
+    if before is not None:
+        change, p = _difference(before, run)
+    seconds = card.results.train_seconds or 0.0
+    shown = card.split.sizes["train"] * (card.results.epochs or 0)
+    return Level(
+        level=number,
+        title=TITLES[number],
+        run=run.path.name,
+        model=f"ensemble of {len(members)}" if members else card.model.name.removeprefix("timm:"),
+        origin="pretrained" if _pretrained(card, members) else "from scratch",
+        parameters=card.model.parameters,
+        val_images=len(validation),
+        val_accuracy=validation.accuracy,
+        val_low=float(intervals[0][0]),
+        val_high=float(intervals[0][1]),
+        test_images=len(test),
+        test_accuracy=test.accuracy,
+        test_low=float(intervals[1][0]),
+        test_high=float(intervals[1][1]),
+        change=change,
+        p=p,
+        seconds=seconds,
+        images_per_second=shown / seconds if seconds and shown else 0.0,
+        members=members,
+        best_member_test_accuracy=max((member.test_accuracy for member in members), default=None),
+    )
+
+
+def _difference(first: RunDir, second: RunDir) -> tuple[float, float]:
+    """Test accuracy of the second run less the first's, and McNemar's exact p of the two."""
+    tables = [Predictions.load(run.predictions("test")) for run in (first, second)]
+    one, other = align(tables, names=(first.path.name, second.path.name))
+    p = mcnemar(int((one.correct & ~other.correct).sum()), int((~one.correct & other.correct).sum()))
+    return other.accuracy - one.accuracy, p
+
+
+def _pretrained(card: RunCard, members: tuple[Level, ...]) -> bool:
+    return any(member.origin == "pretrained" for member in members) or begins_with_weights(card.recipe.model)

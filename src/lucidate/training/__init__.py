@@ -1,0 +1,1 @@
+"""Recipes and images → trained runs."""

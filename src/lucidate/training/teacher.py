@@ -1,0 +1,124 @@
+"""A trained model that teaches another: what it says of the student's own batches.
+
+It sees the student's images as they are, augmented and mixed (after L. Beyer et al., "Knowledge distillation: a good
+teacher is patient and consistent", arXiv:2106.05237), in its own size and normalization, and answers in the student's
+order of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lucidate.analysis.formatting import listed
+from lucidate.core.errors import RunError
+from lucidate.core.recipe import DistillRecipe
+from lucidate.core.records import RunCard
+from lucidate.core.run import RunDir, sha256
+from lucidate.data.preprocess import Preprocess
+from lucidate.models.checkpoint import load_model
+from lucidate.models.ensemble import Ensemble, Member, normalized_for
+from lucidate.training.precision import casting, working_type
+
+SHOWN = 5  # class names in a message: data sets have hundreds
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A frozen model in evaluation mode.
+
+    member: how it wants to see images, and its column of each of the student's classes. seen: what was done to the
+    images that it is shown, the student's preprocessing. precision: that of the training.
+    """
+
+    model: nn.Module
+    member: Member
+    seen: Preprocess
+    precision: str
+
+    def logits(self, images: Tensor) -> Tensor:
+        """What it says of a batch, one view an image: (B, K) in the working type, without gradient.
+
+        images: (B, 3, S, S), normalized for the student.
+        """
+        kind = working_type(self.precision)
+        with torch.inference_mode(), casting(self.precision, images.device):
+            answers = self.model(self.as_own(images.to(kind)))[:, list(self.member.order)].to(kind)
+        return answers.clone()  # backward passes may not hold on to tensors of the inference mode
+
+    def as_own(self, images: Tensor) -> Tensor:
+        """The student's images (B, 3, S, S) in the teacher's size and normalization."""
+        own, seen = self.member.preprocess, self.seen
+        if (own.size, own.mean, own.std) == (seen.size, seen.mean, seen.std):
+            return images
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (seen.mean, seen.std))
+        return normalized_for(self.member, images * std + mean)
+
+
+def load_teacher(
+    run: RunDir, *, classes: Sequence[str], seen: Preprocess, device: torch.device, precision: str
+) -> Teacher:
+    """A run of any kind as a teacher of others; an ensemble answers by one view of each member.
+
+    classes: the student's, in their order. seen: the student's preprocessing. Raises RunError for other classes.
+    """
+    card = RunCard.load(run.card)
+    member = Member(
+        name=card.name,
+        model=card.recipe.model,
+        preprocess=Preprocess.from_dict(card.preprocess),
+        order=class_order(card, classes),
+        views="one",
+        mirror=False,
+        share=1.0,
+    )
+    model = load_model(run, device=device).to(working_type(precision)).requires_grad_(False)
+    for part in model.modules():
+        if isinstance(part, Ensemble):
+            part.settings = tuple(one.model_copy(update={"views": "one"}) for one in part.settings)
+    return Teacher(model, member, seen, precision)
+
+
+def class_order(card: RunCard, classes: Sequence[str]) -> tuple[int, ...]:
+    """The teacher's column of each of the student's classes. Raises RunError where they are not the same classes."""
+    missing = [name for name in classes if name not in card.classes]
+    other = [name for name in card.classes if name not in classes]
+    if missing or other:
+        parts = [
+            f"{what} {listed(names[:SHOWN])}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            for what, names in (("without", missing), ("with", other))
+            if names
+        ]
+        raise RunError(
+            f"teacher: expected the {len(classes)} classes of the images, received a run {' and '.join(parts)}; choose "
+            "a run that was trained on these classes"
+        )
+    return tuple(card.classes.index(name) for name in classes)
+
+
+def require_teacher(recipe: DistillRecipe, run: RunDir | None) -> None:
+    """Refuse another teacher than the recipe names, or none where it names one. Raises RunError."""
+    found = sha256(run.weights) if run else None
+    if found != recipe.teacher:
+        raise RunError(
+            f"teacher: expected {_weights(recipe.teacher)}, as distill.teacher says, received {_weights(found)}; "
+            "lucidate distill enters it"
+        )
+
+
+def note_on(run: RunDir, recipe: DistillRecipe) -> str:
+    """What a reader of a student's results must know of its teacher."""
+    card = RunCard.load(run.card)
+    place = "elsewhere" if card.origin else f"on {card.split.sizes['train']:,} images"
+    return (
+        f"Distilled from {card.name} ({card.model.name}, {card.model.parameters:,} parameters, trained {place}): its "
+        f"answers, at temperature {recipe.temperature:g}, have "
+        f"{100 * recipe.weight:g} % of the training loss."
+    )
+
+
+def _weights(digest: str | None) -> str:
+    return f"weights of checksum {digest[:12]}" if digest else "none"

@@ -1,0 +1,258 @@
+"""A recipe and its images → a run folder with weights, history and run card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from torch import nn
+
+from lucidate.core import machine
+from lucidate.core.errors import RunError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.recipe import Recipe
+from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard, jsonable
+from lucidate.core.run import RunDir
+from lucidate.data.batches import Batches, derived_seed
+from lucidate.data.dataset import Dataset
+from lucidate.data.sources.find import location
+from lucidate.data.store import read_rows
+from lucidate.models.build import (
+    begins_with_weights,
+    build,
+    default_device,
+    parameter_count,
+    place,
+    preprocess_for,
+    value_count,
+)
+from lucidate.models.checkpoint import save_weights
+from lucidate.models.fastnet import FastNet
+from lucidate.predict.infer import batch_size
+from lucidate.training.checkpoint import Checkpoints
+from lucidate.training.distributed import ProcessGroup, join_processes
+from lucidate.training.loop import train_model
+from lucidate.training.precision import choose_precision
+from lucidate.training.probe import train_head
+from lucidate.training.teacher import load_teacher, note_on, require_teacher
+
+INPUT_SAMPLE = 5_000  # images of 32 pixels: their patches give the statistics to three digits
+INITIAL = 2  # keeps the seed of the initial weights apart from those of steps
+
+
+def fit(
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    run: RunDir,
+    device: torch.device | None = None,
+    command: str = "",
+    reporter: Reporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    teacher: RunDir | None = None,
+) -> RunCard:
+    """Train by the recipe into a folder that the caller has claimed, and return the run card.
+
+    Where the folder holds an unfinished training of the same recipe, images and thread count, it goes on from its
+    newest checkpoint, to the same bits; where it holds a finished one, nothing is done. The run card stands from the
+    start, with status "training". Started by torchrun, each process calls this, and all train one model together.
+
+    stop: asked after each step; True saves a checkpoint and raises Interrupted. teacher: a run whose answers on the
+    training images count as well, by `recipe.distill`, which must hold its checksum. Raises RunError when the loss
+    diverges or the folder holds another training; RecipeError for the model's options.
+    """
+    require_teacher(recipe.distill, teacher)
+    try:
+        with join_processes(device or default_device()) as group:
+            quiet = Silent()
+            told = (reporter or quiet) if group.is_main else quiet
+            return _fit(recipe, dataset, run, group, command, told, stop, teacher)
+    except torch.OutOfMemoryError:
+        raise RunError(
+            f"training: expected the accelerator's memory to hold batches of {recipe.train.batch_size}, but it is too "
+            "small; lower train.batch_size, or share batches among more devices with torchrun"
+        ) from None
+
+
+def _fit(
+    recipe: Recipe,
+    dataset: Dataset,
+    run: RunDir,
+    group: ProcessGroup,
+    command: str,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    teacher: RunDir | None,
+) -> RunCard:
+    """`fit`, in one of the processes; the leader alone writes."""
+    device = group.device
+    checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
+    # What is gone on with brings its own weights: none are fetched for it.
+    fresh = not checkpoints.all() and not run.weights.exists()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(recipe.seed, INITIAL))
+        side = dataset.pack.image_size
+        model = build(recipe.model, len(dataset.pack.class_names), image_size=side, initial=fresh)
+    place(model, device)
+    dataset = replace(dataset, preprocess=preprocess_for(recipe.model, dataset.preprocess))
+    train = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
+    require_divisible(recipe, train, group)
+    card = make_card(recipe, dataset, model, run=run, group=group, command=command)
+    if teacher:
+        card = card.model_copy(update={"notes": (*card.notes, note_on(teacher, recipe.distill))})
+    if group.is_main:
+        old = RunCard.load(run.card) if run.card.exists() else None
+        if old:
+            card = require_same(old, card)
+        else:
+            for note in card.notes:
+                reporter.say(note)
+            precision = choose_precision(
+                recipe.train, model, image_size=side, device=device, reporter=reporter, processes=group.size
+            )
+            card = card.model_copy(update={"precision": precision})
+    card = RunCard.model_validate_json(group.broadcast(card.model_dump_json().encode()), strict=False)
+    if card.status != "training":
+        return card
+    if group.is_main:
+        card.save(run.card)
+        dataset.splits.save(run.splits, dataset.pack.ids)
+    init_whitening(model, dataset, device=device)
+    if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
+        whole = dataset.batches("train", batch_size=batch_size(device), device=device)
+        train_head(model, whole, steps=recipe.train.probe_steps, precision=card.precision, reporter=reporter)
+    taught_by = None
+    if teacher:
+        names, seen = card.classes, dataset.preprocess
+        taught_by = load_teacher(teacher, classes=names, seen=seen, device=device, precision=card.precision)
+    history = train_model(
+        model,
+        train,
+        validation=dataset.batches("validation", batch_size=batch_size(device), device=device),
+        recipe=recipe,
+        flips=dataset.pack.flips,
+        reporter=reporter,
+        checkpoints=checkpoints,
+        stop=stop,
+        precision=card.precision,
+        group=group,
+        teacher=taught_by,
+    )
+    card = card.with_results(
+        val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],
+        epochs=history.epochs,
+        train_seconds=round(sum(history.epoch_seconds), 2),
+    )
+    card = card.model_copy(update={"status": "trained"})
+    if group.is_main:
+        history.save(run.history)
+        save_weights(model.float(), run.weights)
+        card.save(run.card)
+        checkpoints.remove()
+    return card
+
+
+def require_divisible(recipe: Recipe, train: Batches, group: ProcessGroup) -> None:
+    """Refuse batches of which a process would get less than the two images that BatchNorm needs. Raises RunError."""
+    shared = replace(train, ranks=group.size)
+    whole = len(train.rows)
+    for images in {whole, round(recipe.train.hard_share * whole) if recipe.train.hard_epochs else whole}:
+        if recipe.train.batch_size < 2 * group.size or shared.training_steps(images) != train.training_steps(images):
+            raise RunError(
+                f"torchrun: expected at least two images of each batch for each of {group.size} processes, received "
+                f"batches of {recipe.train.batch_size} and a last one of {images % recipe.train.batch_size}; start "
+                "fewer, or set train.batch_size"
+            )
+        if not train.training_steps(images):
+            raise RunError(f"training: expected at least two images an epoch, received {images}")
+
+
+def init_whitening(model: nn.Module, dataset: Dataset, *, device: torch.device) -> None:
+    """Let a model that asks for it look at training images before it is trained."""
+    if isinstance(model, FastNet):
+        rows = dataset.splits.train
+        count = max(INPUT_SAMPLE * 32**2 // dataset.pack.image_size**2, 64)  # as many patches from larger images
+        sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(np.int64)]
+        pixels = torch.from_numpy(read_rows(dataset.pack.images, sample)).to(device)
+        model.init_whitening(dataset.preprocess.normalize(pixels))
+
+
+def make_card(
+    recipe: Recipe, dataset: Dataset, model: nn.Module, *, run: RunDir, group: ProcessGroup, command: str
+) -> RunCard:
+    """The run card of a training that is about to start."""
+    pack, splits, device = dataset.pack, dataset.splits, group.device
+    return RunCard(
+        name=run.path.resolve().name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=recipe.seed,
+        recipe=recipe,
+        data=DataCard(
+            source=pack.source,
+            path=location(pack.source),
+            dataset=pack.dataset,
+            pack=pack.hash,
+            images=len(pack),
+            image_size=pack.image_size,
+            flips=pack.flips,
+            set_aside=jsonable(pack.set_aside),
+        ),
+        classes=pack.class_names,
+        split=SplitCard(scheme=splits.scheme, requested=recipe.data.split, sizes=splits.sizes),
+        preprocess=dataset.preprocess.as_dict(),
+        model=ModelCard(
+            name=recipe.model.name,
+            options=recipe.model.options,
+            parameters=parameter_count(model),
+            values=value_count(model),
+        ),
+        versions=machine.versions(),
+        hardware=machine.hardware(accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None),
+        threads=torch.get_num_threads(),
+        processes=group.size,
+        notes=getattr(model, "notes", ()),
+        commit=machine.commit(),
+        command=command,
+    )
+
+
+def require_same(old: RunCard, new: RunCard) -> RunCard:
+    """The old run card, if going on from it can end in the same bits. Raises RunError naming what differs."""
+    theirs, ours = old.recipe.model_dump(), new.recipe.model_dump()
+    # Where the images lie may differ, for instance after a move; their hash is compared below.
+    for values in (theirs, ours):
+        del values["data"]["source"]
+    for section, value in ours.items():
+        if theirs[section] != value:
+            raise RunError(
+                f"--resume: expected the recipe that the run was started with, {section} = {theirs[section]}, "
+                f"received {value}; restore it, or choose another --out"
+            )
+    if old.data.pack != new.data.pack:
+        raise RunError(
+            f"--resume: expected the images that the run was started with (checksum {old.data.pack[:12]}), "
+            f"received others ({new.data.pack[:12]}); restore them, or choose another --out"
+        )
+    if old.threads != new.threads:
+        raise RunError(
+            f"--resume: expected {old.threads} threads, as the run was started with, received {new.threads}, which "
+            f"would round sums in another order; set OMP_NUM_THREADS={old.threads}"
+        )
+    for what, theirs_, ours_ in (
+        ("accelerator", old.hardware.get("accelerator"), new.hardware.get("accelerator")),
+        ("torch", old.versions.get("torch"), new.versions.get("torch")),
+    ):
+        if theirs_ != ours_:
+            raise RunError(
+                f"--resume: expected {what} {theirs_ or 'none'}, as the run was started with, received "
+                f"{ours_ or 'none'}, which would round otherwise; go on there, or choose another --out"
+            )
+    if old.processes != new.processes:
+        raise RunError(
+            f"--resume: expected {old.processes} processes, as the run was started with, received {new.processes}, "
+            f"which would round sums in another order; start torchrun with as many"
+        )
+    return old
