@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lucidate.analysis.formatting import images
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import METADATA_KEY, Predictions, check_scores
+from lucidate.core.text import one_line
 from lucidate.data.pack import Pack
 
 TINY = 1e-38  # probabilities of 0 become this before the logarithm: the smallest normal float32
@@ -100,7 +101,7 @@ def _read(path: Path) -> Table:
         else:
             columns = _parquet_columns(path)
     except (OSError, ValueError, pa.ArrowException, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise PredictionsError(f"expected a Parquet or npz table, received one that fails: {reason}") from None
 
     def column(*names: str) -> NDArray[Any] | None:

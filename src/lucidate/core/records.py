@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from lucidate.core.errors import PredictionsError, RunError
 from lucidate.core.recipe import Recipe
 from lucidate.core.run import atomic_path, atomic_write
+from lucidate.core.text import one_line
 
 METADATA_KEY = b"lucidate"
 LONGEST_SLUG = 60  # characters; file systems allow 255 bytes, and figures add their own names
@@ -319,7 +320,7 @@ class RunCard(Section):
                 f"run: expected a folder that holds a run, received {path.parent} without run.json"
             ) from None
         except ValueError as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise RunError(f"{path}: expected a run card, received one that does not parse: {reason}") from None
 
 

@@ -22,6 +22,11 @@ def plain(text: str) -> str:
     return "".join(_escaped(one) if _is_control(one) else one for one in text)
 
 
+def one_line(error: BaseException, *, limit: int = 160) -> str:
+    """What an error says, as part of a line of ours: without line ends, cut to `limit` characters."""
+    return " ".join(str(error).split())[:limit]
+
+
 def brief(value: object) -> str:
     """A value of any kind and depth as Python writes it, cut to 60 characters before it is written out.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.core.errors import RunError
+from lucidate.core.text import one_line
 from lucidate.data.store import read_rows
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ class Preprocess:
                 raise ValueError("mean and std need three values each, std above 0")
             return cls(int(values["size"]), mean, std, str(values["interpolation"]))
         except (KeyError, TypeError, ValueError) as error:
-            found = (
-                f"without {error}" if isinstance(error, KeyError) else f"in which {' '.join(str(error).split())[:120]}"
-            )
+            found = f"without {error}" if isinstance(error, KeyError) else f"in which {one_line(error, limit=120)}"
             raise RunError(f"preprocess: expected size, mean, std and interpolation, received values {found}") from None
 
 

@@ -14,6 +14,7 @@ import torch
 from lucidate.core.errors import ExportError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir, atomic_path, sha256
+from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.export.onnx_resize import resized_to
 from lucidate.export.torch_program import silent, traced, whole_of
@@ -86,7 +87,7 @@ def _converted(program: torch.export.ExportedProgram) -> Any:
                 verbose=False,
             )
     except Exception as error:  # operators that have no ONNX form, and whatever else a converter meets
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise ExportError(f"--format: expected a model that has an ONNX form, received one without: {reason}") from None
     assert converted is not None  # it returns None only where it writes a file
     model = converted.model_proto

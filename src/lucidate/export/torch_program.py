@@ -20,6 +20,7 @@ from lucidate.core.names import ENSEMBLE, EXTERNAL
 from lucidate.core.recipe import ModelRecipe
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir, atomic_path
+from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Averaged, Ensemble
@@ -166,7 +167,7 @@ def traced(whole: Whole, *, size: int) -> torch.export.ExportedProgram:
         with silent():
             return torch.export.export(whole, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as error:  # a tracer meets whatever a model's code raises
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise ExportError(
             f"export: expected a model that torch.export can trace, received one it cannot: {reason}"
         ) from None

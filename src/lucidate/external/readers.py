@@ -15,6 +15,7 @@ from torch import nn
 from lucidate.core.errors import LucidateError, RecipeError, UnsafeFileError, WeightsError
 from lucidate.core.names import KERAS, ONNX, TIMM
 from lucidate.core.recipe import ModelRecipe
+from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.external.manifest import (
     Described,
@@ -102,7 +103,7 @@ def require_safetensors(path: Path) -> None:
         with safe_open(path, framework="numpy"):
             return
     except (OSError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:160]
+        why = one_line(error)
         raise WeightsError(f"{path}: expected weights in safetensors, received a file that holds none: {why}") from None
 
 
@@ -152,7 +153,7 @@ def bring_timm(path: Path, values: Mapping[str, Any]) -> Brought:
         with torch.inference_mode():
             model(images)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, limit=120)
         raise RecipeError(
             f"{path}: preprocess.size: expected a side that {found.model} takes, received {preprocess.size}: {reason}"
         ) from None

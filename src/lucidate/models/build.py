@@ -13,6 +13,7 @@ from lucidate.core.errors import RecipeError
 from lucidate.core.names import ENSEMBLE, EXTERNAL, TIMM
 from lucidate.core.recipe import ModelRecipe
 from lucidate.core.registry import choices, keyword_options
+from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.models import compact, fastnet  # noqa: F401  registers them
 from lucidate.models.registry import models
@@ -65,7 +66,7 @@ def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
         try:
             model(torch.empty(2, 3, image_size, image_size))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = one_line(error, limit=120)
             raise RecipeError(
                 f"model: expected options that suit images of {image_size} pixels, received {recipe.name} with "
                 f"{recipe.options or 'its defaults'}: {reason}; set data.image_size or other options"

@@ -12,6 +12,7 @@ from torch import nn
 from lucidate.core.errors import RunError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.text import one_line
 from lucidate.models.build import build, place
 
 
@@ -28,12 +29,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except FileNotFoundError:
         raise RunError(f"{path}: expected weights in safetensors; there is no such file") from None
     except (OSError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:160]
+        why = one_line(error)
         raise RunError(f"{path}: expected weights in safetensors, received a file that cannot be read: {why}") from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        detail = " ".join(str(error).split())[:200]
+        detail = one_line(error, limit=200)
         raise RunError(f"{path}: expected the weights of this architecture, received others ({detail})") from None
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lucidate.core.errors import WeightsError
+from lucidate.core.text import one_line
 from lucidate.models.external_engine import Refused
 from lucidate.models.keras_backend import keras_on_torch
 from lucidate.models.keras_file import require_safe
@@ -66,7 +67,7 @@ class KerasEngine:
             with self._keras.device(self._device):
                 answers: Tensor = self._net(shown, training=False)
         except Exception as error:  # Keras raises what its layers make of a shape
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise Refused(f"model: expected a model that can answer, received one that cannot: {reason}") from None
         finally:
             self._through = {}
@@ -105,7 +106,7 @@ def _load(keras: Any, content: bytes) -> Any:
         try:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # Keras, HDF5 and torch raise whatever a file makes them
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise WeightsError(
                 f"model: expected a .keras file that Keras can load, received one that it cannot: {reason}"
             ) from None

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lucidate.core.text import one_line
 from lucidate.models.external_engine import Layout, Outputs, Refused
 from lucidate.models.onnx_file import Graph, describe, parse, require_whole
 from lucidate.models.rehearsal import Unanswered, rehearse
@@ -79,7 +80,7 @@ class OnnxEngine:
         try:
             return run_in_parts(session, images, input=self.graph.input, length=self.graph.shape[0])
         except Exception as error:  # the runtime's exceptions have no common base but this one
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise Refused(f"model: expected a graph that can answer, received one that cannot: {reason}") from None
 
     def _session(self, maps: tuple[str, ...]) -> Any:

@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from lucidate.core.errors import LucidateError, UnsafeFileError, WeightsError
+from lucidate.core.text import one_line
 
 LIMIT = 2**31 - 1  # bytes of a protocol buffer
 PIXELS: dict[int, str] = {
@@ -198,7 +199,7 @@ def _take_in(path: Path, tensor: Any) -> None:
     except LucidateError:
         raise
     except Exception as error:  # onnx raises what its own check of paths, bounds and keys makes of them
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, limit=120)
         raise WeightsError(f"{path}: expected the weights of {tensor.name}, received none: {reason}") from None
 
 

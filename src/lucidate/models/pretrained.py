@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lucidate.core.errors import WeightsError
+from lucidate.core.text import one_line
 
 WAYS_ON = (
     "go on with model.weights=FILE.safetensors, a local file in timm's format; with model.pretrained=false, from "
@@ -59,7 +60,7 @@ def download(name: str) -> Path:
     except EntryNotFoundError:
         reason = "which holds none in safetensors"
     except Exception as error:  # what the hub's client raises differs by its version, down to its HTTP library's own
-        reason = f"but the download failed ({' '.join(str(error).split())[:160]})"
+        reason = f"but the download failed ({one_line(error)})"
     raise WeightsError(f"model.pretrained: expected the weights {repository} from the hub, {reason}; {WAYS_ON}")
 
 
@@ -98,7 +99,7 @@ def load_into(net: nn.Module, path: Path) -> tuple[str, ...]:
             del state[key]
         result = net.load_state_dict(state, strict=False)
     except (RuntimeError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
-        raise _other(path, " ".join(str(error).split())[:160]) from None
+        raise _other(path, one_line(error)) from None
     missing = [key for key in result.missing_keys if key.rpartition(".")[0] not in heads]
     if missing:
         raise _other(path, f"without {', '.join(missing[:NAMED])} and {max(len(missing) - NAMED, 0)} more")

@@ -15,6 +15,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from lucidate.core.text import one_line
 from lucidate.models.session import open_session, run_in_parts
 
 SECONDS = 5.0  # for a small graph to start and answer; honest ones take half a second
@@ -79,7 +80,7 @@ def _main() -> int:
         print("it needs more memory than there is for it", file=sys.stderr)
         return REFUSED
     except Exception as error:  # the runtime's exceptions have no common base but this one
-        print(" ".join(str(error).split()).rpartition("one that it cannot: ")[2][:160], file=sys.stderr)
+        print(one_line(error).rpartition("one that it cannot: ")[2][:160], file=sys.stderr)
         return REFUSED
     np.save(sys.stdout.buffer, answers, allow_pickle=False)
     sys.stdout.buffer.flush()

@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from lucidate.core.errors import RunError
+from lucidate.core.text import one_line
 
 QUIET = 3  # of ONNX Runtime's log levels: errors alone
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # "quota period" in microseconds, or "max period"
@@ -38,7 +39,7 @@ def open_session(model: Path | bytes, *, threads: int | None = None) -> onnxrunt
         )
     except Exception as error:  # its exceptions have no common base but this one
         where = "the model" if isinstance(model, bytes) else str(model)
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise RunError(
             f"{where}: expected a graph that ONNX Runtime can run, received one that it cannot: {reason}"
         ) from None

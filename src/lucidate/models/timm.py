@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from lucidate.core.errors import RecipeError, UnknownNameError
 from lucidate.core.names import TIMM
+from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.operators import declare_missing_operators
 from lucidate.models.pretrained import find_weights, load_into
@@ -156,7 +157,7 @@ def _create(name: str, num_classes: int, side: int, *, native: bool, drop: float
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         raise RecipeError(
             f"model.fit: expected a fit that timm:{name} knows, received {'native' if native else 'upsample'!r} at "
-            f"{side} pixels ({' '.join(str(error).split())[:120]}); try fit = 'upsample'"
+            f"{side} pixels ({one_line(error, limit=120)}); try fit = 'upsample'"
         ) from None
 
 

@@ -29,6 +29,7 @@ from lucidate.core.errors import DiskFullError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import History, jsonable
 from lucidate.core.run import atomic_path, sha256, sync_folder
+from lucidate.core.text import one_line
 from lucidate.training.distributed import ProcessGroup
 
 KEPT = 2
@@ -135,7 +136,7 @@ class Checkpoints:
                 tensors, place = _read(path)
                 _fill(state, tensors, place)
             except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-                reason = " ".join(str(error).split())[:120]
+                reason = one_line(error, limit=120)
                 self._reporter.say(f"checkpoint {path.name} is damaged ({reason}): falling back to the one before")
                 continue
             return tensors, place

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lucidate.core.errors import LucidateError, RunError
 from lucidate.core.machine import processes
+from lucidate.core.text import one_line
 from lucidate.training.sync_layers import BatchPart, sync_layers
 
 if TYPE_CHECKING:
@@ -146,4 +147,4 @@ def _launch(device: torch.device) -> Fabric:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    return one_line(error)
