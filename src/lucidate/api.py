@@ -25,7 +25,7 @@ from lucidate.core.run import RunDir, fresh_path
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.splits import require_name
 from lucidate.external.import_model import open_run
-from lucidate.models.build import check, default_device, require_weights
+from lucidate.models.build import default_device
 from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
 from lucidate.predict.new_data import Answer, predict_files, predict_source
@@ -36,9 +36,10 @@ from lucidate.studies.combine import Method
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.gain import EnsembleGain
 from lucidate.studies.levels import LevelsResult, run_levels
-from lucidate.training.trainer import fit
+from lucidate.training.job import TrainJob, finish_job, prepare_job, train_job
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -127,6 +128,27 @@ def dataset(source: str, *, split: str = "official", seed: int = 0) -> Dataset:
     return prepare(load_recipe("compact", source=source, overrides=_overrides({"data.split": split, "seed": seed})))
 
 
+def prepare_run(
+    recipe: str | Path | Recipe,
+    *,
+    data: str | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: torch.device | None = None,
+    command: str = "",
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> TrainJob:
+    """A recipe (its name, file or record) and its images, ready to be trained into a folder that is not made yet."""
+    if isinstance(recipe, Recipe):
+        resolved, name = recipe, recipe.model.name
+    else:
+        resolved, name = load_recipe(recipe, source=data, overrides=overrides), find_recipe(recipe).stem
+    run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
+    chosen = device or default_device()
+    return prepare_job(resolved, run, device=chosen, command=command, resume=resume, reporter=reporter or Silent())
+
+
 def train(
     recipe: str | Path | Recipe,
     *,
@@ -141,24 +163,22 @@ def train(
     data: in place of the recipe's source. settings: on top of it, such as {"train.epochs": 3}. out: default
     runs/NAME. Raises LucidateError for whatever the caller can mend.
     """
-    if isinstance(recipe, Recipe):
-        resolved, name = recipe, recipe.model.name
-    else:
-        resolved = load_recipe(recipe, source=data, overrides=_overrides(settings or {}))
-        name = find_recipe(recipe).stem
-    run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
-    if not (resume and run.card.exists()):
-        RunDir.free(run.path)
-        require_weights(resolved.model)
-    check(resolved.model)
     reporter = reporter or Silent()
-    images = prepare(resolved, reporter=reporter)
-    check(resolved.model, image_size=images.pack.image_size)
-    with run.claim(resume=resume):
-        fit(resolved, images, run=run, reporter=reporter)
-        if not run.predictions("validation").exists():
-            predict_run(run, "validation", pack=images.pack, device=default_device(), reporter=reporter)
-    return Run(run.path)
+    overrides = _overrides(settings or {})
+    job = prepare_run(recipe, data=data, out=out, overrides=overrides, resume=resume, reporter=reporter)
+    with job.claim(resume=resume):
+        train_job(job, reporter=reporter)
+    return Run(job.run.path)
+
+
+def write_up(job: TrainJob, *, reporter: Reporter, since: float) -> tuple[RunCard, Path, Path]:
+    """Open the test split of a trained run, and write its gallery and report: the run card, and where these are.
+
+    The folder must be claimed. since: what `time.perf_counter` gave when the run began.
+    """
+    card = finish_job(job, reporter=reporter, since=since)
+    index = gallery_of_run(job.run, pack=job.dataset.pack, reporter=reporter)
+    return card, index, report_of_run(job.run, pack=job.dataset.pack, reporter=reporter)
 
 
 def analyze(subject: Run | Predictions, *, split: str = "test") -> Findings:

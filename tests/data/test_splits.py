@@ -15,7 +15,7 @@ from lucidate.core.errors import RunError, SourceError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
-from lucidate.data.resplit import resplit
+from lucidate.data.run_data import RunData
 from lucidate.data.splits import NAMES, POOLED, Splits, make_splits
 
 
@@ -120,7 +120,7 @@ def test_rows_that_a_pack_does_not_have_are_refused(tmp_path: Path) -> None:
     run, rows = RunDir(tmp_path), np.arange(10)
     Splits(POOLED, train=rows, validation=rows[:0], test=np.array([12])).save(run.splits, np.array(["x"] * 20))
     with pytest.raises(RunError, match=r"rows of the run's 10 images, received row 12"):
-        resplit(run, cast(RunCard, None), cast(Pack, rows))
+        _ = RunData(run, cast(RunCard, None), cast(Pack, rows)).splits
 
 
 def test_training_on_fewer_images_keeps_the_classes_and_the_test_split() -> None:

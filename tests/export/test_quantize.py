@@ -17,8 +17,7 @@ from lucidate.cli.main import main
 from lucidate.core.errors import ExportError, RunError, SourceError
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir, sha256
-from lucidate.data.reopen import reopen_pack
-from lucidate.data.resplit import resplit
+from lucidate.data.run_data import RunData, open_data
 from lucidate.data.splits import Splits
 from lucidate.export import int8_choice, quantize
 from lucidate.export.calibration_set import Histogram, Method, span
@@ -56,7 +55,7 @@ def own(done: tuple[RunDir, Quantized], tmp_path: Path) -> RunDir:
 
 def predicted(run: RunDir, name: str, split: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(ids, labels, classes) by plain ONNX Runtime, one image after another."""
-    pack = reopen_pack(RunCard.load(run.card))
+    pack = open_data(run).pack
     rows = Splits.load(run.splits).rows(split)
     session = onnxruntime.InferenceSession(str(run.exports / name), providers=["CPUExecutionProvider"])
     logits = [session.run(["logits"], {"images": pack.images[row : row + 1]})[0][0] for row in rows]
@@ -124,7 +123,7 @@ def test_the_answers_are_kept_and_the_opening_of_the_test_split_counted(
     run, said = done
     table = Predictions.load(run.predictions("test-onnx-int8"))
     assert table.accuracy == said.accuracy_int8
-    images = reopen_pack(RunCard.load(run.card)).images[table.index]
+    images = open_data(run).pack.images[table.index]
     np.testing.assert_allclose(open_backend("onnx-int8", run)(images), table.logits, atol=1e-4)
     before, after = (RunCard.load(one.card).results for one in (trained, run))
     assert after.test_openings == before.test_openings + 1
@@ -250,14 +249,14 @@ def test_mistakes_are_said_in_one_line_and_leave_nothing(
 
 
 def test_a_split_that_was_left_behind_is_drawn_again(own: RunDir) -> None:
-    card, pack = RunCard.load(own.card), reopen_pack(RunCard.load(own.card))
+    data = open_data(own)
     stored = Splits.load(own.splits)
     own.splits.unlink()
-    for (name, rows), (_, again) in zip(stored, resplit(own, card, pack), strict=True):
+    for (name, rows), (_, again) in zip(stored, open_data(own).splits, strict=True):
         np.testing.assert_array_equal(rows, again, err_msg=name)
-    recipe = card.recipe.model_copy(update={"data": card.recipe.data.model_copy(update={"train_size": 100})})
+    recipe = data.card.recipe.model_copy(update={"data": data.card.recipe.data.model_copy(update={"train_size": 100})})
     with pytest.raises(RunError, match="the split that the run was trained with"):
-        resplit(own, card.model_copy(update={"recipe": recipe}), pack)
+        _ = RunData(own, data.card.model_copy(update={"recipe": recipe}), data.pack).splits
 
 
 def test_without_its_images_a_run_is_refused(trained: RunDir, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lucidate.core.errors import ExportError, RunError
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
-from lucidate.data.reopen import reopen_pack
+from lucidate.data.run_data import open_data
 from lucidate.data.splits import Splits
 from lucidate.predict.backends import backend_logits, find_graph, open_backend
 from lucidate.predict.infer import predict_run
@@ -153,7 +153,7 @@ def test_other_images_and_files_are_answered_by_the_graph(
     own: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = Predictions.load(own.predictions("test"))
-    pack = reopen_pack(RunCard.load(own.card))
+    pack = open_data(own).pack
     folder = tmp_path / "photos"
     for row, label in zip(known.index[:40], known.labels[:40], strict=True):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def test_views_are_the_models_own_whatever_images_it_is_shown(own: RunDir, tmp_p
     card = RunCard.load(own.card)
     recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.model_copy(update={"views": "mirror"})})
     card.model_copy(update={"recipe": recipe}).save(own.card)
-    pack = reopen_pack(card)
+    pack = open_data(own).pack
     for row in range(20):
         place = tmp_path / "photos" / str(pack.labels[row])
         place.mkdir(parents=True, exist_ok=True)

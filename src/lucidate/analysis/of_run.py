@@ -16,8 +16,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import History, Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack, open_pack
-from lucidate.data.reopen import reopen_pack
-from lucidate.data.resplit import resplit
+from lucidate.data.run_data import open_data
 from lucidate.data.splits import require_name
 
 NAMED = 4  # classes that an error names
@@ -47,8 +46,8 @@ def analyze_run(
             f"{', '.join(map(repr, card.classes[:NAMED]))}{' …' if len(card.classes) > NAMED else ''}; restore the one "
             "or make the other again"
         )
-    pack = pack or reopen_pack(card, reporter=reporter)
-    images = _images(pack, dict(resplit(run, card, pack)))
+    data = open_data(run, pack=pack, reporter=reporter)
+    pack, images = data.pack, _images(data.pack, dict(data.splits))
     history = History.load(run.history) if run.history.exists() else None  # an ensemble has none
     findings = analyze(predictions, history=history, images=images, seed=card.seed)
     return Analysis(predictions, findings, pack)

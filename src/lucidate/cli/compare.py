@@ -34,11 +34,15 @@ CLASSES = 10  # printed; the table on the page and --json have all
 
 @dataclass(frozen=True)
 class Model:
-    """One of the two. card: its run card; None for a table."""
+    """One of the two. run: None for a table."""
 
     path: Path
     predictions: Predictions
-    card: RunCard | None
+    run: RunDir | None
+
+    @property
+    def card(self) -> RunCard | None:
+        return RunCard.load(self.run.card) if self.run else None
 
 
 def compare(
@@ -88,7 +92,7 @@ def _open(name: str, path: Path, split: str | None) -> Model:
         run = stages.open_run(path)
         with console.reporter() as reporter, run.lock():
             stages.predict_first(run, split or "test", reporter)
-        return Model(path, predictions_of(run, split or "test"), RunCard.load(run.card))
+        return Model(path, predictions_of(run, split or "test"), run)
     if not path.exists():
         raise LucidateError(f"{name}: expected a run folder or a predictions table, received {path}, which is neither")
     return Model(path, Predictions.load(path), None)
@@ -107,10 +111,10 @@ def _name(path: Path) -> str:
 
 def _pack(first: Model, second: Model, images: str | None, reporter: Reporter) -> Pack | None:
     """The images: those of A's run, else of B's, else those that --images names, else none."""
-    if card := first.card or second.card:
-        from lucidate.data.reopen import reopen_pack
+    if run := first.run or second.run:
+        from lucidate.data.run_data import open_data
 
-        return reopen_pack(card, reporter=reporter)
+        return open_data(run, reporter=reporter).pack
     if images is None:
         return None
     from lucidate.data.pack import open_pack

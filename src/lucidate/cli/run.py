@@ -10,7 +10,6 @@ from lucidate.cli import console, stages
 from lucidate.cli.options import Data, Device, Json, Name, Out, RecipeArgument, Resume, Set, settings
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
-from lucidate.core.records import RunCard
 
 
 def run(
@@ -59,29 +58,18 @@ def main_road(
 ) -> dict[str, Any]:
     """Every stage in turn; the object that `--json` prints, empty in processes that only train along."""
     start = time.perf_counter()
-    ready = stages.prepare_job(
+    job = stages.prepare_job(
         recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter, resume=resume
     )
-    folder, pack = ready.run, ready.dataset.pack
-    with stages.claim(ready, resume=resume):
-        stages.train(ready, reporter=reporter)
+    with job.claim(resume=resume):
+        stages.train(job, reporter=reporter)
         if processes()[0]:
             return {}  # the first of the processes that train together goes on
-        from lucidate.predict.infer import predict_run
-        from lucidate.report.pdf.of_run import report_of_run
-        from lucidate.report.site.of_run import gallery_of_run
+        from lucidate.api import write_up
 
-        for split in ("validation", "test"):
-            if resume and folder.predictions(split).exists():
-                continue  # the test split is opened once
-            predict_run(folder, split, pack=pack, device=ready.device, reporter=reporter)
-        seconds = round(time.perf_counter() - start, 2)
-        card = RunCard.load(folder.card).with_results(seconds=seconds).model_copy(update={"status": "finished"})
-        card.save(folder.card)
-        index = gallery_of_run(folder, pack=pack, reporter=reporter)
-        report = report_of_run(folder, pack=pack, reporter=reporter)
+        card, index, report = write_up(job, reporter=reporter, since=start)
     return {
-        "run": str(folder.path),
+        "run": str(job.run.path),
         "val_accuracy": card.results.val_accuracy,
         "test_accuracy": card.results.test_accuracy,
         "gallery": str(index),

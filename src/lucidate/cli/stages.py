@@ -1,10 +1,8 @@
-"""What several verbs have in common: a recipe made ready and trained, an analysis found."""
+"""What several verbs have in common: a training prepared and run, a run opened, an analysis found."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,25 +11,15 @@ from lucidate.cli.interrupt import stopping
 from lucidate.core.errors import Interrupted, LucidateError
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe, find_recipe, load_recipe
+from lucidate.core.recipe import load_recipe
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, fresh_path
+from lucidate.core.run import RunDir
 
 if TYPE_CHECKING:
     import torch
 
     from lucidate.analysis.of_run import Analysis
-    from lucidate.data.dataset import Dataset
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """Everything that can be refused has been looked at, and no folder has been made yet."""
-
-    recipe: Recipe
-    run: RunDir
-    dataset: Dataset
-    device: torch.device
+    from lucidate.training.job import TrainJob
 
 
 def prepare_job(
@@ -44,62 +32,44 @@ def prepare_job(
     reporter: Reporter,
     resume: bool = False,
 ) -> TrainJob:
-    """Resolve the recipe, choose the folder, pack and divide the images, and see that the model suits them."""
-    resolved = load_recipe(recipe, source=data, overrides=overrides)
+    """What `api.prepare_run` makes of a command's arguments; says which files were set aside."""
     if resume and out is None:
         raise LucidateError("--resume: expected --out with the folder of the run to go on with, received none")
-    rank, ranks = processes()
+    ranks = processes()[1]
     if ranks > 1 and out is None:
         raise LucidateError("--out: expected a folder for all processes that train together, received none")
-    run = RunDir(out or fresh_path(Path("runs"), find_recipe(recipe).stem))
-    if not rank and not (resume and run.card.exists()):
-        RunDir.free(run.path)
-    from lucidate.data.dataset import prepare
-    from lucidate.models.build import check, require_weights
+    load_recipe(recipe, source=data, overrides=overrides)  # a mistake in it is told before torch is loaded
+    from lucidate.api import prepare_run
 
-    chosen = pick_device(device)
-    check(resolved.model)  # before the images are packed, which may take minutes
-    if not (resume and run.card.exists()):
-        require_weights(resolved.model)
-    dataset = prepare(resolved, reporter=reporter)
-    check(resolved.model, image_size=dataset.pack.image_size)
-    say_set_aside([{"path": item.path, "reason": item.reason} for item in dataset.pack.set_aside], to=reporter)
-    return TrainJob(resolved, run, dataset, chosen)
-
-
-def claim(ready: TrainJob, *, resume: bool) -> AbstractContextManager[None]:
-    """The run's folder, for one writer: of processes that train together, the first."""
-    return nullcontext() if processes()[0] else ready.run.claim(resume=resume)
-
-
-def train(ready: TrainJob, *, reporter: Reporter) -> RunCard:
-    """Train into the folder, which must have been claimed."""
-    from lucidate.training.trainer import fit
-
-    pack, splits = ready.dataset.pack, ready.dataset.splits
-    sizes = ", ".join(f"{count:,} {name}" for name, count in splits.sizes.items())
-    reporter.say(f"{pack.dataset}: {len(pack.class_names)} classes, {sizes}; training in {ready.run.path}")
-    ranks = processes()[1]
     program = f"torchrun --nproc-per-node {ranks} -m lucidate" if ranks > 1 else "lucidate"
-    command = " ".join([program, *sys.argv[1:]])
+    job = prepare_run(
+        recipe,
+        data=data,
+        out=out,
+        overrides=overrides,
+        device=pick_device(device),
+        command=" ".join([program, *sys.argv[1:]]),
+        resume=resume,
+        reporter=reporter,
+    )
+    say_set_aside([{"path": item.path, "reason": item.reason} for item in job.dataset.pack.set_aside], to=reporter)
+    return job
+
+
+def train(job: TrainJob, *, reporter: Reporter) -> RunCard:
+    """Train into the folder, which must have been claimed; an interrupt saves first, and says how to go on."""
+    from lucidate.training.job import train_job
+
     with stopping() as stop:
         try:
-            card = fit(
-                ready.recipe,
-                ready.dataset,
-                run=ready.run,
-                device=ready.device,
-                command=command,
-                reporter=reporter,
-                stop=stop,
-            )
+            card = train_job(job, reporter=reporter, stop=stop)
             if stop():  # asked for after the last step
                 raise Interrupted("training: interrupted when it had just ended")
             return card
         except Interrupted as error:
-            options = "" if "--out" in sys.argv else f" --out {ready.run.path}"
+            options = "" if "--out" in sys.argv else f" --out {job.run.path}"
             options += "" if "--resume" in sys.argv else " --resume"
-            raise Interrupted(f"{error}; it is saved, go on with: {command}{options}") from None
+            raise Interrupted(f"{error}; it is saved, go on with: {job.command}{options}") from None
 
 
 def open_run(run: Path) -> RunDir:

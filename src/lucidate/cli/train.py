@@ -21,7 +21,7 @@ def train(
     Example: lucidate train compact --data cifar10 --out runs/compact
     """
     with console.reporter() as reporter:
-        ready = stages.prepare_job(
+        job = stages.prepare_job(
             recipe,
             data=data,
             out=out,
@@ -30,8 +30,8 @@ def train(
             reporter=reporter,
             resume=resume,
         )
-        with stages.claim(ready, resume=resume):
-            results = stages.train(ready, reporter=reporter).results
-    result = {"run": str(ready.run.path), **results.model_dump()}
-    text = f"validation accuracy {results.val_accuracy:.4f} after {results.epochs} epochs\n{ready.run.path}"
+        with job.claim(resume=resume):
+            results = stages.train(job, reporter=reporter).results
+    result = {"run": str(job.run.path), **results.model_dump()}
+    text = f"validation accuracy {results.val_accuracy:.4f} after {results.epochs} epochs\n{job.run.path}"
     console.emit(result, text, as_json=json)

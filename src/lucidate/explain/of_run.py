@@ -23,7 +23,7 @@ from lucidate.core.run import RunDir, atomic_path, atomic_write
 from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.reopen import reopen_pack
+from lucidate.data.run_data import open_data
 from lucidate.explain.heatmaps import Layers, Method, heatmaps, layers_for, resized
 from lucidate.explain.trust import Trust, measure_trust
 from lucidate.models.checkpoint import load_model
@@ -81,7 +81,7 @@ def explain_run(
         raise ExplainError(f"--target: expected {choices(target, list(TARGETS))}, received {target!r}")
     card = RunCard.load(run.card)
     predictions = predictions_of(run, split)
-    pack = pack or reopen_pack(card, reporter=reporter)
+    pack = pack or open_data(run, reporter=reporter).pack
     preprocess = Preprocess.from_dict(card.preprocess)
     model = load_model(run, device=device)
     layers = layers_for(model, preprocess.size, method=method, name=layer)

@@ -16,7 +16,7 @@ from lucidate.core.records import RunCard, slug
 from lucidate.core.run import RunDir, atomic_path
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.reopen import reopen_pack
+from lucidate.data.run_data import open_data
 from lucidate.explain.heatmaps import Method, heatmaps, layers_for, member_maps, resized
 from lucidate.explain.of_run import Target
 from lucidate.explain.overlay import overlay
@@ -73,7 +73,7 @@ def explain_images(
         if Path(name).is_file():
             pixels = read_image(Path(name), preprocess.size)
         else:
-            pack = pack or reopen_pack(card)
+            pack = pack or open_data(run).pack
             pixels, label = _own(pack, name)
         shown = preprocess.normalize(torch.from_numpy(pixels)[None].to(device))
         with torch.no_grad():

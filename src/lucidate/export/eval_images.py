@@ -16,10 +16,10 @@ from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches
 from lucidate.data.packed import packed_images
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.reopen import reopen_pack
+from lucidate.data.run_data import open_data
 from lucidate.data.sources.find import find_source, named
 from lucidate.data.sources.source import NamedSource
-from lucidate.data.splits import Splits, divide
+from lucidate.data.splits import Splits
 from lucidate.export.torch_program import with_views
 from lucidate.models.checkpoint import load_model
 from lucidate.models.tta import Views
@@ -59,12 +59,11 @@ def images_to_show(run: RunDir, *, reporter: Reporter | None = None) -> Shown:
         if packed is not None and run.splits.exists():
             return Shown(packed.images, Splits.load(run.splits).test, "test")
         _require_nearby(card)
-        pack = reopen_pack(card, reporter=reporter)
+        data = open_data(run, reporter=reporter)
+        pack = data.pack
         if known is not None and np.array_equal(pack.ids[known.index], known.ids):
             return Shown(pack.images, known.index, "test", softmax(known.logits))
-        if run.splits.exists():
-            return Shown(pack.images, Splits.load(run.splits).test, "test")
-        return Shown(pack.images, divide(pack, card.recipe).test, "test")
+        return Shown(pack.images, data.splits.test, "test")
     except (SourceError, RunError, IndexError) as error:
         store = synthetic_images(card.data.image_size)
         return Shown(store, np.arange(len(store)), "synthetic", why=str(error))

@@ -20,8 +20,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir, atomic_write
 from lucidate.data.pack import Pack
-from lucidate.data.reopen import reopen_pack
-from lucidate.data.resplit import resplit
+from lucidate.data.run_data import open_data
 from lucidate.data.store import read_rows
 from lucidate.export.exporter import export_run
 from lucidate.export.int8_choice import Seen, Trial, choose, loss, maker_for
@@ -105,8 +104,8 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
         raise ExportError(f"--budget: expected points of accuracy, 0 or more, received {budget:g}")
     card = RunCard.load(run.card)
     require_own(card)
-    pack = reopen_pack(card, reporter=reporter)
-    splits = resplit(run, card, pack)
+    data = open_data(run, reporter=reporter)
+    pack, splits = data.pack, data.splits
     content = _float_graph(run, reporter).read_bytes()
     exact = Graph(open_session(content))
     floats = prepared(content)

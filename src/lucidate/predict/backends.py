@@ -14,8 +14,7 @@ from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir, sha256
-from lucidate.data.reopen import reopen_pack
-from lucidate.data.resplit import resplit
+from lucidate.data.run_data import open_data
 from lucidate.data.splits import require_name
 from lucidate.data.store import read_rows
 from lucidate.models.session import open_session
@@ -146,9 +145,8 @@ def predict_split(
     The run's results remain those of torch. An opening of the test split counts all the same.
     """
     require_name(split)
-    card = RunCard.load(run.card)
-    pack = reopen_pack(card, reporter=reporter)
-    rows = resplit(run, card, pack).rows(split)
+    data = open_data(run, reporter=reporter)
+    card, pack, rows = data.card, data.pack, data.splits.rows(split)
     with (watch or Stopwatch()).running():
         logits = backend_logits(backend, pack.images, rows, reporter=reporter, task=f"predicting {split}")
     predictions = table_of(pack, rows, logits, split=split, model=f"{card.recipe.model.name} ({name})")

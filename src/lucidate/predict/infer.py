@@ -17,8 +17,7 @@ from lucidate.data.batches import Batches
 from lucidate.data.dataset import Dataset
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.reopen import reopen_pack
-from lucidate.data.resplit import resplit
+from lucidate.data.run_data import open_data
 from lucidate.models.checkpoint import load_model
 from lucidate.models.tta import Views, tta_logits
 from lucidate.predict.stopwatch import Stopwatch
@@ -81,9 +80,9 @@ def predict_run(
     pack: the run's images, where they are open already. watch: times the prediction itself. again: the accuracy is
     known, and only the table is missing: the run card stays as it is.
     """
-    card = RunCard.load(run.card)
-    pack = pack or reopen_pack(card, reporter=reporter)
-    dataset = Dataset(pack, resplit(run, card, pack), Preprocess.from_dict(card.preprocess))
+    data = open_data(run, pack=pack, reporter=reporter)
+    card, pack = data.card, data.pack
+    dataset = Dataset(pack, data.splits, Preprocess.from_dict(card.preprocess))
     batches = dataset.batches(split, batch_size=batch_size(device), device=device)
     model, views = load_model(run, device=device), card.recipe.predict.views
     task = f"predicting {split}"

@@ -13,14 +13,12 @@ import torch
 from lucidate.analysis.distillation import Distillation
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.recipe import Recipe
 from lucidate.core.records import RunCard, jsonable
 from lucidate.core.run import RunDir, atomic_write
 from lucidate.models.build import default_device
-from lucidate.predict.infer import predict_run
 from lucidate.studies.distill_plan import Plan, make_plan
 from lucidate.studies.distill_table import distillation_table, markdown
-from lucidate.training.trainer import fit
+from lucidate.training.job import TrainJob, complete
 
 RESULT = "distill.json"
 TABLE = "distill.md"
@@ -68,7 +66,8 @@ def distill_run(
             reporter.say(f"{run.path.name} ({sum(map(len, students.values())) + 1} of {2 * len(plan.seeds)})")
             taught = kind == TAUGHT
             student = plan.recipe_of(seed, taught=taught, precision=precision)
-            finish(run, plan, student, device=device, command=command, reporter=reporter, stop=stop)
+            job = TrainJob(student, run, plan.dataset, device, command, plan.teacher if taught else None)
+            complete(job, reporter=reporter, stop=stop)
             precision = RunCard.load(run.card).precision  # of the first one: where it was probed, others might differ
             runs.append(run)
     table = distillation_table(plan, out, students[ALONE], students[TAUGHT], device=device, reporter=reporter)
@@ -76,38 +75,6 @@ def distill_run(
     atomic_write(out / RESULT, json.dumps(answer, indent=1, allow_nan=False).encode())
     atomic_write(out / TABLE, markdown(table, title=f"{plan.card.name} as a teacher").encode())
     return Distilled(table, out / TABLE)
-
-
-def finish(
-    run: RunDir,
-    plan: Plan,
-    student: Recipe,
-    *,
-    device: torch.device,
-    command: str,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-) -> None:
-    """Train and predict what is missing of one student; its test split is opened once."""
-    if run.card.exists() and RunCard.load(run.card).status == "finished":
-        reporter.say(f"{run.path.name}: finished before")
-        return
-    with run.claim(resume=run.card.exists()):
-        fit(
-            student,
-            plan.dataset,
-            run=run,
-            device=device,
-            command=command,
-            reporter=reporter,
-            stop=stop,
-            teacher=plan.teacher if student.distill.teacher else None,
-        )
-        for split in ("validation", "test"):
-            # The card is written last: a test table without it was interrupted before its figures were kept.
-            if not run.predictions(split).exists() or RunCard.load(run.card).results.test_accuracy is None:
-                predict_run(run, split, pack=plan.dataset.pack, device=device, reporter=reporter)
-        RunCard.load(run.card).model_copy(update={"status": "finished"}).save(run.card)
 
 
 def asked(plan: Plan) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from lucidate.core.recipe import ModelRecipe, Recipe
 from lucidate.core.records import ModelCard, Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir, atomic_write
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.reopen import reopen_pack
-from lucidate.data.splits import Splits
+from lucidate.data.run_data import open_data
 from lucidate.models.checkpoint import load_model, save_weights
 from lucidate.models.ensemble import Ensemble, Member
 from lucidate.predict.infer import predict_run
@@ -63,7 +62,8 @@ def ensemble_runs(
     # The member that sees the most pixels lends its images: others shrink them.
     lender = max(range(len(cards)), key=lambda place: cards[place].data.image_size)
     card = cards[lender]
-    pack = reopen_pack(card, reporter=reporter)
+    data = open_data(members[lender], reporter=reporter)
+    pack = data.pack
     row_of = {name: row for row, name in enumerate(pack.ids.tolist())}
     specs = [
         Member(
@@ -96,7 +96,7 @@ def ensemble_runs(
         )
         results["val_accuracy" if split == "validation" else "test_accuracy"] = table.accuracy
     save_weights(model, run.weights)
-    Splits.load(members[lender].splits).save(run.splits, pack.ids)
+    data.splits.save(run.splits, pack.ids)
     answers = {split: {"headline": gain.headline, **jsonable(gain)} for split, gain in gains.items()}
     atomic_write(run.path / "ensemble.json", json.dumps(answers, indent=1).encode())
     seconds = sum(other.results.train_seconds or 0.0 for other in cards)

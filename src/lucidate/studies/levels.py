@@ -12,18 +12,15 @@ import torch
 from lucidate.analysis.levels import LevelsTable
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe
 from lucidate.core.records import RunCard, jsonable
 from lucidate.core.run import RunDir, atomic_write
-from lucidate.data.dataset import prepare
-from lucidate.predict.infer import predict_run
 from lucidate.report.levels import levels_site
 from lucidate.report.pdf.of_run import report_of_run
 from lucidate.report.site.of_run import gallery_of_run
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.levels_plan import ENSEMBLE, MEMBERS, RECIPES, Plan, make_plan
 from lucidate.studies.levels_table import levels_table
-from lucidate.training.trainer import fit
+from lucidate.training.job import complete, prepare_job
 
 RESULT = "levels.json"
 
@@ -64,7 +61,9 @@ def run_levels(
             runs[name] = runs[folder]
             continue
         reporter.say(f"{name} ({len(runs) + 1} of {len(plan.recipes)})")
-        runs[name] = finish(RunDir(out / name), recipe, device=device, command=command, reporter=reporter, stop=stop)
+        run = RunDir(out / name)
+        job = prepare_job(recipe, run, device=device, command=command, resume=True, reporter=reporter)
+        runs[name] = complete(job, reporter=reporter, stop=stop)
     runs[ENSEMBLE] = combine(RunDir(out / ENSEMBLE), plan, runs, device=device, command=command, reporter=reporter)
     table = levels_table(runs, notes=plan.notes)
     answer = {"source": source, "overrides": list(overrides), "headline": table.headline, **jsonable(table)}
@@ -75,30 +74,6 @@ def run_levels(
     gallery = levels_site(out / "gallery", table, title=RunCard.load(runs[ENSEMBLE].card).data.dataset)
     report = report_of_run(runs[ENSEMBLE], levels=table, path=out / "report.pdf", reporter=reporter)
     return LevelsResult(table, gallery, report)
-
-
-def finish(
-    run: RunDir,
-    recipe: Recipe,
-    *,
-    device: torch.device,
-    command: str,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-) -> RunDir:
-    """Train and predict what is missing of one run; its test split is opened once."""
-    done = run.card.exists() and RunCard.load(run.card).status == "finished"
-    dataset = prepare(recipe, reporter=reporter)
-    with run.claim(resume=run.card.exists()):
-        fit(recipe, dataset, run=run, device=device, command=command, reporter=reporter, stop=stop)
-        if done:
-            reporter.say(f"{run.path.name}: finished before")
-            return run
-        for split in ("validation", "test"):
-            if not run.predictions(split).exists():
-                predict_run(run, split, pack=dataset.pack, device=device, reporter=reporter)
-        RunCard.load(run.card).model_copy(update={"status": "finished"}).save(run.card)
-    return run
 
 
 def combine(

@@ -1,0 +1,126 @@
+"""The life of a run: prepared, trained, predicted, finished. Commands, studies and Python callers all come this way.
+
+A run card's status is "training" from the start of a training, "trained" once its weights stand, and "finished" once
+its test split has been predicted. The first two are set by `training.trainer`, the last one here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from lucidate.core.machine import processes
+from lucidate.core.progress import Reporter
+from lucidate.core.recipe import Recipe
+from lucidate.core.records import RunCard
+from lucidate.core.run import RunDir
+from lucidate.data.dataset import Dataset, prepare
+from lucidate.models.build import check, require_weights
+from lucidate.predict.infer import predict_run
+from lucidate.training.trainer import fit
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Everything that can be refused has been looked at, and no folder has been made yet.
+
+    command: how to start it again, for the run card. teacher: a run whose answers count as well, by `recipe.distill`.
+    """
+
+    recipe: Recipe
+    run: RunDir
+    dataset: Dataset
+    device: torch.device
+    command: str = ""
+    teacher: RunDir | None = None
+
+    def claim(self, *, resume: bool) -> AbstractContextManager[None]:
+        """The run's folder, for one writer: of processes that train together, the first."""
+        return nullcontext() if processes()[0] else self.run.claim(resume=resume)
+
+
+def prepare_job(
+    recipe: Recipe, run: RunDir, *, device: torch.device, command: str = "", resume: bool = False, reporter: Reporter
+) -> TrainJob:
+    """Pack and divide the images, and see that folder, model and weights suit them; makes no folder.
+
+    resume: the folder may hold a run, which brings its own weights.
+    Raises RunError for a folder that is taken, RecipeError, SourceError, WeightsError.
+    """
+    begun = resume and run.card.exists()
+    if not processes()[0] and not begun:
+        RunDir.free(run.path)
+    check(recipe.model)  # before the images are packed, which may take minutes
+    if not begun:
+        require_weights(recipe.model)
+    dataset = prepare(recipe, reporter=reporter)
+    check(recipe.model, image_size=dataset.pack.image_size)
+    return TrainJob(recipe, run, dataset, device, command)
+
+
+def train_job(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> RunCard:
+    """Train into the folder, which must have been claimed, and predict validation; the test split stays sealed.
+
+    stop: asked after each step; True saves a checkpoint and raises Interrupted.
+    """
+    pack, sizes = job.dataset.pack, job.dataset.splits.sizes
+    counts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
+    reporter.say(f"{pack.dataset}: {len(pack.class_names)} classes, {counts}; training in {job.run.path}")
+    card = fit(
+        job.recipe,
+        job.dataset,
+        run=job.run,
+        device=job.device,
+        command=job.command,
+        reporter=reporter,
+        stop=stop,
+        teacher=job.teacher,
+    )
+    if processes()[0]:
+        return card  # of processes that train together, the first goes on
+    predict_missing(job, "validation", reporter=reporter)
+    return RunCard.load(job.run.card)
+
+
+def finish_job(job: TrainJob, *, reporter: Reporter, since: float | None = None) -> RunCard:
+    """Open the test split, once, and set the status "finished".
+
+    since: what `time.perf_counter` gave at the start, for the seconds that the run card keeps.
+    """
+    predict_missing(job, "test", reporter=reporter)
+    card = RunCard.load(job.run.card)
+    if card.status != "finished":
+        seconds = {} if since is None else {"seconds": round(time.perf_counter() - since, 2)}
+        card = card.with_results(**seconds).model_copy(update={"status": "finished"})
+        card.save(job.run.card)
+    return card
+
+
+def complete(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> RunDir:
+    """Whatever is missing of a run: it goes on where it was stopped, and a finished one stands as it is."""
+    begun = job.run.card.exists()
+    finished = begun and RunCard.load(job.run.card).status == "finished"
+    with job.claim(resume=begun):
+        train_job(job, reporter=reporter, stop=stop)
+        if finished:
+            reporter.say(f"{job.run.path.name}: finished before")
+        else:
+            finish_job(job, reporter=reporter)
+    return job.run
+
+
+def predict_missing(job: TrainJob, split: str, *, reporter: Reporter) -> None:
+    """Predict a split unless its table and what the run card says of it are there.
+
+    The card is written last: a table without it was interrupted before its figures were kept.
+    """
+    results = RunCard.load(job.run.card).results
+    known = {"validation": results.val_accuracy, "test": results.test_accuracy}
+    one_view = {"validation": results.val_accuracy_one_view, "test": results.test_accuracy_one_view}
+    judged = known[split] is not None and (job.recipe.predict.views == "one" or one_view[split] is not None)
+    if not judged or not job.run.predictions(split).exists():
+        predict_run(job.run, split, pack=job.dataset.pack, device=job.device, reporter=reporter)
