@@ -14,9 +14,10 @@ import pytest
 
 from fakes import Listener
 from lucidate.cli.main import main
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, RunError, SourceError
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.resplit import resplit
 from lucidate.data.splits import Splits

@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import ttest_rel
 
 from lucidate.cli.main import main
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, Interrupted
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.splits import Splits
 from lucidate.export import quantize
 from lucidate.predict.infer import predict_run

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fakes import Listener, TwoLayers, colored_batches, colored_images
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import Interrupted, RunError
 from lucidate.core.recipe import DistillRecipe, ModelRecipe, Recipe, make_recipe
 from lucidate.core.records import History, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model

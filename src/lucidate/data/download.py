@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from lucidate.core.atomic import sha256 as file_sha256
 from lucidate.core.errors import ChecksumError, DiskFullError, SourceError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.run import sha256 as file_sha256
 
 TIMEOUT = 8.0  # seconds without an answer
 RESUMES = 5  # after a transfer that broke off midway; a server that cannot be reached is tried once

@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import atomic_path, atomic_write, remove_abandoned
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.run import atomic_path, atomic_write, remove_abandoned
 from lucidate.data.checksums import is_sealed, seal
 from lucidate.data.decode import DecodeError, decode, image_size, resize
 from lucidate.data.download import cache_dir, cache_error, one_process

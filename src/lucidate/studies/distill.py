@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from lucidate.analysis.distillation import Distillation
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import RunCard, jsonable
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.models.build import default_device
 from lucidate.predict.infer import predict_run
 from lucidate.studies.distill_plan import Plan, make_plan

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from lucidate.analysis.levels import LevelsTable
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import RunCard, jsonable
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.data.dataset import prepare
 from lucidate.predict.infer import predict_run
 from lucidate.report.levels import levels_site

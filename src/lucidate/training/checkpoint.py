@@ -25,10 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
+from lucidate.core.atomic import atomic_path, sha256, sync_folder
 from lucidate.core.errors import DiskFullError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import History, jsonable
-from lucidate.core.run import atomic_path, sha256, sync_folder
 from lucidate.core.text import one_line
 from lucidate.training.distributed import ProcessGroup
 

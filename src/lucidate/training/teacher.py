@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lucidate.analysis.formatting import listed
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import DistillRecipe
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Ensemble, Member, normalized_for

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.download import Unreachable, cache_dir, download
 from lucidate.data.sources.cifar_files import PYTHON_BYTES, PYTHON_PIN, find_batches, open_archive, open_batches
 from lucidate.data.sources.folder import open_folder

@@ -18,9 +18,9 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.sources.source import Source, check_class_names, dataset_name, given_splits
 from lucidate.data.sources.unpickle import ROW, check_labels, load_batch, load_class_names
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.decode import MAX_FILE_BYTES, read_encoded
 from lucidate.data.sources.source import SPLIT_NAMES, SetAside, Source, dataset_name, given_splits, told
 from lucidate.data.sources.walk import is_file, walk

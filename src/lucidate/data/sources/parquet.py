@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.decode import DecodeError
 from lucidate.data.sources.source import SPLIT_NAMES, Source, check_class_names, dataset_name, given_splits, told
 from lucidate.data.sources.walk import is_file, walk
