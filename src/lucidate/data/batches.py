@@ -72,7 +72,7 @@ class Batches:
         return -(-len(self.rows) // self.batch_size)
 
     def training_steps(self, images: int | None = None) -> int:
-        """Batches of a shuffled pass, over as many images as there are rows if not told otherwise.
+        """Batches of a shuffled pass, over `images` images; None: over all rows.
 
         A last batch with too few images for BatchNorm (two a process) is left out.
         """

@@ -14,8 +14,7 @@ from lucidate.data.download import Unreachable, cache_dir, download
 from lucidate.data.sources.cifar_files import PYTHON_BYTES, PYTHON_PIN, find_batches, open_archive, open_batches
 from lucidate.data.sources.folder import open_folder
 from lucidate.data.sources.parquet import find_tables, open_parquet
-from lucidate.data.sources.source import NamedSource, Source, sources
-from lucidate.data.sources.verify import check_images, report
+from lucidate.data.sources.source import NamedSource, Source, check_images, report, sources
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE = "cifar-10-python.tar.gz"

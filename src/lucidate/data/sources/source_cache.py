@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from lucidate.data.decode import DecodeError
+from lucidate.data.sources.folder import walk
 from lucidate.data.sources.source import Content, Source
-from lucidate.data.sources.walk import walk
 
 SETTLED = 2.0  # seconds; a file changed twice within one tick of its file system's clock shows the same times
 
