@@ -14,9 +14,8 @@ from lucidate.core.errors import RecipeError
 from lucidate.core.progress import Silent
 from lucidate.core.recipe import ModelRecipe, make_recipe
 from lucidate.models.build import build
-from lucidate.training.layer_groups import freeze, hold_frozen, layer_of, layered_groups
-from lucidate.training.loop import train_model
-from lucidate.training.optim import make_optimizer, set_learning_rate
+from lucidate.training.loop import Training, train_model
+from lucidate.training.optim import freeze, hold_frozen, layer_of, layered_groups, make_optimizer, set_learning_rate
 from lucidate.training.probe import train_head
 
 
@@ -59,7 +58,7 @@ def test_frozen_layers_keep_weights_and_statistics(tmp_path: Path) -> None:
         }
     )
     batches = colored_batches(range(48), batch_size=8)
-    train_model(model, batches, validation=batches, recipe=recipe, flips=True, reporter=Silent())
+    train_model(model, Training(batches=batches, validation=batches, recipe=recipe, flips=True, reporter=Silent()))
     layers = layer_of(model)
     frozen = [name for name, layer in layers.items() if layer < round(0.6 * (max(layers.values()) + 1))]
     assert "net.conv1.weight" in frozen

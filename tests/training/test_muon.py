@@ -6,8 +6,7 @@ from torch import nn
 
 from lucidate.core.recipe import make_recipe
 from lucidate.models.build import build
-from lucidate.training.muon import Muon, orthogonalize
-from lucidate.training.optim import make_optimizer, set_learning_rate
+from lucidate.training.optim import Muon, make_optimizer, orthogonalize, set_learning_rate
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (24, 100), (100, 24)])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucidate.core.recipe import TrainRecipe
-from lucidate.training.schedule import epochs_since_best, learning_rate, plateau_cuts
+from lucidate.training.optim import epochs_since_best, learning_rate, plateau_cuts
 
 
 def rate(recipe: TrainRecipe, step: int, val_accuracy: tuple[float, ...] = ()) -> float:

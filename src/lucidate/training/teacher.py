@@ -1,8 +1,8 @@
-"""A trained model that teaches another: what it says of the student's own batches.
+"""A trained model that teaches another: its logits for the student's own batches.
 
-It sees the student's images as they are, augmented and mixed (after L. Beyer et al., "Knowledge distillation: a good
-teacher is patient and consistent", arXiv:2106.05237), in its own size and normalization, and answers in the student's
-order of classes.
+It gets the student's images as they are, augmented and mixed (after L. Beyer et al., "Knowledge distillation: a good
+teacher is patient and consistent", arXiv:2106.05237), in its own size and normalization. Its logits come in the
+student's order of classes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Teacher:
     precision: str
 
     def logits(self, images: Tensor) -> Tensor:
-        """What it says of a batch, one view an image: (B, K) in the working type, without gradient.
+        """Its logits for a batch, one view an image: (B, K) in the working type, without gradient.
 
         images: (B, 3, S, S), normalized for the student.
         """
