@@ -42,7 +42,7 @@ def test_one_command_from_images_to_a_gallery(road: Road) -> None:
     assert result["gallery"] == str(Path("runs/demo/gallery/index.html"))
     assert (run.gallery() / "index.html").is_file()
     assert (
-        len(list((run.gallery() / "docs").glob("*.html"))) == len(list((run.gallery() / "plots").glob("*.png"))) == 13
+        len(list((run.gallery() / "docs").glob("*.html"))) == len(list((run.gallery() / "plots").glob("*.png"))) == 11  # few mistakes are one page
     )
     assert "epoch 12/12: loss" in road.log
     assert "images/s" in road.log
