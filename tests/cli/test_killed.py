@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench_scripts import script
+
+pytestmark = pytest.mark.slow
 
 
 def test_killed_stages_end_in_the_same_bytes_or_start_clean() -> None:

@@ -42,7 +42,9 @@ def test_one_command_from_images_to_a_gallery(road: Road) -> None:
     assert result["gallery"] == str(Path("runs/demo/gallery/index.html"))
     assert (run.gallery() / "index.html").is_file()
     assert (
-        len(list((run.gallery() / "docs").glob("*.html"))) == len(list((run.gallery() / "plots").glob("*.png"))) == 11  # few mistakes are one page
+        len(list((run.gallery() / "docs").glob("*.html")))
+        == len(list((run.gallery() / "plots").glob("*.png")))
+        == 11  # few mistakes are one page
     )
     assert "epoch 12/12: loss" in road.log
     assert "images/s" in road.log
@@ -78,6 +80,7 @@ def test_predictions_and_findings_agree_with_the_result(road: Road) -> None:
     assert not [path for path in road.run.path.rglob("*") if path.suffix in (".pkl", ".pt", ".pth", ".pickle")]
 
 
+@pytest.mark.slow
 def test_any_stage_can_be_done_again_from_the_files_alone(road: Road, call: Call) -> None:
     accuracy, before = road.result["test_accuracy"], road.run.predictions("test").read_bytes()
     assert call("predict", str(road.run.path), "--split", "test")["accuracy"] == accuracy
@@ -86,6 +89,7 @@ def test_any_stage_can_be_done_again_from_the_files_alone(road: Road, call: Call
     assert Path(call("gallery", str(road.run.path))["gallery"]) == road.run.gallery() / "index.html"
 
 
+@pytest.mark.slow
 def test_the_same_predictions_as_anybodys_table_give_the_same_figures(road: Road, call: Call, tmp_path: Path) -> None:
     test = Predictions.load(road.run.predictions("test"))
     np.savez(tmp_path / "p.npz", id=test.ids, labels=test.labels, probabilities=test.probabilities)
@@ -99,6 +103,7 @@ def test_the_same_predictions_as_anybodys_table_give_the_same_figures(road: Road
     assert (tmp_path / "full" / "docs" / "digits_acc.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_readme_shows_python_that_runs(
     road: Road, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,6 +116,7 @@ def test_the_readme_shows_python_that_runs(
     assert "of 179 test images are right" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, call: Call) -> None:
     runs = []
     for name in ("a", "b"):
@@ -128,6 +134,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, call: Call) -> None:
     assert not first.predictions("test").exists()  # training leaves the test split sealed
 
 
+@pytest.mark.slow
 def test_a_folder_of_photos_with_a_few_bad_files(
     tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +159,7 @@ def test_a_folder_of_photos_with_a_few_bad_files(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_run_is_usable_from_another_folder_and_a_gallery_replaces_only_itself(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

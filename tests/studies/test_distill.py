@@ -31,6 +31,8 @@ from lucidate.studies import distill, distill_table
 from lucidate.studies.distill import distill_run
 from lucidate.studies.distill_plan import student_recipe
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ["train.epochs=2", "train.batch_size=50", "data.train_size=200", "train.precision=float32"]
 SEEDS = (0, 1)
 

@@ -65,6 +65,7 @@ def lists(out: Path) -> dict[str, list[float]]:
     return {key: values for key, values in history.items() if key != "epoch_seconds"}
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun_give_the_history_of_one(tmp_path: Path) -> None:
     alone(tmp_path / "one", *QUICK)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "lucidate", "train"]
@@ -80,6 +81,7 @@ def test_two_processes_under_torchrun_give_the_history_of_one(tmp_path: Path) ->
     assert History.load(tmp_path / "two" / "history.json").epochs == 2
 
 
+@pytest.mark.slow
 def test_a_lost_peer_ends_in_an_error_and_the_rest_can_be_gone_on_with(
     tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
