@@ -223,7 +223,7 @@ def harder_images(state: State, settings: TrainRecipe) -> NDArray[np.int64] | No
 def note_losses(fresh: Tensor, logits: Tensor, batch: Batch) -> None:
     """Write each image's cross-entropy at its position; never quite 0, which stands for not seen."""
     losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none")
-    fresh[torch.from_numpy(batch.places).to(fresh.device, non_blocking=True)] = losses.clamp(min=1e-12)
+    fresh[torch.from_numpy(batch.positions).to(fresh.device, non_blocking=True)] = losses.clamp(min=1e-12)
 
 
 def compiled(model: nn.Module) -> nn.Module:

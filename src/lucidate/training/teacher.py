@@ -113,9 +113,9 @@ def require_teacher(recipe: DistillRecipe, run: RunDir | None) -> None:
 def note_on(run: RunDir, recipe: DistillRecipe) -> str:
     """What a reader of a student's results must know of its teacher."""
     card = RunCard.load(run.card)
-    place = "elsewhere" if card.origin else f"on {card.split.sizes['train']:,} images"
+    trained = "elsewhere" if card.origin else f"on {card.split.sizes['train']:,} images"
     return (
-        f"Distilled from {card.name} ({card.model.name}, {card.model.parameters:,} parameters, trained {place}): its "
+        f"Distilled from {card.name} ({card.model.name}, {card.model.parameters:,} parameters, trained {trained}): its "
         f"answers, at temperature {recipe.temperature:g}, have "
         f"{100 * recipe.weight:g} % of the training loss."
     )

@@ -41,7 +41,7 @@ def open_cifar10(reporter: Reporter) -> Source:
     return replace(source, dataset="cifar10")
 
 
-def places() -> list[Path]:
+def search_folders() -> list[Path]:
     """Where a local copy is looked for, first to last: $LUCIDATE_DATA, ./data and the cache."""
     own = os.environ.get("LUCIDATE_DATA")
     return [*([Path(own).expanduser()] if own else []), Path("data"), cache_dir()]
@@ -49,9 +49,9 @@ def places() -> list[Path]:
 
 def local_copy() -> Path | None:
     """The first copy of CIFAR-10 on this machine, unread."""
-    for place in places():
+    for folder in search_folders():
         for name in COPIES:
-            path = place / name
+            path = folder / name
             if path.is_file() if name == ARCHIVE else path.is_dir() and any(path.iterdir()):
                 return path
     return None

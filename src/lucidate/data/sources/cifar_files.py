@@ -43,9 +43,9 @@ ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
 def find_batches(folder: Path) -> dict[str, Path]:
     """The batches in `folder` or one level down in a folder of CIFAR's own name: file name → path; empty for none."""
-    for place in (folder, *(folder / name for name in NESTED)):
+    for inside in (folder, *(folder / name for name in NESTED)):
         for pattern in (PYTHON_FILE, BINARY_FILE):
-            found = {path.name: path for path in place.glob("*") if pattern.fullmatch(path.name) and path.is_file()}
+            found = {path.name: path for path in inside.glob("*") if pattern.fullmatch(path.name) and path.is_file()}
             if any("_batch" in name for name in found):
                 return found
     return {}
@@ -140,11 +140,11 @@ def _members(path: Path) -> dict[str, bytes]:
 
 def _wanted(member: tarfile.TarInfo) -> str | None:
     """The base name of a member that is a plain file of CIFAR's; None for links and for names that lead elsewhere."""
-    place = PurePosixPath(member.name)
-    if not member.isreg() or member.issparse() or place.is_absolute() or ".." in place.parts:
+    path = PurePosixPath(member.name)
+    if not member.isreg() or member.issparse() or path.is_absolute() or ".." in path.parts:
         return None
-    known = PYTHON_FILE.fullmatch(place.name) or BINARY_FILE.fullmatch(place.name)
-    return place.name if known else None
+    known = PYTHON_FILE.fullmatch(path.name) or BINARY_FILE.fullmatch(path.name)
+    return path.name if known else None
 
 
 class _Bounded:

@@ -131,7 +131,7 @@ def _splits(path: Path, images: list[str]) -> set[str]:
 
 def _class_folders(path: Path, splits: set[str]) -> set[str]:
     """Names of all class folders, those without images too."""
-    return {name for place in ([path / split for split in splits] or [path]) for name in _folders(place)}
+    return {name for root in ([path / split for split in splits] or [path]) for name in _folders(root)}
 
 
 def _folders(path: Path) -> list[str]:

@@ -103,8 +103,8 @@ def reason(error: OSError, *, about: str | Path) -> str:
     about: what the sentence names already.
     """
     words = error.strerror or str(error) or type(error).__name__
-    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(about)
-    return words if place == str(about) else f"{words}: {place}"
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(about)
+    return words if path == str(about) else f"{words}: {path}"
 
 
 def with_progress(items: Sequence[T], task: str, reporter: Reporter) -> Iterator[T]:

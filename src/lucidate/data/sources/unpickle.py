@@ -196,10 +196,10 @@ def require_cheap(content: bytes) -> None:
         if name in FROM_MEMO:
             stack.append(memo[argument])
         elif name in TO_MEMO or name == "MEMOIZE":
-            place = len(memo) if name == "MEMOIZE" else argument
-            if place > number:  # loading would make room for all places before it
-                raise ValueError(f"place {place} of the memo at operation {number}")
-            memo[place] = _top(stack)
+            entry = len(memo) if name == "MEMOIZE" else argument
+            if entry > number:  # loading would allocate all entries before it
+                raise ValueError(f"entry {entry} of the memo at operation {number}")
+            memo[entry] = _top(stack)
         elif name == "DUP":
             stack.append(_top(stack))
         elif name == "MARK":
@@ -219,7 +219,7 @@ def require_cheap(content: bytes) -> None:
 def _top(stack: list[tuple[int, int] | None]) -> tuple[int, int]:
     top = stack[-1]
     if top is None:
-        raise ValueError("a mark in the place of a value")
+        raise ValueError("a mark in the entry of a value")
     return top
 
 
@@ -234,6 +234,6 @@ def _taken(stack: list[tuple[int, int] | None], operation: pickletools.OpcodeInf
     for _ in before:
         each = stack.pop()
         if each is None:
-            raise ValueError("a mark in the place of a value")
+            raise ValueError("a mark in the entry of a value")
         taken.append(each)
     return taken
