@@ -145,7 +145,6 @@ def train_epoch(state: State, training: Training) -> float:
     steps = batches.training_steps(images)
     images = min(images, steps * batches.batch_size)  # a last batch that is too small is left out
     before, start, seen_before = state.seconds, time.perf_counter(), state.seen
-    kind = working_type(training.precision)
     first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was too large or no number
 
     def rate_of(step: int) -> float:
@@ -157,34 +156,15 @@ def train_epoch(state: State, training: Training) -> float:
     state.model.train()
     hold_frozen(state.model)
     freeze_whitening(state.model, settings.input_epochs is not None and epoch >= settings.input_epochs)
-    call = group.wrap(compiled(state.model) if settings.compile else state.model)
+    network = group.wrap(compiled(state.model) if settings.compile else state.model)
     shuffled = batches.shuffled(
         recipe.seed, epoch, recipe=recipe.augment, flips=training.flips, first=state.step, chosen=chosen
     )
     for step, batch in shuffled:
         set_learning_rate(state.optimizer, rate_of(step))
-        torch.manual_seed(derived_seed(recipe.seed, epoch, step, DROPOUT))
-        group.batch_part.whole, group.batch_part.part = batch.whole, part_of(batch.whole, group.rank, group.size)
-        with casting(training.precision, batches.device):
-            logits = call(batch.images.to(kind))
-        loss = classification_loss(logits.to(kind), batch, recipe=settings)
-        if training.teacher:
-            loss = distillation_loss(
-                loss, logits.to(kind), training.teacher.logits(batch.images), recipe=recipe.distill
-            )
-        state.optimizer.zero_grad(set_to_none=True)
-        # Gradients are averaged over processes: by this weight, that is their mean over the whole batch's images.
-        weight = len(batch.labels) * group.size / batch.whole
-        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        if state.average is not None:
-            move_average(state.average, state.model, settings.average)
-        state.step, state.seen = step + 1, state.seen + batch.whole
-        right = (logits.argmax(1) == batch.labels).sum()
-        state.sums[group.rank] += torch.stack([loss.detach() * len(batch.labels), right])
-        if state.fresh is not None:
-            note_losses(state.fresh, logits.detach(), batch)
-        first_bad = torch.where(loss.detach() < DIVERGED, first_bad, first_bad.clamp(max=step))
+        loss = take_step(state, batch, training, network=network)
+        state.step = step + 1
+        first_bad = torch.where(loss < DIVERGED, first_bad, first_bad.clamp(max=step))
 
         spent = time.perf_counter() - start
         state.seconds = before + spent
@@ -202,6 +182,35 @@ def train_epoch(state: State, training: Training) -> float:
         if asked:
             raise Interrupted(f"training: interrupted after step {step + 1} of epoch {epoch + 1}")
     return rate_of(steps - 1)
+
+
+def take_step(state: State, batch: Batch, training: Training, *, network: nn.Module) -> Tensor:
+    """Move the weights once and count the batch's results in `state`; returns the loss, a scalar without gradient.
+
+    network: the model as it is called, compiled or averaging its gradients over processes.
+    """
+    recipe, group, kind = training.recipe, training.group, working_type(training.precision)
+    torch.manual_seed(derived_seed(recipe.seed, state.epoch, state.step, DROPOUT))
+    group.batch_part.whole, group.batch_part.part = batch.whole, part_of(batch.whole, group.rank, group.size)
+    with casting(training.precision, batch.images.device):
+        logits = network(batch.images.to(kind))
+    loss = classification_loss(logits.to(kind), batch, recipe=recipe.train)
+    if training.teacher:
+        loss = distillation_loss(loss, logits.to(kind), training.teacher.logits(batch.images), recipe=recipe.distill)
+    state.optimizer.zero_grad(set_to_none=True)
+    # Gradients are averaged over processes: by this weight, that is their mean over the whole batch's images.
+    weight = len(batch.labels) * group.size / batch.whole
+    (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    if state.average is not None:
+        move_average(state.average, state.model, recipe.train.average)
+    loss = loss.detach()
+    state.seen += batch.whole
+    right = (logits.argmax(1) == batch.labels).sum()
+    state.sums[group.rank] += torch.stack([loss * len(batch.labels), right])
+    if state.fresh is not None:
+        note_losses(state.fresh, logits.detach(), batch)
+    return loss
 
 
 def harder_images(state: State, settings: TrainRecipe) -> NDArray[np.int64] | None:
