@@ -1,6 +1,7 @@
-# make demo   install, run the main road on the embedded data, say where the gallery is
-# make test   install what tests need; lint, types, import contracts, all tests
-# make check  lint, types and import contracts alone
+# make demo        install, run the main road on the embedded data, say where the gallery is
+# make test        install what tests need; lint, types, import contracts, all tests
+# make test-fast   the same without the slow tests
+# make check       lint, types and import contracts alone
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: setup demo test check clean
+# Processes that run tests, with one thread each.
+WORKERS ?= 2
+# A file of tests stays with one worker, for what its tests share; in the order of collection, the slow ones are early.
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: setup demo test test-fast check clean
 
 setup: $(VENV)/.installed
 
@@ -16,7 +22,10 @@ demo: setup
 	$(BIN)/lucidate demo
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/.installed-dev check
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

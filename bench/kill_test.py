@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from lucidate.core import machine
-from lucidate.core.run import TEMPORARY
+from lucidate.core.atomic import TEMPORARY
 
 SOONEST = 0.05  # seconds
 SMALL = ["--set", "train.epochs=3"]

@@ -57,7 +57,7 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
 
     from lucidate.data.dataset import prepare
     from lucidate.models.build import build, place
-    from lucidate.training.loop import train_model
+    from lucidate.training.loop import Training, train_model
     from lucidate.training.precision import choose_precision
 
     overrides = ["train.epochs=1000", f"data.image_size={SIDE}"] + (
@@ -80,13 +80,15 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
     with contextlib.suppress(Interrupted):
         train_model(
             model,
-            batches,
-            validation=dataset.batches("validation", batch_size=128),
-            recipe=recipe,
-            flips=dataset.pack.flips,
-            reporter=Silent(),
-            stop=stop,
-            precision=chosen,
+            Training(
+                batches=batches,
+                validation=dataset.batches("validation", batch_size=128),
+                recipe=recipe,
+                flips=dataset.pack.flips,
+                reporter=Silent(),
+                stop=stop,
+                precision=chosen,
+            ),
         )
     counted = [moment for moment in moments if moment - moments[0] > WARM_UP]
     return (len(counted) - 1) * recipe.train.batch_size / (counted[-1] - counted[0])

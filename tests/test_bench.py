@@ -58,7 +58,9 @@ def test_the_figure_is_drawn_from_results(tmp_path: Path) -> None:
 
 
 def test_the_shipped_results_are_of_named_machines() -> None:
-    for path in (BENCH / "results").glob("*.json"):
+    paths = sorted((BENCH / "results").glob("*.json"))
+    assert paths
+    for path in paths:
         text = path.read_text(encoding="utf-8")
         assert '"processor"' in text, path
         assert '"versions"' in text, path

@@ -18,6 +18,8 @@ from lucidate.core.errors import RunError
 from lucidate.core.records import Predictions
 from lucidate.core.run import RunDir
 
+pytestmark = pytest.mark.slow
+
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     with pytest.raises(SystemExit) as ended:

@@ -20,6 +20,8 @@ from lucidate.core.run import RunDir
 from lucidate.models.checkpoint import load_model
 from lucidate.models.keras_backend import keras_on_torch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def theirs(road: Road, tmp_path_factory: pytest.TempPathFactory) -> Path:

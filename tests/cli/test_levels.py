@@ -22,6 +22,8 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ["--set", "levels.train_size=60", "--set", "train.epochs=1", "--set", "train.batch_size=30"]
 NAMES = ("level1_resnet50", "level2_resnet50", "level3_custom", "level4_efficientnet_b0", "level4_vit_tiny")
 

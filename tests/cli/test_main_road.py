@@ -79,6 +79,7 @@ def test_predictions_and_findings_agree_with_the_result(road: Road) -> None:
     assert not [path for path in road.run.path.rglob("*") if path.suffix in (".pkl", ".pt", ".pth", ".pickle")]
 
 
+@pytest.mark.slow
 def test_any_stage_can_be_done_again_from_the_files_alone(road: Road, call: Call) -> None:
     accuracy, before = road.result["test_accuracy"], road.run.predictions("test").read_bytes()
     assert call("predict", str(road.run.path), "--split", "test")["accuracy"] == accuracy
@@ -87,6 +88,7 @@ def test_any_stage_can_be_done_again_from_the_files_alone(road: Road, call: Call
     assert Path(call("gallery", str(road.run.path))["gallery"]) == road.run.gallery() / "index.html"
 
 
+@pytest.mark.slow
 def test_the_same_predictions_as_anybodys_table_give_the_same_figures(road: Road, call: Call, tmp_path: Path) -> None:
     test = Predictions.load(road.run.predictions("test"))
     np.savez(tmp_path / "p.npz", id=test.ids, labels=test.labels, probabilities=test.probabilities)
@@ -100,6 +102,7 @@ def test_the_same_predictions_as_anybodys_table_give_the_same_figures(road: Road
     assert (tmp_path / "full" / "docs" / "digits_acc.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_readme_shows_python_that_runs(
     road: Road, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +115,7 @@ def test_the_readme_shows_python_that_runs(
     assert "of 179 test images are right" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, call: Call) -> None:
     runs = []
     for name in ("a", "b"):
@@ -129,6 +133,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, call: Call) -> None:
     assert not first.predictions("test").exists()  # training leaves the test split sealed
 
 
+@pytest.mark.slow
 def test_a_folder_of_photos_with_a_few_bad_files(
     tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +158,7 @@ def test_a_folder_of_photos_with_a_few_bad_files(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_run_is_usable_from_another_folder_and_a_gallery_replaces_only_itself(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

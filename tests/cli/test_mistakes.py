@@ -199,6 +199,7 @@ def test_a_run_card_with_other_classes_than_its_predictions_is_refused(
     assert "expected the 10 classes of" in mistake(capsys, "gallery", str(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_a_judged_run_without_its_tables_has_a_gallery_after_one_command(
     road: Road, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +220,7 @@ def test_a_judged_run_without_its_tables_has_a_gallery_after_one_command(
     assert "lucidate predict" in mistake(capsys, "gallery", str(tmp_path / "shipped"))
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_modules_load_is_no_traceback() -> None:
     for seconds in (0.15, 0.4, 0.8):
         command = [sys.executable, "-m", "lucidate", "models"]

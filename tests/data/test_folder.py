@@ -13,8 +13,8 @@ from writers import (
     write_folder,
 )
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import SourceError
-from lucidate.core.run import sha256
 from lucidate.data.pack import open_pack
 from lucidate.data.sources import folder
 from lucidate.data.sources.find import open_source

@@ -11,8 +11,8 @@ from filelock import FileLock
 from PIL import Image
 from writers import encode, make_images, png, python_batches, write_archive, write_files, write_folder, write_parquet
 
+from lucidate.core.atomic import WRITER
 from lucidate.core.errors import SourceError
-from lucidate.core.run import WRITER
 from lucidate.data import pack as packing
 from lucidate.data.decode import decode
 from lucidate.data.pack import Pack, open_pack
@@ -282,7 +282,7 @@ def test_what_killed_builds_left_is_swept_and_nothing_else(folder, cache):
 
 
 def test_a_disk_without_room_is_said_before_anything_is_packed(folder, cache, monkeypatch):
-    monkeypatch.setattr("lucidate.core.run.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000))
+    monkeypatch.setattr("lucidate.core.atomic.shutil.disk_usage", lambda _: SimpleNamespace(free=1_000))
     with pytest.raises(SourceError, match=r"cache: .*: expected room for [\d.]+ kB in .* set LUCIDATE_CACHE to it"):
         open_pack(folder, cache=cache)
 

@@ -22,7 +22,7 @@ from lucidate.data.pack import open_pack
 from lucidate.data.sources import cifar10, cifar_files
 from lucidate.data.sources import source as source_module
 from lucidate.data.sources.find import fetch_source, location, open_source, verify_source
-from lucidate.data.sources.source import NamedSource, dataset_name, sources, told
+from lucidate.data.sources.source import NamedSource, dataset_name, sources, with_progress
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -197,10 +197,10 @@ def test_word_is_given_only_of_what_takes_more_than_a_moment(monkeypatch):
             self.said.append(progress)
 
     listener = Counter()
-    assert list(told("abc", "reading", listener)) == ["a", "b", "c"]
+    assert list(with_progress("abc", "reading", listener)) == ["a", "b", "c"]
     assert listener.said == []
     monkeypatch.setattr(source_module, "MOMENT", 0.0)
-    assert list(told("abc", "reading", listener)) == ["a", "b", "c"]
+    assert list(with_progress("abc", "reading", listener)) == ["a", "b", "c"]
     assert listener.said == [("reading", done, 3) for done in range(4)]
 
 

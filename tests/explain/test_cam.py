@@ -24,6 +24,7 @@ MODELS = {
     "efficientnet_b0": {"name": "timm:efficientnet_b0"},
     "vit_tiny": {"name": "timm:vit_tiny_patch16_224"},
 }
+RESNET = pytest.param("resnet50", marks=pytest.mark.slow)
 
 
 def made(name: str) -> nn.Module:
@@ -48,7 +49,7 @@ def state_of(model: nn.Module) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", [RESNET if name == "resnet50" else name for name in MODELS])
 def test_the_layer_is_found_by_itself(name: str) -> None:
     layer = find_layer(made(name), 32)
     assert min(layer.grid) >= 4
@@ -68,7 +69,7 @@ def test_a_map_of_one_cell_is_refused_with_the_layer_to_use() -> None:
         find_layer(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2)), 32)
 
 
-@pytest.mark.parametrize("name", ["compact", "resnet50", "fastnet"])
+@pytest.mark.parametrize("name", ["compact", RESNET, "fastnet"])
 @pytest.mark.parametrize("method", ["gradcam", "hirescam", "layercam", "gradcam++", "eigencam"])
 def test_agreement_with_the_public_package(name: str, method: str) -> None:
     pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam")

@@ -27,7 +27,7 @@ from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
 
 # Not by importing it: that would settle its backend for the whole process.
-pytestmark = pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed")
+pytestmark = [pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed"), pytest.mark.slow]
 
 MODELS = {
     "compact": (ModelRecipe(name="compact"), 32),

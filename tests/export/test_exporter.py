@@ -77,9 +77,11 @@ def asked_as_the_run_is(run: RunDir, images: NDArray[np.uint8], *, views: Views 
     [
         (ModelRecipe(name="compact"), "one", 1000),
         (ModelRecipe(name="fastnet", widths=[8, 16, 16], depth=3), "mirror-shift", 1000),
-        (ModelRecipe(name="timm:resnet50"), "one", 16),
-        (ModelRecipe(name="timm:efficientnet_b0", fit="upsample", size=48), "mirror", 16),
-        (ModelRecipe(name="timm:vit_tiny_patch16_224"), "one", 16),
+        pytest.param(ModelRecipe(name="timm:resnet50"), "one", 16, marks=pytest.mark.slow),
+        pytest.param(
+            ModelRecipe(name="timm:efficientnet_b0", fit="upsample", size=48), "mirror", 16, marks=pytest.mark.slow
+        ),
+        pytest.param(ModelRecipe(name="timm:vit_tiny_patch16_224"), "one", 16, marks=pytest.mark.slow),
     ],
     ids=lambda value: value.name if isinstance(value, ModelRecipe) else str(value),
 )
@@ -115,6 +117,7 @@ def answers_of_an_ensemble(run: RunDir, images: NDArray[np.uint8], *, views: Vie
         return softmax(model(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).numpy())
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_one_graph(tmp_path: Path) -> None:
     run = ensemble_run(tmp_path / "run")
     path = tmp_path / "model.onnx"
@@ -140,6 +143,7 @@ def test_an_ensemble_is_one_module(averaged: Averaged, views: Views | None, tmp_
     np.testing.assert_allclose(softmax(logits.numpy()), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_runs_in_plain_onnxruntime_and_says_what_it_is(tmp_path: Path) -> None:
     run = random_run(tmp_path / "run", SMALL, views="mirror-shift", size=24, classes=4)
     path = tmp_path / "model.onnx"
@@ -211,6 +215,7 @@ def test_large_and_tall_images_are_nearly_so(height: int, width: int, resizing: 
     assert apart.mean() < 1
 
 
+@pytest.mark.slow
 def test_a_torch_program_answers_as_the_run(tmp_path: Path) -> None:
     run = random_run(tmp_path / "run", SMALL, views="mirror-shift", size=24)
     exported = export_run(run, "torch")

@@ -14,9 +14,10 @@ import pytest
 
 from fakes import Listener
 from lucidate.cli.main import main
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, RunError, SourceError
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.run_data import RunData, open_data
 from lucidate.data.splits import Splits
 from lucidate.export import int8_choice, quantize

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from fakes import Listener
 from graphs import TENSORFLOW, graph, logits, outside, rewritten, write_toml
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import LucidateError, RecipeError, RunError, SourceError, UnsafeFileError
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.external import import_model
 from lucidate.external.import_model import open_run

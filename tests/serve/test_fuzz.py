@@ -11,6 +11,8 @@ from servers import Server, served
 from bench_scripts import BENCH, script
 from lucidate.core.run import RunDir
 
+pytestmark = pytest.mark.slow
+
 MIB = 100  # that may stay; it is what the system keeps of pages, not of requests
 SLOW = 2000.0  # milliseconds; on a quiet machine it is under 200, and before requests were bounded it was 40,000
 OPTIONS = ("--set", "access_log=false", "--set", "head_timeout=1", "--set", "body_timeout=1")

@@ -20,15 +20,18 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import ttest_rel
 
 from lucidate.cli.main import main
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, Interrupted
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.splits import Splits
 from lucidate.export import quantize
 from lucidate.predict.infer import predict_run
 from lucidate.studies import distill, distill_table
 from lucidate.studies.distill import distill_run
 from lucidate.studies.distill_plan import student_recipe
+
+pytestmark = pytest.mark.slow
 
 BUDGET = ["train.epochs=2", "train.batch_size=50", "data.train_size=200", "train.precision=float32"]
 SEEDS = (0, 1)

@@ -19,7 +19,7 @@ from torch import nn
 from fakes import TwoLayers, colored_batches
 from lucidate.core.records import History, RunCard
 from lucidate.data.batches import part_of
-from lucidate.training.sync_layers import BatchPart, SyncedBatchNorm, SyncedDropout, sync_layers
+from lucidate.training.distributed import BatchPart, SyncedBatchNorm, SyncedDropout, sync_layers
 
 QUICK = ["--set", "train.epochs=2", "--set", "train.precision=float64"]
 ENDS = 60.0  # seconds within which a process must end that lost its peer
@@ -65,12 +65,13 @@ def lists(out: Path) -> dict[str, list[float]]:
     return {key: values for key, values in history.items() if key != "epoch_seconds"}
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun_give_the_history_of_one(tmp_path: Path) -> None:
     alone(tmp_path / "one", *QUICK)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "lucidate", "train"]
     done = subprocess.run([*command, "digits", "--out", str(tmp_path / "two"), *QUICK, "--json"], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
-    (answer,) = [line for line in done.stdout.decode().splitlines() if line.startswith("{")]  # the leader's alone
+    (answer,) = [line for line in done.stdout.decode().splitlines() if line.startswith("{")]  # the main process's alone
     one, two = lists(tmp_path / "one"), lists(tmp_path / "two")
     for key, values in one.items():
         assert two[key] == pytest.approx(values, abs=1e-6), key
@@ -80,6 +81,7 @@ def test_two_processes_under_torchrun_give_the_history_of_one(tmp_path: Path) ->
     assert History.load(tmp_path / "two" / "history.json").epochs == 2
 
 
+@pytest.mark.slow
 def test_a_lost_peer_ends_in_an_error_and_the_rest_can_be_gone_on_with(
     tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:
@@ -98,7 +100,7 @@ def test_a_lost_peer_ends_in_an_error_and_the_rest_can_be_gone_on_with(
     started += start(tmp_path / "run", *long, "--resume")
     time.sleep(0.1)
     while "resumed at epoch" not in (line := started[2].stderr.readline() if started[2].stderr else ""):
-        assert line, "the leader ended before it resumed"
+        assert line, "the main process ended before it resumed"
     for process in started[2:4]:
         process.send_signal(signal.SIGTERM)
     endings = [process.communicate(timeout=ENDS) for process in started[2:4]]

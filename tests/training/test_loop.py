@@ -16,7 +16,7 @@ from lucidate.data.batches import Batch, Batches
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.build import build
 from lucidate.training import loop
-from lucidate.training.loop import evaluate, train_model
+from lucidate.training.loop import Training, evaluate, train_model
 from lucidate.training.losses import classification_loss
 from lucidate.training.optim import make_optimizer
 
@@ -30,11 +30,13 @@ def train(seed: int = 0, listener: Listener | None = None, **settings: Any) -> t
     recipe = make_recipe({"seed": seed, "train": {**defaults, **settings}})
     history = train_model(
         model,
-        colored_batches(TRAIN),
-        validation=colored_batches(VALIDATION),
-        recipe=recipe,
-        flips=False,
-        reporter=listener or Listener(),
+        Training(
+            batches=colored_batches(TRAIN),
+            validation=colored_batches(VALIDATION),
+            recipe=recipe,
+            flips=False,
+            reporter=listener or Listener(),
+        ),
     )
     return model, history
 
@@ -69,11 +71,13 @@ def test_the_callers_generator_and_settings_are_given_back() -> None:
     torch.manual_seed(3)
     train_model(
         model,
-        colored_batches(TRAIN),
-        validation=colored_batches(VALIDATION),
-        recipe=make_recipe({"train": {"epochs": 1}}),
-        flips=False,
-        reporter=Listener(),
+        Training(
+            batches=colored_batches(TRAIN),
+            validation=colored_batches(VALIDATION),
+            recipe=make_recipe({"train": {"epochs": 1}}),
+            flips=False,
+            reporter=Listener(),
+        ),
     )
     assert torch.equal(torch.rand(3), expected)
     assert not torch.are_deterministic_algorithms_enabled()
@@ -108,9 +112,10 @@ def test_a_loss_that_is_no_number_ends_with_advice() -> None:
 
 def test_the_history_says_what_a_fresh_measurement_says() -> None:
     model, history = train(restore_best=False)
-    accuracy, loss = evaluate(model, colored_batches(VALIDATION))
-    assert (history.val_accuracy[-1], history.val_loss[-1]) == (accuracy, loss)
-    assert not model.training or model.train(False) is model  # evaluate gives the mode back
+    for training in (True, False):
+        accuracy, loss = evaluate(model.train(training), colored_batches(VALIDATION))
+        assert (history.val_accuracy[-1], history.val_loss[-1]) == (accuracy, loss)
+        assert model.training == training  # evaluate gives the mode back
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,9 @@ def test_the_input_layer_of_fastnet_stops_learning_when_asked() -> None:
         return False
 
     recipe = make_recipe({"train": {"epochs": 2, "batch_size": 8, "input_epochs": 1, "restore_best": False}})
-    train_model(model, batches, validation=batches, recipe=recipe, flips=False, reporter=Listener(), stop=stop)
+    train_model(
+        model, Training(batches=batches, validation=batches, recipe=recipe, flips=False, reporter=Listener(), stop=stop)
+    )
     first, later = biases[:4], biases[5:]
     assert not torch.equal(first[0], first[3])
     assert all(torch.equal(bias, first[3]) for bias in later)

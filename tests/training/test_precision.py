@@ -8,7 +8,7 @@ import torch
 from fakes import Listener, TwoLayers, colored_batches
 from lucidate.core.recipe import TrainRecipe, make_recipe
 from lucidate.training import precision
-from lucidate.training.loop import train_model
+from lucidate.training.loop import Training, train_model
 from lucidate.training.precision import casting, choose_precision, working_type
 
 CPU = torch.device("cpu")
@@ -57,12 +57,14 @@ def test_every_precision_learns_and_keeps_its_type(kind: str) -> None:
     model = TwoLayers()
     history = train_model(
         model,
-        colored_batches(range(60)),
-        validation=colored_batches(range(60, 90)),
-        recipe=make_recipe({"train": {"epochs": 15, "lr": 0.02, "batch_size": 16}}),
-        flips=True,
-        reporter=Listener(),
-        precision=kind,
+        Training(
+            batches=colored_batches(range(60)),
+            validation=colored_batches(range(60, 90)),
+            recipe=make_recipe({"train": {"epochs": 15, "lr": 0.02, "batch_size": 16}}),
+            flips=True,
+            reporter=Listener(),
+            precision=kind,
+        ),
     )
     assert history.val_accuracy[-1] > 0.9
     assert {value.dtype for value in model.state_dict().values()} == {working_type(kind)}

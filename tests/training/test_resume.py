@@ -19,7 +19,7 @@ from lucidate.core.recipe import make_recipe
 from lucidate.core.records import History
 from lucidate.training import checkpoint
 from lucidate.training.checkpoint import Checkpoints
-from lucidate.training.loop import train_model
+from lucidate.training.loop import Training, train_model
 
 STEPS = 4  # an epoch: 60 images in batches of 16
 TRAIN, VALIDATION = range(60), range(60, 90)
@@ -33,13 +33,15 @@ def train(
     defaults = {"epochs": 6, "lr": 0.02, "schedule": "plateau", "plateau_patience": 1, "batch_size": 16}
     history = train_model(
         model,
-        colored_batches(TRAIN),
-        validation=colored_batches(VALIDATION),
-        recipe=make_recipe({"train": {**defaults, **settings}, "augment": {"rotation": 0.1}}),
-        flips=True,
-        reporter=listener,
-        checkpoints=Checkpoints(folder, reporter=listener) if folder else None,
-        stop=stop,
+        Training(
+            batches=colored_batches(TRAIN),
+            validation=colored_batches(VALIDATION),
+            recipe=make_recipe({"train": {**defaults, **settings}, "augment": {"rotation": 0.1}}),
+            flips=True,
+            reporter=listener,
+            checkpoints=Checkpoints(folder, reporter=listener) if folder else None,
+            stop=stop,
+        ),
     )
     return model, history
 

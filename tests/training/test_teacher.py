@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fakes import Listener, TwoLayers, colored_batches, colored_images
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import Interrupted, RunError
 from lucidate.core.recipe import DistillRecipe, ModelRecipe, Recipe, make_recipe
 from lucidate.core.records import History, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Member, normalized_for
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.training.checkpoint import Checkpoints
-from lucidate.training.loop import train_model
+from lucidate.training.loop import Training, train_model
 from lucidate.training.losses import distillation_loss
 from lucidate.training.teacher import Teacher, class_order, load_teacher
 from lucidate.training.trainer import fit
@@ -128,14 +129,16 @@ def train(
     settings = {"epochs": 4, "lr": 0.02, "batch_size": 16, "restore_best": False, "label_smoothing": 0.1}
     history = train_model(
         model,
-        batches,
-        validation=colored_batches(range(60, 90)),
-        recipe=make_recipe({"train": settings, "augment": {"rotation": 0.1, "mixup": 0.4}, "distill": distill}),
-        flips=True,
-        reporter=listener,
-        checkpoints=Checkpoints(folder, reporter=listener) if folder else None,
-        stop=stop,
-        teacher=teacher,
+        Training(
+            batches=batches,
+            validation=colored_batches(range(60, 90)),
+            recipe=make_recipe({"train": settings, "augment": {"rotation": 0.1, "mixup": 0.4}, "distill": distill}),
+            flips=True,
+            reporter=listener,
+            checkpoints=Checkpoints(folder, reporter=listener) if folder else None,
+            stop=stop,
+            teacher=teacher,
+        ),
     )
     return model, history
 

@@ -23,8 +23,8 @@ from lucidate.analysis.per_class import PerClassAccuracy, per_class_accuracy
 from lucidate.analysis.summary import Summary, summary
 from lucidate.analysis.top_confusions import TopConfusions, top_confusions
 from lucidate.analysis.true_probability import TrueClassProbability, true_class_probability
+from lucidate.core.atomic import atomic_write
 from lucidate.core.records import History, Predictions, jsonable
-from lucidate.core.run import atomic_write
 
 
 @dataclass(frozen=True, eq=False)

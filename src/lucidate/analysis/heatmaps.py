@@ -17,9 +17,9 @@ from lucidate.analysis.hard import hard_but_correct
 from lucidate.analysis.most_confident import most_confident
 from lucidate.analysis.tiles import Tiles, pick, ranked
 from lucidate.analysis.top_confusions import top_confusions
+from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import RunError
 from lucidate.core.records import Predictions, jsonable
-from lucidate.core.run import atomic_path
 
 SHOWN = 20  # images a group
 TITLES = {

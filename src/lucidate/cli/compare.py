@@ -11,9 +11,9 @@ import typer
 from lucidate.cli import console, stages
 from lucidate.cli.options import Json
 from lucidate.core.errors import LucidateError
-from lucidate.core.names import MODEL_FILES
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, slug
+from lucidate.core.registry import MODEL_FILES
 from lucidate.core.run import RunDir, fresh_path
 
 if TYPE_CHECKING:

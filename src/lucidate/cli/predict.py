@@ -12,10 +12,9 @@ import typer
 from lucidate.cli import console, stages
 from lucidate.cli.options import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
-from lucidate.core.names import EXTERNAL
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, jsonable, slug
-from lucidate.core.registry import choices
+from lucidate.core.registry import EXTERNAL, choices
 from lucidate.core.run import RunDir
 
 if TYPE_CHECKING:

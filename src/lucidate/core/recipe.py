@@ -14,8 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lucidate.core.errors import RecipeError
-from lucidate.core.names import TIMM
-from lucidate.core.registry import choices
+from lucidate.core.registry import TIMM, choices
 from lucidate.core.text import brief
 
 

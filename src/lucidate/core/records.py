@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from lucidate.core.atomic import atomic_path, atomic_write
 from lucidate.core.errors import PredictionsError, RunError
 from lucidate.core.recipe import Recipe
-from lucidate.core.run import atomic_path, atomic_write
 from lucidate.core.text import one_line
 
 METADATA_KEY = b"lucidate"

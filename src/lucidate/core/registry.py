@@ -1,4 +1,4 @@
-"""Name → function, for what a recipe must be able to name."""
+"""Names that recipes use: of registered functions, and of models that no registry holds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from lucidate.core.errors import UnknownNameError
+
+ENSEMBLE = "ensemble"  # a model whose options are other models; `lucidate ensemble` makes it
+ONNX = "onnx"  # a graph in a file that somebody made
+KERAS = "keras"  # a .keras file, likewise
+EXTERNAL = (ONNX, KERAS)
+MODEL_FILES = (".onnx", ".keras", ".toml")  # what may stand where a run is asked for
+TIMM = "timm:"  # before the names of timm's models
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,14 +1,20 @@
-"""Text that others wrote, as it may be shown: without what moves a terminal's cursor, and of bounded length."""
+"""Text that others wrote, as it may be shown: it moves no cursor, is no formula to a spreadsheet, and is short."""
 
 from __future__ import annotations
 
 import reprlib
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LONGEST = 60  # characters of a value that an error shows
 # What reverses the order in which text is shown: marks, embeddings, overrides and isolates of Unicode's UAX #9.
 BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 HIDDEN = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of surrogate pairs, separators of lines and paragraphs
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a text that is taken for a formula begins with
 
 
 def plain(text: str) -> str:
@@ -34,6 +40,27 @@ def brief(value: object) -> str:
     """
     text = _BRIEF.repr(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def csv_of(frame: pd.DataFrame, *, float_format: str | None = None) -> str:
+    """All rows, numbers in full precision unless a format is given; no cell is a formula to a spreadsheet."""
+    return no_formulas(frame).to_csv(index=False, lineterminator="\n", float_format=float_format)
+
+
+def no_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with an apostrophe before each text, column names too, that a spreadsheet would take for a formula.
+
+    Source: OWASP, "CSV Injection". Numbers stay as they are, those below 0 too. A carriage return, which many programs
+    take for the end of a row, becomes a blank.
+    """
+    from pandas.api.types import is_numeric_dtype  # here, since pandas takes half a second to load
+
+    def quoted(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return ("'" if value.startswith(FORMULA) else "") + value.replace("\r", " ")
+
+    return frame.apply(lambda column: column if is_numeric_dtype(column) else column.map(quoted)).rename(columns=quoted)
 
 
 def _is_control(character: str) -> bool:

@@ -67,10 +67,10 @@ def translate(images: Tensor, draws: Draws, *, pixels: int) -> Tensor:
     return picked.permute(0, 3, 1, 2)
 
 
-def _reflected(places: Tensor, size: int) -> Tensor:
+def _reflected(positions: Tensor, size: int) -> Tensor:
     """Places outside 0 … size - 1 folded back in, the edge itself not repeated."""
-    places = places.abs() % (2 * size - 2) if size > 1 else places * 0
-    return torch.where(places >= size, 2 * size - 2 - places, places)
+    positions = positions.abs() % (2 * size - 2) if size > 1 else positions * 0
+    return torch.where(positions >= size, 2 * size - 2 - positions, positions)
 
 
 def transform_affinely(
@@ -84,7 +84,7 @@ def transform_affinely(
     # One draw of four numbers an image, whatever is used, keeps the sequence the same when one range is set to 0.
     angle, scale, dx, dy = (2 * draws.uniform(4) - 1).unbind(0)
     angle, scale = angle * rotation * 2 * pi, 1 + scale * zoom
-    # affine_grid maps output places to input places in [-1, 1]: hence the inverse scale, and 2 × for shifts.
+    # affine_grid maps output positions to input positions in [-1, 1]: hence the inverse scale, and 2 × for shifts.
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = [torch.stack([cosine, -sine, 2 * shift * dx], 1), torch.stack([sine, cosine, 2 * shift * dy], 1)]
     theta = torch.stack(rows, 1).to(images.device, images.dtype)
@@ -133,7 +133,7 @@ def cut_mix(images: Tensor, draws: Draws, *, alpha: float) -> tuple[Tensor, floa
 
 
 def _interval(center: int, length: int, size: int) -> slice:
-    """The part of 0 … size - 1 that lies within `length` places around one."""
+    """The part of 0 … size - 1 that lies within `length` positions around one."""
     start = center - length // 2
     return slice(max(start, 0), min(start + length, size))
 
@@ -153,8 +153,8 @@ def mix(images: Tensor, draws: Draws, *, recipe: AugmentRecipe) -> tuple[Tensor,
 
 def partners(batch: int) -> Tensor:
     """(B,) int64: images 0 and 1 are each other's partner, 2 and 3 …; the last of an odd number is its own."""
-    places = torch.arange(batch)
-    return (places ^ 1).clamp(max=batch - 1)
+    positions = torch.arange(batch)
+    return (positions ^ 1).clamp(max=batch - 1)
 
 
 def augment(images: Tensor, draws: Draws, *, recipe: AugmentRecipe, flips: bool, turn: Tensor | None = None) -> Tensor:

@@ -22,12 +22,12 @@ DEVICE_SHARE = 0.5  # of an accelerator's free memory: what images may take; the
 
 
 def derived_seed(seed: int, *path: int) -> int:
-    """A seed of 63 bits for one place in a run, e.g. (seed, epoch, step); unrelated for neighbouring places."""
+    """A seed of 63 bits for one point of a run, e.g. (seed, epoch, step); unrelated for neighbouring points."""
     return int(np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator_for(seed: int, *path: int) -> torch.Generator:
-    """A CPU generator seeded for one place in a run."""
+    """A CPU generator seeded for one point of a run."""
     return torch.Generator().manual_seed(derived_seed(seed, *path))
 
 
@@ -35,14 +35,14 @@ def generator_for(seed: int, *path: int) -> torch.Generator:
 class Batch:
     """One training step's images on a device, or this process's part of them.
 
-    images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. places: (P,) int64, which of the batches'
-    rows they are. whole: images of the step in all processes. share: weight of `labels` where images are mixed with
+    images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. positions: (P,) int64, theirs in the
+    batches' rows. whole: images of the step in all processes. share: weight of `labels` where images are mixed with
     their partners, else 1.
     """
 
     images: Tensor
     labels: Tensor
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
     whole: int
     share: float = 1.0
 
@@ -72,7 +72,7 @@ class Batches:
         return -(-len(self.rows) // self.batch_size)
 
     def training_steps(self, images: int | None = None) -> int:
-        """Batches of a shuffled pass, over as many images as there are rows if not told otherwise.
+        """Batches of a shuffled pass, over `images` images; None: over all rows.
 
         A last batch with too few images for BatchNorm (two a process) is left out.
         """
@@ -98,18 +98,18 @@ class Batches:
     ) -> Iterator[tuple[int, Batch]]:
         """One training epoch from step `first` on: (step, batch), the rows in a new order, augmented.
 
-        chosen: the places in `rows` that are shown; default: all. The same for the same (seed, epoch, step), wherever
-        it starts and however many processes share it.
+        chosen: positions in `rows` of those that are shown; default: all. The same for the same (seed, epoch, step),
+        wherever it starts and however many processes share it.
         """
         shown = np.arange(len(self.rows)) if chosen is None else chosen
         order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(shown)
         # Half of the images begin mirrored; each then alternates, so that two epochs show every image both ways.
         sides = np.random.default_rng(np.random.SeedSequence([seed, SIDES])).random(len(self.labels)) < 0.5
         for step in range(first, self.training_steps(len(order))):
-            places = order[step * self.batch_size : (step + 1) * self.batch_size]
-            part = part_of(len(places), self.rank, self.ranks)
-            draws = Draws(generator_for(seed, epoch, step), len(places), part)
-            mine = places[part]
+            positions = order[step * self.batch_size : (step + 1) * self.batch_size]
+            part = part_of(len(positions), self.rank, self.ranks)
+            draws = Draws(generator_for(seed, epoch, step), len(positions), part)
+            mine = positions[part]
             pixels, labels = self._load(mine)
             if recipe.trivial:
                 changed = trivial_augment(pixels.permute(0, 3, 1, 2).float() / 255, draws)
@@ -118,15 +118,15 @@ class Batches:
             turn = torch.from_numpy(sides[self.rows[mine]] ^ (epoch % 2 == 1))
             images = augment(images, draws, recipe=recipe, flips=flips, turn=turn)
             images, share = mix(images, draws, recipe=recipe)
-            yield step, Batch(images, labels, mine, len(places), share)
+            yield step, Batch(images, labels, mine, len(positions), share)
 
-    def _load(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """(pixels (P, S, S, 3) uint8, labels (P,) int64) at some places of `rows`, on the device."""
+    def _load(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """(pixels (P, S, S, 3) uint8, labels (P,) int64) at some positions of `rows`, on the device."""
         if self._held is not None:
             images, labels = self._held
-            chosen = torch.from_numpy(places).to(self.device, non_blocking=True)
+            chosen = torch.from_numpy(positions).to(self.device, non_blocking=True)
             return images[chosen], labels[chosen]
-        rows = self.rows[places]
+        rows = self.rows[positions]
         pixels = torch.from_numpy(read_rows(self.images, rows))
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()  # so that the copy runs beside the training
@@ -153,7 +153,7 @@ class Batches:
 
 
 def part_of(count: int, rank: int, ranks: int) -> slice:
-    """The part of `count` images that one of `ranks` processes takes; all but the last begin at even places.
+    """The part of `count` images that one of `ranks` processes takes; all but the last begin at even positions.
 
     So partners in mixing, 0 and 1, 2 and 3 …, are never parted.
     """

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from lucidate.core.run import atomic_write
+from lucidate.core.atomic import atomic_write
 
 SEALS = "checksums.json"
 PIECE = 1 << 20  # bytes

@@ -10,11 +10,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
+from filelock import FileLock, Timeout
+
+from lucidate.core.atomic import sha256 as file_sha256
 from lucidate.core.errors import ChecksumError, DiskFullError, SourceError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.run import sha256 as file_sha256
 
 TIMEOUT = 8.0  # seconds without an answer
 RESUMES = 5  # after a transfer that broke off midway; a server that cannot be reached is tried once
@@ -171,47 +172,23 @@ def _folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def one_process(part: Path, reporter: Reporter, *, doing: str) -> Iterator[None]:
-    """Keep the making of a file or folder to one process; a second one waits. Where the system has no locks, none.
+    """Keep the making of a file or folder to one process; a second one waits.
 
     doing: what the message to the second says of the first, "fetches" for instance.
     """
-    try:
-        import fcntl  # noqa: F401
-    except ImportError:  # Windows
-        yield
-        return
     path = part.with_name(part.name + ".lock")
-    lock: IO[str] | None = None
-    while lock is None:
-        lock = _locked(path, reporter, doing)
-    with lock:
+    lock, waits = FileLock(path), False
+    while not lock.is_locked:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is still held, see `_locked`
-
-
-def _locked(path: Path, reporter: Reporter, doing: str) -> IO[str] | None:
-    """The lock's file, held; None when its holder removed it meanwhile, so that what is held here is worth nothing."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)  # the holder may have removed it, empty, too
+            lock.acquire(blocking=waits)
+        except Timeout:
+            waits = True
+            reporter.say(f"waiting for another process that {doing} {part.name.removesuffix('.part')}")
+        except FileNotFoundError:  # the other process has removed the folder, which was empty
+            continue
     try:
-        lock = path.open("a")
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        name = path.name.removesuffix(".lock").removesuffix(".part")
-        reporter.say(f"waiting for another process that {doing} {name}")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks
-        return lock
-    try:
-        if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-            return lock
-    except FileNotFoundError:
-        pass
-    lock.close()
-    return None
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: FileLock never takes a file that has lost its name
+        lock.release()

@@ -25,15 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import atomic_path, atomic_write, remove_abandoned
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.run import atomic_path, atomic_write, remove_abandoned
 from lucidate.data.checksums import is_sealed, seal
 from lucidate.data.decode import DecodeError, decode, image_size, resize
 from lucidate.data.download import cache_dir, cache_error, one_process
 from lucidate.data.packed import LARGEST_SIDE, PACK_VERSION, SMALLEST_SIDE, fault, find_pack, pack_key, read_checked
 from lucidate.data.sources.find import find_source, open_source
-from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image, told
+from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image, with_progress
 from lucidate.data.sources.source_cache import recall, remember, signature
 
 LARGEST_OWN = 96  # pixels; up to here images that agree in size keep it
@@ -81,8 +81,8 @@ def open_pack(
 
     image_size: side in pixels, 8 to 512; None keeps the images' own where all are square, agree and are 8 to 96, takes
     32 where they agree in less, else 64.
-    cache: default `cache_dir()`. A pack that was touched since, and differs from its checksums, is made anew, which the
-    reporter is told; one of a version that kept none is made anew too.
+    cache: default `cache_dir()`. A pack that was touched since, and differs from its checksums, is made anew, and the
+    reporter hears of it; one of a version that kept none is made anew too.
     Raises SourceError for a source that cannot be opened, a class without a readable image, or a cache that cannot
     be written to.
     """
@@ -151,7 +151,7 @@ def _noted_side(source: Source, packs: Path) -> int | None:
 def _agreed_side(source: Source, reporter: Reporter) -> int | None:
     """The side of all readable images if they are square, equal and small; else None, at the first that is not."""
     agreed: int | None = None
-    for index in told(range(len(source)), "measuring", reporter):
+    for index in with_progress(range(len(source)), "measuring", reporter):
         content = read_image(source, index)
         size = _size(content)
         if size is not None and size != (agreed, agreed):
@@ -243,7 +243,7 @@ def _write_images(
     with path.open("wb") as file:
         _write_header(file, count=len(source), side=side)
         start = file.tell()
-        for index, pixels in zip(told(range(len(source)), "packing", reporter), results, strict=True):
+        for index, pixels in zip(with_progress(range(len(source)), "packing", reporter), results, strict=True):
             if isinstance(pixels, DecodeError):
                 aside.append(SetAside(source.ids[index], str(pixels)))
             else:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import RunError, SourceError
 from lucidate.core.recipe import Recipe
-from lucidate.core.run import atomic_path
 from lucidate.data.pack import Pack
 
 NAMES = ("train", "validation", "test")

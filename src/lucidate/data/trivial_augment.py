@@ -54,7 +54,7 @@ def trivial_augment(images: Tensor, draws: Draws) -> Tensor:
 
 
 def draw_operations(draws: Draws) -> tuple[Tensor, Tensor]:
-    """((B,) int64 places in `OPERATIONS`, (B,) float32 magnitudes from -1 to 1, where ±1 is the largest)."""
+    """((B,) int64 positions in `OPERATIONS`, (B,) float32 magnitudes from -1 to 1, where ±1 is the largest)."""
     (operations,) = draws.integers(0, len(OPERATIONS), 1)
     (bins,) = draws.integers(0, BINS, 1)
     (signs,) = draws.integers(0, 2, 1)
@@ -64,7 +64,7 @@ def draw_operations(draws: Draws) -> tuple[Tensor, Tensor]:
 def transform(images: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
     """Each image changed by its own operation. images: (B, 3, H, W) float in [0, 1], sides of at least 3.
 
-    operations: (B,) int64 places in `OPERATIONS`. levels: (B,) float32 in [-1, 1]; operations without a direction
+    operations: (B,) int64 positions in `OPERATIONS`. levels: (B,) float32 in [-1, 1]; operations without a direction
     take the magnitude alone, and those without a magnitude nothing. Both on the CPU, where images are grouped.
     Returns (B, 3, H, W) in [0, 1], channels_last.
     """
@@ -80,18 +80,18 @@ def transform(images: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
 
     on_device = levels.to(images.device, images.dtype)[:, None, None, None]
     for name, change in _CHANGES.items():
-        place = OPERATIONS.index(name)
-        group = slice(starts[place], starts[place + 1])
+        position = OPERATIONS.index(name)
+        group = slice(starts[position], starts[position + 1])
         if group.start < group.stop:
             changed[group] = change(changed[group], on_device[group])
 
     return _picked(changed, order.argsort())
 
 
-def _picked(images: Tensor, places: Tensor) -> Tensor:
+def _picked(images: Tensor, positions: Tensor) -> Tensor:
     """Some of the images, in channels_last."""
     # Indexed as they lie in memory: an image is one piece there.
-    return images.permute(0, 2, 3, 1).index_select(0, places.to(images.device)).permute(0, 3, 1, 2)
+    return images.permute(0, 2, 3, 1).index_select(0, positions.to(images.device)).permute(0, 3, 1, 2)
 
 
 def _matrices(operations: Tensor, levels: Tensor, height: int, width: int) -> Tensor:
@@ -112,7 +112,7 @@ def _matrices(operations: Tensor, levels: Tensor, height: int, width: int) -> Te
 
 
 def _resample(images: Tensor, matrices: Tensor) -> Tensor:
-    """The nearest pixel at the places that `matrices` (see `_matrices`) give, 0 outside the image."""
+    """The nearest pixel at the positions that `matrices` (see `_matrices`) give, 0 outside the image."""
     height, width = images.shape[2:]
     y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
     x = torch.arange(width, device=images.device) - (width - 1) / 2

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from lucidate.analysis.heatmaps import Heatmaps, group_of, images_to_explain, other_classes
 from lucidate.analysis.of_run import predictions_of
+from lucidate.core.atomic import atomic_path, atomic_write
 from lucidate.core.errors import ExplainError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
 from lucidate.core.registry import choices
-from lucidate.core.run import RunDir, atomic_path, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import ExplainError
 from lucidate.core.records import RunCard, slug
-from lucidate.core.run import RunDir, atomic_path
+from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.run_data import open_data

@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from lucidate.core.atomic import atomic_path, atomic_write, sha256
 from lucidate.core.errors import ExportError
 from lucidate.core.machine import hardware
-from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
-from lucidate.core.registry import choices
-from lucidate.core.run import RunDir, atomic_path, atomic_write, sha256
+from lucidate.core.registry import ENSEMBLE, choices
+from lucidate.core.run import RunDir
 from lucidate.export.eval_images import images_to_show, torch_probabilities
 from lucidate.export.keras import export_keras, load_keras
 from lucidate.export.onnx import export_onnx

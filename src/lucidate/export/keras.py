@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import ExportError
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, atomic_path
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.models.compact import Compact

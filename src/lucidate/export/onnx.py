@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from lucidate.core.atomic import atomic_path, sha256
 from lucidate.core.errors import ExportError
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, atomic_path, sha256
+from lucidate.core.run import RunDir
 from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.export.onnx_resize import resized_to

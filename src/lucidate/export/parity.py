@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import atomic_write
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.data.store import read_rows
 from lucidate.export.eval_images import Shown
 

@@ -14,11 +14,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from lucidate.analysis.paired import mcnemar, paired_interval
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import ExportError
 from lucidate.core.machine import hardware, versions
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.data.run_data import open_data
 from lucidate.data.store import read_rows

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import ExportError
-from lucidate.core.names import ENSEMBLE, EXTERNAL
 from lucidate.core.recipe import ModelRecipe
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, atomic_path
+from lucidate.core.registry import ENSEMBLE, EXTERNAL
+from lucidate.core.run import RunDir
 from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model

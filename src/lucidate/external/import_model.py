@@ -40,12 +40,13 @@ from pathlib import Path
 import torch
 
 from lucidate.core import machine
+from lucidate.core.atomic import atomic_path, sha256
 from lucidate.core.errors import LucidateError, PredictionsError, RunError, UnsafeFileError
-from lucidate.core.names import EXTERNAL, MODEL_FILES
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import DataRecipe, Recipe
 from lucidate.core.records import DataCard, ModelCard, OriginCard, RunCard, SplitCard, jsonable
-from lucidate.core.run import RunDir, atomic_path, sha256
+from lucidate.core.registry import EXTERNAL, MODEL_FILES
+from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.sources.find import location
 from lucidate.data.sources.source import sources

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lucidate.core.errors import LucidateError, RecipeError, UnsafeFileError, WeightsError
-from lucidate.core.names import KERAS, ONNX, TIMM
 from lucidate.core.recipe import ModelRecipe
+from lucidate.core.registry import KERAS, ONNX, TIMM
 from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.external.manifest import (

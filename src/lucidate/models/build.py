@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from lucidate.core.errors import RecipeError
-from lucidate.core.names import ENSEMBLE, EXTERNAL, TIMM
 from lucidate.core.recipe import ModelRecipe
-from lucidate.core.registry import choices, keyword_options
+from lucidate.core.registry import ENSEMBLE, EXTERNAL, TIMM, choices, keyword_options
 from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.models import compact, fastnet  # noqa: F401  registers them

@@ -9,9 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.core.text import one_line
 from lucidate.models.build import build, place
 

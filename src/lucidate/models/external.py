@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lucidate.core.errors import RecipeError
-from lucidate.core.names import ONNX
+from lucidate.core.registry import ONNX
 from lucidate.models.external_engine import Engine, Options, Refused
 
 TINY = 1e-38  # probabilities of 0 become this before the logarithm: the smallest normal float32

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidate.core.errors import RecipeError, UnknownNameError
-from lucidate.core.names import TIMM
+from lucidate.core.registry import TIMM
 from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.operators import declare_missing_operators

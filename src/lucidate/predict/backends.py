@@ -9,11 +9,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, RunError
-from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.registry import ENSEMBLE
+from lucidate.core.run import RunDir
 from lucidate.data.run_data import open_data
 from lucidate.data.splits import require_name
 from lucidate.data.store import read_rows

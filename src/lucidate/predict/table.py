@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import Predictions, softmax
-from lucidate.core.run import atomic_write
 from lucidate.data.pack import Pack
 
 
@@ -49,7 +49,7 @@ def save_table(predictions: Predictions, path: Path, *, temperature: float = 1.0
         return
     import pandas as pd  # takes a moment, which Parquet need not wait
 
-    from lucidate.core.spreadsheet import csv_of
+    from lucidate.core.text import csv_of
 
     probabilities = softmax(predictions.logits / temperature)
     names = np.array(predictions.class_names)

@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lucidate.analysis.calibration import calibrate
 from lucidate.analysis.selective import DELTA, RISK, answer_when_sure
+from lucidate.core.atomic import atomic_write, sha256
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import Predictions, RunCard, jsonable, softmax
-from lucidate.core.run import RunDir, atomic_write, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.packed import packed_images
 from lucidate.data.splits import Splits
 from lucidate.serve.image_statistics import NAMES, image_statistics

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExplainError, LucidateError
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.serve.errors import BadRequest, NotReady, Overloaded
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from typing import Any
 
 import onnxruntime
 
+from lucidate.core.atomic import atomic_write, sha256
 from lucidate.core.errors import LucidateError, ServeError
-from lucidate.core.names import ENSEMBLE, EXTERNAL, ONNX
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, atomic_write, sha256
+from lucidate.core.registry import ENSEMBLE, EXTERNAL, ONNX
+from lucidate.core.run import RunDir
 from lucidate.models.session import open_session
 from lucidate.serve.engine import INPUT, OUTPUT, Session
 from lucidate.serve.settings import ServedViews

@@ -8,8 +8,9 @@ from time import perf_counter
 
 import numpy as np
 
+from lucidate.core.atomic import sha256
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.models.session import usable_cores
 from lucidate.serve.engine import INPUT, OUTPUT, Engine, Session
 from lucidate.serve.graph import open_graph

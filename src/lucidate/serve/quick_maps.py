@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import nn
 
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.atomic import sha256
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import target_gradients
 from lucidate.explain.hooks import ActivationHook

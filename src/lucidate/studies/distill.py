@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from lucidate.analysis.distillation import Distillation
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard, jsonable
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.models.build import default_device
 from lucidate.studies.distill_plan import Plan, make_plan
 from lucidate.studies.distill_table import distillation_table, markdown

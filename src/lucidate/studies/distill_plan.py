@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import RunError
-from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.registry import ENSEMBLE
+from lucidate.core.run import RunDir
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.pack import Pack
 from lucidate.data.splits import divide, split_seed

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from lucidate.core import machine
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
-from lucidate.core.names import ENSEMBLE
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import ModelRecipe, Recipe
 from lucidate.core.records import ModelCard, Predictions, RunCard, jsonable
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.registry import ENSEMBLE
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.run_data import open_data
 from lucidate.models.checkpoint import load_model, save_weights

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from lucidate.analysis.levels import LevelsTable
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import RunCard, jsonable
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.report.levels import levels_site
 from lucidate.report.pdf.of_run import report_of_run
 from lucidate.report.site.of_run import gallery_of_run

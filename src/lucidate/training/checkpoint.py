@@ -1,8 +1,8 @@
-"""Checkpoints that a killed training goes on from, to the same bits.
+"""Checkpoints from which a killed training is resumed, to the same bits.
 
     checkpoints/<epoch>-<step>/
         tensors.safetensors    model, best and averaged weights, optimizer, sums of the epoch so far, losses of images
-        state.json             place, history, seconds
+        state.json             position, history, seconds
         manifest.json          SHA-256 of the other two
 
 Order, augmentation and dropout are functions of (seed, epoch, step), so no generator needs saving. A checkpoint is
@@ -25,16 +25,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
+from lucidate.core.atomic import atomic_path, sha256, sync_folder
 from lucidate.core.errors import DiskFullError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import History, jsonable
-from lucidate.core.run import atomic_path, sha256, sync_folder
 from lucidate.core.text import one_line
 from lucidate.training.distributed import ProcessGroup
 
 KEPT = 2
 EPOCH_SECONDS = 1.0  # at the end of an epoch, save if the last checkpoint is older than this
-LOOSE = ("sums", "losses", "fresh")  # tensors of a state that stand for themselves
+PLAIN_TENSORS = ("sums", "losses", "fresh")  # fields of a state that are one tensor each
 STEP_SECONDS = 20.0  # within an epoch: what a killed training loses at most
 
 
@@ -77,7 +77,7 @@ class Checkpoints:
         return time.monotonic() - self._saved >= (EPOCH_SECONDS if epoch_ended else STEP_SECONDS)
 
     def save(self, state: State, group: ProcessGroup) -> None:
-        """Write one, then drop all but the newest two; all processes call it, the leader writes.
+        """Write one, then drop all but the newest two; all processes call it, the main process writes.
 
         Raises RunError when it cannot be written.
         """
@@ -86,12 +86,12 @@ class Checkpoints:
         if not group.is_main:
             return
         target = self.folder / f"{state.epoch:05d}-{state.step:07d}"
-        place = {"epoch": state.epoch, "step": state.step, "seen": state.seen, "seconds": state.seconds}
+        position = {"epoch": state.epoch, "step": state.step, "seen": state.seen, "seconds": state.seconds}
         try:
             with atomic_path(target) as temporary:
                 temporary.mkdir()
                 _write(temporary / "tensors.safetensors", save(_tensors(replace(state, sums=sums, fresh=fresh))))
-                _write(temporary / "state.json", json.dumps({**place, "history": jsonable(state.history)}).encode())
+                _write(temporary / "state.json", json.dumps({**position, "history": jsonable(state.history)}).encode())
                 hashes = {path.name: sha256(path) for path in temporary.iterdir()}
                 _write(temporary / "manifest.json", json.dumps(hashes, indent=1).encode())
             sync_folder(self.folder)
@@ -113,16 +113,16 @@ class Checkpoints:
     def restore(self, state: State, group: ProcessGroup) -> bool:
         """Fill `state` from the newest checkpoint that is whole; False when there is none.
 
-        The leader of a group reads it; the others need not see the folder.
+        The main process reads it; the others need not see the folder.
         """
         found = self._newest(state) if group.is_main else (b"", b"")
-        tensors, place = (group.broadcast(content) for content in found)
-        if not place:
+        tensors, position = (group.broadcast(content) for content in found)
+        if not position:
             return False
         if not group.is_main:
-            _fill(state, tensors, place)
+            _fill(state, tensors, position)
             if state.fresh is not None:
-                state.fresh.zero_()  # the leader holds what all have seen
+                state.fresh.zero_()  # the main process holds what all have seen
         own = state.sums[group.rank].clone()
         state.sums.zero_()
         state.sums[group.rank] = own
@@ -130,16 +130,16 @@ class Checkpoints:
         return True
 
     def _newest(self, state: State) -> tuple[bytes, bytes]:
-        """Contents of the newest checkpoint that fills `state`: tensors and place; empty where there is none."""
+        """Contents of the newest checkpoint that fills `state`: tensors and position; empty where there is none."""
         for path in reversed(self.all()):
             try:
-                tensors, place = _read(path)
-                _fill(state, tensors, place)
+                tensors, position = _read(path)
+                _fill(state, tensors, position)
             except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
                 reason = one_line(error, limit=120)
                 self._reporter.say(f"checkpoint {path.name} is damaged ({reason}): falling back to the one before")
                 continue
-            return tensors, place
+            return tensors, position
         if self.all():
             raise RunError(
                 f"--resume: expected a checkpoint that is whole, received only damaged ones in {self.folder}; "
@@ -153,13 +153,13 @@ class Checkpoints:
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
-    """Every tensor of a state under one name each, in memory order of their own."""
+    """Every tensor of a state under a name of its own."""
     named = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     named |= {f"best.{name}": value for name, value in state.best.items()}
     named |= {f"average.{name}": value for name, value in (state.average or {}).items()}
     for index, values in state.optimizer.state_dict()["state"].items():
         named |= {f"optimizer.{index}.{key}": value for key, value in values.items() if value is not None}
-    named |= {name: value for name in LOOSE if (value := getattr(state, name)) is not None}
+    named |= {name: value for name in PLAIN_TENSORS if (value := getattr(state, name)) is not None}
     # Clones: safetensors refuses tensors that share memory, and model and best may.
     return {name: value.detach().cpu().contiguous().clone() for name, value in named.items()}
 
@@ -174,9 +174,9 @@ def _read(path: Path) -> tuple[bytes, bytes]:
     return contents[0], contents[1]
 
 
-def _fill(state: State, content: bytes, place: bytes) -> None:
+def _fill(state: State, content: bytes, position: bytes) -> None:
     """Fill `state`; raises one of many errors when anything does not fit."""
-    tensors, values = load(content), json.loads(place)
+    tensors, values = load(content), json.loads(position)
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
@@ -188,7 +188,7 @@ def _fill(state: State, content: bytes, place: bytes) -> None:
     if state.average is not None:
         state.average = {name: _as(value, like[name]) for name, value in parts["average"].items()}
     _restore_optimizer(state.optimizer, parts["optimizer"])
-    for name in LOOSE:
+    for name in PLAIN_TENSORS:
         if (own := getattr(state, name)) is not None:
             own.copy_(tensors[name])
     state.history = History.from_lists(values.pop("history"))
@@ -206,7 +206,7 @@ def _restore_optimizer(optimizer: optim.Optimizer, tensors: dict[str, Tensor]) -
 
 
 def _as(value: Tensor, like: Tensor) -> Tensor:
-    """The value laid out in memory, and placed, as `like`, if it has its shape.
+    """The value with the memory layout and device of `like`, if it has its shape.
 
     Another layout would hold the same numbers, but fused kernels may round them differently at their ends.
     """

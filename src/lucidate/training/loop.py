@@ -1,11 +1,11 @@
-"""The training loop, in one piece."""
+"""The training loop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
@@ -23,13 +23,17 @@ from lucidate.models.build import begins_with_weights
 from lucidate.models.fastnet import freeze_whitening
 from lucidate.predict.infer import predict_logits
 from lucidate.training.checkpoint import Checkpoints, State
-from lucidate.training.deterministic import deterministic
 from lucidate.training.distributed import ProcessGroup
-from lucidate.training.layer_groups import freeze, hold_frozen
 from lucidate.training.losses import classification_loss, distillation_loss
-from lucidate.training.optim import make_optimizer, set_learning_rate
-from lucidate.training.precision import casting, working_type
-from lucidate.training.schedule import epochs_since_best, learning_rate
+from lucidate.training.optim import (
+    epochs_since_best,
+    freeze,
+    hold_frozen,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
+from lucidate.training.precision import casting, deterministic, working_type
 from lucidate.training.teacher import Teacher
 
 DROPOUT = 1  # keeps the seed of a step's dropout apart from that of its augmentation
@@ -38,52 +42,49 @@ DIVERGED = 1e4  # nats: no training that learns is ever near; NaN is not below i
 FINITE_STEPS = 50  # between looks at whether the loss is still finite: each look makes a GPU wait
 
 
-def train_model(
-    model: nn.Module,
-    batches: Batches,
-    *,
-    validation: Batches,
-    recipe: Recipe,
-    flips: bool,
-    reporter: Reporter,
-    checkpoints: Checkpoints | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    precision: str = "float32",
-    group: ProcessGroup | None = None,
-    teacher: Teacher | None = None,
-) -> History:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Training:
+    """What a training needs besides the model.
+
+    batches, validation: as one process would see them; the loop takes this process's part. flips: whether the source
+    allows mirroring. stop: asked after each step and epoch; True saves a checkpoint and raises Interrupted. precision:
+    of convolutions and products, "float32" or "bfloat16"; or "float64", of everything, also of the weights that the
+    model ends with. group: the processes that share each batch. teacher: whose logits count as well, by
+    `recipe.distill`; the history's loss is then that sum's, while validation is judged by the labels alone.
+    """
+
+    batches: Batches
+    validation: Batches
+    recipe: Recipe
+    flips: bool
+    reporter: Reporter
+    checkpoints: Checkpoints | None = None
+    stop: Callable[[], bool] = lambda: False
+    precision: str = "float32"
+    group: ProcessGroup = field(default_factory=lambda: ProcessGroup(torch.device("cpu")))
+    teacher: Teacher | None = None
+
+
+def train_model(model: nn.Module, training: Training) -> History:
     """Train `model` in place by the recipe and return its history.
 
     Everything random is a function of (seed, epoch, step), so a training that goes on from a checkpoint ends with
     the same bits as one that was never interrupted. The model ends with the weights of the best validation accuracy
-    (the first of equals) where the recipe restores them.
-
-    flips: whether the source allows mirroring. stop: asked after each step and epoch; True saves a checkpoint and
-    raises Interrupted. precision: of convolutions and products, "float32" or "bfloat16"; or "float64", of everything,
-    also of the weights that the model ends with. group: the processes that
-    share each batch. teacher: whose answers count as well, by `recipe.distill`; the history's loss is then that sum's,
-    while validation is judged by the labels alone. Raises RunError when the loss is no longer a number.
+    (the first of equals) where the recipe restores them. Raises RunError when the loss is no longer a number.
     """
-    settings, group = recipe.train, group or ProcessGroup(batches.device)
-    model.to(working_type(precision))
+    recipe, group, checkpoints, stop = training.recipe, training.group, training.checkpoints, training.stop
+    settings, batches, validation = recipe.train, training.batches, training.validation
+    model.to(working_type(training.precision))
     group.sync_layers(model)
     batches = replace(batches, rank=group.rank, ranks=group.size)
     validation = replace(validation, rows=validation.rows[part_of(len(validation.rows), group.rank, group.size)])
-    sums = torch.zeros(group.size, 2, device=batches.device)
-    loaded = begins_with_weights(recipe.model)
-    freeze(model, settings.freeze if loaded else 0.0)
-    optimizer = make_optimizer(model, settings, layer_decay=settings.layer_decay if loaded else 1.0)
-    state = State(model, optimizer, copy_state(model), sums)
-    if settings.average:
-        state.average = copy_state(model)
-    if settings.hard_epochs:
-        state.losses, state.fresh = (torch.zeros(len(batches.rows), device=batches.device) for _ in range(2))
+    training = replace(training, batches=batches, validation=validation)
+    state = first_state(model, training)
     if checkpoints:
         checkpoints.restore(state, group)
-    steps = Steps(batches, recipe, flips, precision, group, reporter, checkpoints, stop, teacher)
     with deterministic():
         while state.epoch < settings.epochs and not stopped_early(state.history, settings.early_stop):
-            lr = train_epoch(state, steps)
+            lr = train_epoch(state, training)
             start = time.perf_counter()
             loss, accuracy = (group.sum(state.sums).sum(0) / state.seen).tolist()
             if state.losses is not None and state.fresh is not None:
@@ -93,7 +94,7 @@ def train_model(
             with averaged(state):
                 val_accuracy, val_loss = evaluate(model, validation, group)
                 if not isfinite(val_loss):
-                    raise diverged("validation", state, lr=settings.lr, keep=checkpoints)
+                    raise diverged("validation", state, lr=settings.lr, checkpoints=checkpoints)
                 state.history = state.history.with_epoch(
                     accuracy=accuracy,
                     loss=loss,
@@ -102,7 +103,7 @@ def train_model(
                     learning_rate=lr,
                     epoch_seconds=round(state.seconds + time.perf_counter() - start, 3),
                 )
-                reporter.say(epoch_line(state.history, settings.epochs, images=state.seen))
+                training.reporter.say(epoch_line(state.history, settings.epochs, images=state.seen))
                 if epochs_since_best(state.history.val_accuracy) == 0:
                     state.best = copy_state(model)
             state.epoch, state.step, state.seen, state.seconds = state.epoch + 1, 0, 0, 0.0
@@ -114,95 +115,106 @@ def train_model(
                 raise Interrupted(f"training: interrupted after epoch {state.epoch}")
     group.batch_part.whole, group.batch_part.part = 0, slice(None)
     if stopped_early(state.history, settings.early_stop):
-        reporter.say(f"no better validation accuracy for {settings.early_stop} epochs: stopped early")
+        training.reporter.say(f"no better validation accuracy for {settings.early_stop} epochs: stopped early")
     final = state.best if settings.restore_best else state.average
     if final is not None:
         model.load_state_dict(final)
     return state.history
 
 
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """What every step of a training has in common."""
+def first_state(model: nn.Module, training: Training) -> State:
+    """The state before the first step: layers frozen and rates set as the recipe asks for models with weights."""
+    settings, batches = training.recipe.train, training.batches
+    pretrained = begins_with_weights(training.recipe.model)
+    freeze(model, settings.freeze if pretrained else 0.0)
+    optimizer = make_optimizer(model, settings, layer_decay=settings.layer_decay if pretrained else 1.0)
+    state = State(model, optimizer, copy_state(model), torch.zeros(training.group.size, 2, device=batches.device))
+    if settings.average:
+        state.average = copy_state(model)
+    if settings.hard_epochs:
+        state.losses, state.fresh = (torch.zeros(len(batches.rows), device=batches.device) for _ in range(2))
+    return state
 
-    batches: Batches
-    recipe: Recipe
-    flips: bool
-    precision: str
-    group: ProcessGroup
-    reporter: Reporter
-    keep: Checkpoints | None
-    stop: Callable[[], bool]
-    teacher: Teacher | None
 
-
-def train_epoch(state: State, common: Steps) -> float:
+def train_epoch(state: State, training: Training) -> float:
     """Take the steps of `state.epoch` that are left; returns the last learning rate."""
-    batches, recipe, group, keep = common.batches, common.recipe, common.group, common.keep
+    batches, recipe, group, checkpoints = training.batches, training.recipe, training.group, training.checkpoints
     settings, epoch, all_steps = recipe.train, state.epoch, batches.training_steps()
     chosen = harder_images(state, settings)
     images = len(batches.rows) if chosen is None else len(chosen)
     steps = batches.training_steps(images)
     images = min(images, steps * batches.batch_size)  # a last batch that is too small is left out
     before, start, seen_before = state.seconds, time.perf_counter(), state.seen
-    kind = working_type(common.precision)
-    first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was none
+    first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was too large or no number
 
     def rate_of(step: int) -> float:
-        place = epoch * all_steps + step * all_steps / steps  # an epoch of fewer images is still an epoch
-        return learning_rate(settings, step=place, steps_per_epoch=all_steps, val_accuracy=state.history.val_accuracy)
+        position = epoch * all_steps + step * all_steps / steps  # an epoch of fewer images is still an epoch
+        return learning_rate(
+            settings, step=position, steps_per_epoch=all_steps, val_accuracy=state.history.val_accuracy
+        )
 
     state.model.train()
     hold_frozen(state.model)
     freeze_whitening(state.model, settings.input_epochs is not None and epoch >= settings.input_epochs)
-    call = group.wrap(compiled(state.model) if settings.compile else state.model)
+    network = group.wrap(compiled(state.model) if settings.compile else state.model)
     shuffled = batches.shuffled(
-        recipe.seed, epoch, recipe=recipe.augment, flips=common.flips, first=state.step, chosen=chosen
+        recipe.seed, epoch, recipe=recipe.augment, flips=training.flips, first=state.step, chosen=chosen
     )
     for step, batch in shuffled:
         set_learning_rate(state.optimizer, rate_of(step))
-        torch.manual_seed(derived_seed(recipe.seed, epoch, step, DROPOUT))
-        group.batch_part.whole, group.batch_part.part = batch.whole, part_of(batch.whole, group.rank, group.size)
-        with casting(common.precision, batches.device):
-            logits = call(batch.images.to(kind))
-        loss = classification_loss(logits.to(kind), batch, recipe=settings)
-        if common.teacher:
-            taught = common.teacher.logits(batch.images)
-            loss = distillation_loss(loss, logits.to(kind), taught, recipe=recipe.distill)
-        state.optimizer.zero_grad(set_to_none=True)
-        # Gradients are averaged over processes: by this weight, that is their mean over the whole batch's images.
-        weight = len(batch.labels) * group.size / batch.whole
-        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        if state.average is not None:
-            move_average(state.average, state.model, settings.average)
-        state.step, state.seen = step + 1, state.seen + batch.whole
-        right = (logits.argmax(1) == batch.labels).sum()
-        state.sums[group.rank] += torch.stack([loss.detach() * len(batch.labels), right])
-        if state.fresh is not None:
-            note_losses(state.fresh, logits.detach(), batch)
-        first_bad = torch.where(loss.detach() < DIVERGED, first_bad, first_bad.clamp(max=step))
+        loss = take_step(state, batch, training, network=network)
+        state.step = step + 1
+        first_bad = torch.where(loss < DIVERGED, first_bad, first_bad.clamp(max=step))
 
         spent = time.perf_counter() - start
         state.seconds = before + spent
         note = f"{(state.seen - seen_before) / spent:,.0f} images/s"
-        common.reporter.advance(f"epoch {epoch + 1}/{settings.epochs}", state.seen, images, note)
+        training.reporter.advance(f"epoch {epoch + 1}/{settings.epochs}", state.seen, images, note)
         # Processes must agree on these two, which makes them wait for each other: not in each step.
-        turn = group.size == 1 or step % AGREE_STEPS == 0
-        asked = turn and group.any(common.stop())
-        wanted = turn and group.any(asked or (keep is not None and keep.due(epoch_ended=False)))
+        may_ask = group.size == 1 or step % AGREE_STEPS == 0
+        asked = may_ask and group.any(training.stop())
+        wanted = may_ask and group.any(asked or (checkpoints is not None and checkpoints.due(epoch_ended=False)))
         if (wanted or step % FINITE_STEPS == 0 or step == steps - 1) and group.any(bool(first_bad < steps)):
             where = f"step {int(first_bad) + 1}" if first_bad < steps else "a step of another process"
-            raise diverged(where, state, lr=settings.lr, keep=keep)
-        if keep and wanted:
-            keep.save(state, group)
+            raise diverged(where, state, lr=settings.lr, checkpoints=checkpoints)
+        if checkpoints and wanted:
+            checkpoints.save(state, group)
         if asked:
             raise Interrupted(f"training: interrupted after step {step + 1} of epoch {epoch + 1}")
     return rate_of(steps - 1)
 
 
+def take_step(state: State, batch: Batch, training: Training, *, network: nn.Module) -> Tensor:
+    """Move the weights once and count the batch's results in `state`; returns the loss, a scalar without gradient.
+
+    network: the model as it is called, compiled or averaging its gradients over processes.
+    """
+    recipe, group, kind = training.recipe, training.group, working_type(training.precision)
+    torch.manual_seed(derived_seed(recipe.seed, state.epoch, state.step, DROPOUT))
+    group.batch_part.whole, group.batch_part.part = batch.whole, part_of(batch.whole, group.rank, group.size)
+    with casting(training.precision, batch.images.device):
+        logits = network(batch.images.to(kind))
+    loss = classification_loss(logits.to(kind), batch, recipe=recipe.train)
+    if training.teacher:
+        loss = distillation_loss(loss, logits.to(kind), training.teacher.logits(batch.images), recipe=recipe.distill)
+    state.optimizer.zero_grad(set_to_none=True)
+    # Gradients are averaged over processes: by this weight, that is their mean over the whole batch's images.
+    weight = len(batch.labels) * group.size / batch.whole
+    (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    if state.average is not None:
+        move_average(state.average, state.model, recipe.train.average)
+    loss = loss.detach()
+    state.seen += batch.whole
+    right = (logits.argmax(1) == batch.labels).sum()
+    state.sums[group.rank] += torch.stack([loss * len(batch.labels), right])
+    if state.fresh is not None:
+        note_losses(state.fresh, logits.detach(), batch)
+    return loss
+
+
 def harder_images(state: State, settings: TrainRecipe) -> NDArray[np.int64] | None:
-    """Places of the images that this epoch trains on where the recipe asks for the harder ones; None: all.
+    """Positions in `rows` of the images that this epoch trains on where the recipe asks for the harder ones; None: all.
 
     After the idea in airbench96 (arXiv:2404.00498) of spending late steps on images that are not learned yet. There a
     small network picks them in each batch; here it is the loss that each had when it was last seen.
@@ -210,15 +222,17 @@ def harder_images(state: State, settings: TrainRecipe) -> NDArray[np.int64] | No
     if state.losses is None or state.epoch < max(settings.epochs - settings.hard_epochs, 1):
         return None
     count = max(round(settings.hard_share * len(state.losses)), 2)
-    places: NDArray[np.int64] = state.losses.argsort(descending=True, stable=True)[:count].sort().values.cpu().numpy()
-    return places
+    positions: NDArray[np.int64] = (
+        state.losses.argsort(descending=True, stable=True)[:count].sort().values.cpu().numpy()
+    )
+    return positions
 
 
 @torch.no_grad()
 def note_losses(fresh: Tensor, logits: Tensor, batch: Batch) -> None:
-    """Enter each image's cross-entropy at its place; never quite 0, which stands for not seen."""
+    """Write each image's cross-entropy at its position; never quite 0, which stands for not seen."""
     losses = functional.cross_entropy(logits.float(), batch.labels, reduction="none")
-    fresh[torch.from_numpy(batch.places).to(fresh.device, non_blocking=True)] = losses.clamp(min=1e-12)
+    fresh[torch.from_numpy(batch.positions).to(fresh.device, non_blocking=True)] = losses.clamp(min=1e-12)
 
 
 def compiled(model: nn.Module) -> nn.Module:
@@ -248,9 +262,9 @@ def averaged(state: State) -> Iterator[None]:
     state.model.load_state_dict(own)
 
 
-def diverged(where: str, state: State, *, lr: float, keep: Checkpoints | None) -> RunError:
+def diverged(where: str, state: State, *, lr: float, checkpoints: Checkpoints | None) -> RunError:
     """What to say when the loss is no longer a number."""
-    saved = keep.all() if keep else []
+    saved = checkpoints.all() if checkpoints else []
     good = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint before it"
     return RunError(
         f"training: expected a loss that falls, received NaN, infinity or more than {DIVERGED:,.0f} in {where} of "

@@ -13,7 +13,7 @@ from lucidate.data.batches import Batch
 def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe) -> Tensor:
     """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32.
 
-    Blended images count for their own label by `share`, and for their partner's by the rest.
+    Mixed images count for their own label by `share`, and for their partner's by the rest.
     """
     loss = functional.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
     if batch.share == 1:
@@ -23,13 +23,13 @@ def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe) ->
     return batch.share * loss + (1 - batch.share) * other
 
 
-def distillation_loss(loss: Tensor, logits: Tensor, taught: Tensor, *, recipe: DistillRecipe) -> Tensor:
-    """The loss on labels, and the divergence from a teacher's answers in the share that the recipe gives it, in nats.
+def distillation_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor, *, recipe: DistillRecipe) -> Tensor:
+    """The loss on labels, and the divergence from a teacher by the weight that the recipe gives it, in nats.
 
     (1 - weight) · loss + weight · T² · KL(teacher ‖ student), a scalar, both softmaxes at temperature T; T² keeps the
-    size of its gradient as it is at 1. logits, taught: (B, K), the student's and the teacher's. Source: G. Hinton,
+    size of its gradient as it is at 1. logits, teacher_logits: (B, K). Source: G. Hinton,
     O. Vinyals and J. Dean, "Distilling the knowledge in a neural network" (arXiv:1503.02531), section 2.
     """
-    ours, theirs = ((values / recipe.temperature).log_softmax(1) for values in (logits, taught))
+    ours, theirs = ((values / recipe.temperature).log_softmax(1) for values in (logits, teacher_logits))
     soft = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
     return (1 - recipe.weight) * loss + recipe.weight * recipe.temperature**2 * soft

@@ -1,8 +1,8 @@
-"""A trained model that teaches another: what it says of the student's own batches.
+"""A trained model that teaches another: its logits for the student's own batches.
 
-It sees the student's images as they are, augmented and mixed (after L. Beyer et al., "Knowledge distillation: a good
-teacher is patient and consistent", arXiv:2106.05237), in its own size and normalization, and answers in the student's
-order of classes.
+It gets the student's images as they are, augmented and mixed (after L. Beyer et al., "Knowledge distillation: a good
+teacher is patient and consistent", arXiv:2106.05237), in its own size and normalization. Its logits come in the
+student's order of classes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lucidate.analysis.formatting import listed
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import DistillRecipe
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, sha256
+from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Ensemble, Member, normalized_for
@@ -40,7 +41,7 @@ class Teacher:
     precision: str
 
     def logits(self, images: Tensor) -> Tensor:
-        """What it says of a batch, one view an image: (B, K) in the working type, without gradient.
+        """Its logits for a batch, one view an image: (B, K) in the working type, without gradient.
 
         images: (B, 3, S, S), normalized for the student.
         """
@@ -112,9 +113,9 @@ def require_teacher(recipe: DistillRecipe, run: RunDir | None) -> None:
 def note_on(run: RunDir, recipe: DistillRecipe) -> str:
     """What a reader of a student's results must know of its teacher."""
     card = RunCard.load(run.card)
-    place = "elsewhere" if card.origin else f"on {card.split.sizes['train']:,} images"
+    trained = "elsewhere" if card.origin else f"on {card.split.sizes['train']:,} images"
     return (
-        f"Distilled from {card.name} ({card.model.name}, {card.model.parameters:,} parameters, trained {place}): its "
+        f"Distilled from {card.name} ({card.model.name}, {card.model.parameters:,} parameters, trained {trained}): its "
         f"answers, at temperature {recipe.temperature:g}, have "
         f"{100 * recipe.weight:g} % of the training loss."
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -34,7 +35,7 @@ from lucidate.models.fastnet import FastNet
 from lucidate.predict.infer import batch_size
 from lucidate.training.checkpoint import Checkpoints
 from lucidate.training.distributed import ProcessGroup, join_processes
-from lucidate.training.loop import train_model
+from lucidate.training.loop import Training, train_model
 from lucidate.training.precision import choose_precision
 from lucidate.training.probe import train_head
 from lucidate.training.teacher import load_teacher, note_on, require_teacher
@@ -65,11 +66,72 @@ def fit(
     diverges or the folder holds another training; RecipeError for the model's options.
     """
     require_teacher(recipe.distill, teacher)
+    with memory_errors(recipe), join_processes(device or default_device()) as group:
+        device = group.device
+        reporter = reporter if reporter and group.is_main else Silent()
+        checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
+        # A resumed training has its weights in the checkpoint: none are fetched for it.
+        fresh = not checkpoints.all() and not run.weights.exists()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(recipe.seed, INITIAL))
+            model = build(
+                recipe.model, len(dataset.pack.class_names), image_size=dataset.pack.image_size, initial=fresh
+            )
+        place(model, device)
+        dataset = replace(dataset, preprocess=preprocess_for(recipe.model, dataset.preprocess))
+        batches = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
+        require_divisible(recipe, batches, group)
+        card = make_card(recipe, dataset, model, run=run, group=group, command=command)
+        if teacher:
+            card = card.model_copy(update={"notes": (*card.notes, note_on(teacher, recipe.distill))})
+        if group.is_main:
+            card = started_card(card, model, run=run, group=group, reporter=reporter)
+        card = RunCard.model_validate_json(group.broadcast(card.model_dump_json().encode()), strict=False)
+        if card.status != "training":
+            return card
+        if group.is_main:
+            card.save(run.card)
+            dataset.splits.save(run.splits, dataset.pack.ids)
+        init_whitening(model, dataset, device=device)
+        if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
+            whole = dataset.batches("train", batch_size=batch_size(device), device=device)
+            train_head(model, whole, steps=recipe.train.probe_steps, precision=card.precision, reporter=reporter)
+        training = Training(
+            batches=batches,
+            validation=dataset.batches("validation", batch_size=batch_size(device), device=device),
+            recipe=recipe,
+            flips=dataset.pack.flips,
+            reporter=reporter,
+            checkpoints=checkpoints,
+            stop=stop,
+            precision=card.precision,
+            group=group,
+            teacher=load_teacher(
+                teacher, classes=card.classes, seen=dataset.preprocess, device=device, precision=card.precision
+            )
+            if teacher
+            else None,
+        )
+        history = train_model(model, training)
+        card = card.with_results(
+            val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],
+            epochs=history.epochs,
+            train_seconds=round(sum(history.epoch_seconds), 2),
+        )
+        card = card.model_copy(update={"status": "trained"})
+        if group.is_main:
+            history.save(run.history)
+            save_weights(model.float(), run.weights)
+            card.save(run.card)
+            checkpoints.remove()
+    return card
+
+
+@contextmanager
+def memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn an accelerator's lack of memory into one line. Raises RunError."""
     try:
-        with join_processes(device or default_device()) as group:
-            quiet = Silent()
-            told = (reporter or quiet) if group.is_main else quiet
-            return _fit(recipe, dataset, run, group, command, told, stop, teacher)
+        yield
     except torch.OutOfMemoryError:
         raise RunError(
             f"training: expected the accelerator's memory to hold batches of {recipe.train.batch_size}, but it is too "
@@ -77,90 +139,32 @@ def fit(
         ) from None
 
 
-def _fit(
-    recipe: Recipe,
-    dataset: Dataset,
-    run: RunDir,
-    group: ProcessGroup,
-    command: str,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-    teacher: RunDir | None,
-) -> RunCard:
-    """`fit`, in one of the processes; the leader alone writes."""
-    device = group.device
-    checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
-    # What is gone on with brings its own weights: none are fetched for it.
-    fresh = not checkpoints.all() and not run.weights.exists()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(recipe.seed, INITIAL))
-        side = dataset.pack.image_size
-        model = build(recipe.model, len(dataset.pack.class_names), image_size=side, initial=fresh)
-    place(model, device)
-    dataset = replace(dataset, preprocess=preprocess_for(recipe.model, dataset.preprocess))
-    train = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
-    require_divisible(recipe, train, group)
-    card = make_card(recipe, dataset, model, run=run, group=group, command=command)
-    if teacher:
-        card = card.model_copy(update={"notes": (*card.notes, note_on(teacher, recipe.distill))})
-    if group.is_main:
-        old = RunCard.load(run.card) if run.card.exists() else None
-        if old:
-            card = require_same(old, card)
-        else:
-            for note in card.notes:
-                reporter.say(note)
-            precision = choose_precision(
-                recipe.train, model, image_size=side, device=device, reporter=reporter, processes=group.size
-            )
-            card = card.model_copy(update={"precision": precision})
-    card = RunCard.model_validate_json(group.broadcast(card.model_dump_json().encode()), strict=False)
-    if card.status != "training":
-        return card
-    if group.is_main:
-        card.save(run.card)
-        dataset.splits.save(run.splits, dataset.pack.ids)
-    init_whitening(model, dataset, device=device)
-    if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
-        whole = dataset.batches("train", batch_size=batch_size(device), device=device)
-        train_head(model, whole, steps=recipe.train.probe_steps, precision=card.precision, reporter=reporter)
-    taught_by = None
-    if teacher:
-        names, seen = card.classes, dataset.preprocess
-        taught_by = load_teacher(teacher, classes=names, seen=seen, device=device, precision=card.precision)
-    history = train_model(
+def started_card(card: RunCard, model: nn.Module, *, run: RunDir, group: ProcessGroup, reporter: Reporter) -> RunCard:
+    """The card of the training that the folder holds, where it is the same one; else the new one, with a precision.
+
+    Raises RunError where the folder holds another training.
+    """
+    if run.card.exists():
+        return require_same(RunCard.load(run.card), card)
+    for note in card.notes:
+        reporter.say(note)
+    precision = choose_precision(
+        card.recipe.train,
         model,
-        train,
-        validation=dataset.batches("validation", batch_size=batch_size(device), device=device),
-        recipe=recipe,
-        flips=dataset.pack.flips,
+        image_size=card.data.image_size,
+        device=group.device,
         reporter=reporter,
-        checkpoints=checkpoints,
-        stop=stop,
-        precision=card.precision,
-        group=group,
-        teacher=taught_by,
+        processes=group.size,
     )
-    card = card.with_results(
-        val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],
-        epochs=history.epochs,
-        train_seconds=round(sum(history.epoch_seconds), 2),
-    )
-    card = card.model_copy(update={"status": "trained"})
-    if group.is_main:
-        history.save(run.history)
-        save_weights(model.float(), run.weights)
-        card.save(run.card)
-        checkpoints.remove()
-    return card
+    return card.model_copy(update={"precision": precision})
 
 
 def require_divisible(recipe: Recipe, train: Batches, group: ProcessGroup) -> None:
     """Refuse batches of which a process would get less than the two images that BatchNorm needs. Raises RunError."""
-    shared = replace(train, ranks=group.size)
+    divided = replace(train, ranks=group.size)
     whole = len(train.rows)
     for images in {whole, round(recipe.train.hard_share * whole) if recipe.train.hard_epochs else whole}:
-        if recipe.train.batch_size < 2 * group.size or shared.training_steps(images) != train.training_steps(images):
+        if recipe.train.batch_size < 2 * group.size or divided.training_steps(images) != train.training_steps(images):
             raise RunError(
                 f"torchrun: expected at least two images of each batch for each of {group.size} processes, received "
                 f"batches of {recipe.train.batch_size} and a last one of {images % recipe.train.batch_size}; start "

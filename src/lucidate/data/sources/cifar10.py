@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.download import Unreachable, cache_dir, download
 from lucidate.data.sources.cifar_files import PYTHON_BYTES, PYTHON_PIN, find_batches, open_archive, open_batches
 from lucidate.data.sources.folder import open_folder
 from lucidate.data.sources.parquet import find_tables, open_parquet
-from lucidate.data.sources.source import NamedSource, Source, sources
-from lucidate.data.sources.verify import check_images, report
+from lucidate.data.sources.source import NamedSource, Source, check_images, report, sources
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -42,7 +41,7 @@ def open_cifar10(reporter: Reporter) -> Source:
     return replace(source, dataset="cifar10")
 
 
-def places() -> list[Path]:
+def search_folders() -> list[Path]:
     """Where a local copy is looked for, first to last: $LUCIDATE_DATA, ./data and the cache."""
     own = os.environ.get("LUCIDATE_DATA")
     return [*([Path(own).expanduser()] if own else []), Path("data"), cache_dir()]
@@ -50,9 +49,9 @@ def places() -> list[Path]:
 
 def local_copy() -> Path | None:
     """The first copy of CIFAR-10 on this machine, unread."""
-    for place in places():
+    for folder in search_folders():
         for name in COPIES:
-            path = place / name
+            path = folder / name
             if path.is_file() if name == ARCHIVE else path.is_dir() and any(path.iterdir()):
                 return path
     return None

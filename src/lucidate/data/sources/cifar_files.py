@@ -18,9 +18,9 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.sources.source import Source, check_class_names, dataset_name, given_splits
 from lucidate.data.sources.unpickle import ROW, check_labels, load_batch, load_class_names
 
@@ -43,9 +43,9 @@ ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
 def find_batches(folder: Path) -> dict[str, Path]:
     """The batches in `folder` or one level down in a folder of CIFAR's own name: file name → path; empty for none."""
-    for place in (folder, *(folder / name for name in NESTED)):
+    for inside in (folder, *(folder / name for name in NESTED)):
         for pattern in (PYTHON_FILE, BINARY_FILE):
-            found = {path.name: path for path in place.glob("*") if pattern.fullmatch(path.name) and path.is_file()}
+            found = {path.name: path for path in inside.glob("*") if pattern.fullmatch(path.name) and path.is_file()}
             if any("_batch" in name for name in found):
                 return found
     return {}
@@ -140,11 +140,11 @@ def _members(path: Path) -> dict[str, bytes]:
 
 def _wanted(member: tarfile.TarInfo) -> str | None:
     """The base name of a member that is a plain file of CIFAR's; None for links and for names that lead elsewhere."""
-    place = PurePosixPath(member.name)
-    if not member.isreg() or member.issparse() or place.is_absolute() or ".." in place.parts:
+    path = PurePosixPath(member.name)
+    if not member.isreg() or member.issparse() or path.is_absolute() or ".." in path.parts:
         return None
-    known = PYTHON_FILE.fullmatch(place.name) or BINARY_FILE.fullmatch(place.name)
-    return place.name if known else None
+    known = PYTHON_FILE.fullmatch(path.name) or BINARY_FILE.fullmatch(path.name)
+    return path.name if known else None
 
 
 class _Bounded:

@@ -18,8 +18,7 @@ from lucidate.data.sources import digits as _digits  # noqa: F401
 from lucidate.data.sources.cifar_files import ARCHIVE_SUFFIXES, find_batches, is_official, open_archive, open_batches
 from lucidate.data.sources.folder import holds_images, open_folder
 from lucidate.data.sources.parquet import find_tables, open_parquet
-from lucidate.data.sources.source import NamedSource, SetAside, Source, reason, sources
-from lucidate.data.sources.verify import check_images, report
+from lucidate.data.sources.source import NamedSource, SetAside, Source, check_images, reason, report, sources
 
 __all__ = ["SetAside", "Source", "fetch_source", "location", "open_source", "sources", "verify_source"]
 
@@ -52,7 +51,7 @@ def fetch_source(spec: str | Path, *, reporter: Reporter | None = None) -> Path 
 def verify_source(spec: str | Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
     """Read all of a source: an archive against its checksums, anything else by decoding every image.
 
-    Gives `verify.report`: dataset, images, classes, set_aside, fingerprint, official.
+    Gives `source.report`: dataset, images, classes, set_aside, fingerprint, official.
     Raises ChecksumError for a damaged archive, SourceError for what cannot be opened.
     """
     reporter = reporter or Silent()

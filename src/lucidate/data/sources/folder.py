@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.decode import MAX_FILE_BYTES, read_encoded
-from lucidate.data.sources.source import SPLIT_NAMES, SetAside, Source, dataset_name, given_splits, told
-from lucidate.data.sources.walk import is_file, walk
+from lucidate.data.sources.source import SPLIT_NAMES, SetAside, Source, dataset_name, given_splits, with_progress
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 IGNORED = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what file managers leave; hidden files besides
@@ -132,7 +131,7 @@ def _splits(path: Path, images: list[str]) -> set[str]:
 
 def _class_folders(path: Path, splits: set[str]) -> set[str]:
     """Names of all class folders, those without images too."""
-    return {name for place in ([path / split for split in splits] or [path]) for name in _folders(place)}
+    return {name for root in ([path / split for split in splits] or [path]) for name in _folders(root)}
 
 
 def _folders(path: Path) -> list[str]:
@@ -151,7 +150,7 @@ def _check_test_classes(class_of: list[str], given: list[str], path: Path) -> No
 
 def _fingerprint(path: Path, kept: list[str], reporter: Reporter) -> str:
     digest = hashlib.sha256(b"folder")
-    for each in told(kept, "reading", reporter):
+    for each in with_progress(kept, "reading", reporter):
         try:
             size = (path / each).stat().st_size
             # Of what is too large to be read, the size must do: it is set aside, and reading it takes minutes.
@@ -160,3 +159,43 @@ def _fingerprint(path: Path, kept: list[str], reporter: Reporter) -> str:
             content = "unreadable"  # it will be set aside with the reason when it is read
         digest.update(f"{each}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def walk(
+    root: Path, *, skipped: Callable[[str], bool] = lambda _: False
+) -> Iterator[tuple[str, os.DirEntry[str] | OSError]]:
+    """(relative posix path, entry) of all that lies below `root`, folders before what is in them, in order of names.
+
+    Links to folders are named, not entered. skipped: of a name, whether it is passed over, with all below it.
+    A folder that cannot be listed has its OSError in place of entries; `root` itself is then ".".
+    """
+    # A stack, not recursion: Python's ends after a thousand folders within folders.
+    stack = [("", _listed(root, skipped))]
+    while stack:
+        below, entries = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, OSError):
+            yield below.rstrip("/") or ".", entry
+        else:
+            yield below + entry.name, entry
+            if entry.is_dir(follow_symlinks=False):
+                stack.append((f"{below}{entry.name}/", _listed(Path(entry.path), skipped)))
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a plain file or a link to one; pipes and devices are not: reading one may never end."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, or to a name that is too long
+        return False
+
+
+def _listed(folder: Path, skipped: Callable[[str], bool]) -> Iterator[os.DirEntry[str] | OSError]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((each for each in entries if not skipped(each.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        return iter([error])
+    return iter(found)

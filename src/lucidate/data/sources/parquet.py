@@ -22,12 +22,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import sha256
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
-from lucidate.core.run import sha256
 from lucidate.data.decode import DecodeError
-from lucidate.data.sources.source import SPLIT_NAMES, Source, check_class_names, dataset_name, given_splits, told
-from lucidate.data.sources.walk import is_file, walk
+from lucidate.data.sources.folder import is_file, walk
+from lucidate.data.sources.source import (
+    SPLIT_NAMES,
+    Source,
+    check_class_names,
+    dataset_name,
+    given_splits,
+    with_progress,
+)
 
 SPLIT = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 ORDER = ("train", "val", "test", "")  # images of train come first, as in CIFAR's own batches
@@ -78,7 +85,7 @@ def open_parquet(path: Path, *, spec: str, reporter: Reporter) -> Source:
         count = sum(len(table.labels) for table in tables if table.split == split)
         ids += [f"{split}/{number:05d}" if split else f"{number:05d}" for number in range(count)]
     digest = hashlib.sha256(b"parquet")
-    for table in told(tables, "reading", reporter):
+    for table in with_progress(tables, "reading", reporter):
         digest.update(f"{table.path.relative_to(root).as_posix()}\0{sha256(table.path)}\n".encode())
     return Source(
         dataset=dataset_name(path),

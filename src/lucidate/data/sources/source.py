@@ -1,4 +1,4 @@
-"""What every source of images is, once opened, and the registry of those that have a name."""
+"""What every source of images is, once opened; the registry of those that have a name; how all are read and checked."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lucidate.core.progress import Reporter
 from lucidate.core.records import slug
 from lucidate.core.registry import Registry
 from lucidate.core.text import brief
-from lucidate.data.decode import DecodeError
+from lucidate.data.decode import DecodeError, decode
 
 T = TypeVar("T")
 Content = bytes | NDArray[np.uint8]  # an encoded file, or pixels (H, W, 3)
 
-MOMENT = 0.5  # seconds of work that need no word, and between two words
+MOMENT = 0.5  # seconds before the first report of progress, and between two
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 8 << 20  # a chunk ends at whichever comes first, so large photos do not pile up in memory
 NOT_NAMES = re.compile(r"(-\d{5}-of-\d{5})?\.(tar\.gz|tgz|tar|parquet)$")  # what tells of the form at a name's end
@@ -103,12 +103,12 @@ def reason(error: OSError, *, about: str | Path) -> str:
     about: what the sentence names already.
     """
     words = error.strerror or str(error) or type(error).__name__
-    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(about)
-    return words if place == str(about) else f"{words}: {place}"
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(about)
+    return words if path == str(about) else f"{words}: {path}"
 
 
-def told(items: Sequence[T], task: str, reporter: Reporter) -> Iterator[T]:
-    """The items one by one, with word of how far it is where that takes more than a moment."""
+def with_progress(items: Sequence[T], task: str, reporter: Reporter) -> Iterator[T]:
+    """The items one by one; the reporter hears how far it is where that takes more than a moment."""
     last, silent = time.monotonic(), True
     for done, item in enumerate(items):
         if (now := time.monotonic()) - last >= MOMENT:
@@ -209,3 +209,33 @@ def _attempt(work: Callable[[Content], T], content: Content | DecodeError) -> T 
         return work(content)
     except DecodeError as error:
         return error
+
+
+def check_images(source: Source, *, official: bool | None = None, reporter: Reporter) -> dict[str, Any]:
+    """The report on a source of which every image was decoded now."""
+    aside: list[SetAside] = []
+    results = in_order(source, _readable)
+    for index, fault in zip(with_progress(range(len(source)), "verifying", reporter), results, strict=True):
+        if isinstance(fault, DecodeError):
+            aside.append(SetAside(source.ids[index], str(fault)))
+    return report(source, unreadable=aside, official=official)
+
+
+def report(source: Source, *, unreadable: Sequence[SetAside] = (), official: bool | None) -> dict[str, Any]:
+    """dataset, images (how many can be read), classes, set_aside (path and reason), fingerprint, official.
+
+    official: the archive is, to the byte, the one that its authors give; None for what has no official form.
+    """
+    return {
+        "dataset": source.dataset,
+        "images": len(source) - len(unreadable),
+        "classes": list(source.class_names),
+        "set_aside": [{"path": each.path, "reason": each.reason} for each in (*source.set_aside, *unreadable)],
+        "fingerprint": source.fingerprint,
+        "official": official,
+    }
+
+
+def _readable(content: Content) -> None:
+    if not isinstance(content, np.ndarray):
+        decode(content, size=None)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from lucidate.data.decode import DecodeError
+from lucidate.data.sources.folder import walk
 from lucidate.data.sources.source import Content, Source
-from lucidate.data.sources.walk import walk
 
 SETTLED = 2.0  # seconds; a file changed twice within one tick of its file system's clock shows the same times
 
@@ -35,17 +35,17 @@ def signature(path: Path | None) -> str | None:
     latest = time.time() - SETTLED
     try:
         digest = hashlib.sha256(os.fsencode(os.path.abspath(path)))
-        for place in _everything(path):
-            states = [os.lstat(place)]
+        for each_path in _everything(path):
+            states = [os.lstat(each_path)]
             if stat.S_ISLNK(states[0].st_mode):
-                states.append(os.stat(place))
-                if stat.S_ISDIR(states[1].st_mode) and place != str(path):
+                states.append(os.stat(each_path))
+                if stat.S_ISDIR(states[1].st_mode) and each_path != str(path):
                     return None
             for each in states:
                 if max(each.st_mtime, each.st_ctime) > latest:
                     return None
                 shown = (each.st_dev, each.st_ino, each.st_mode, each.st_size, each.st_mtime_ns, each.st_ctime_ns)
-                digest.update(os.fsencode(place) + repr(shown).encode())
+                digest.update(os.fsencode(each_path) + repr(shown).encode())
     except OSError:
         return None
     return digest.hexdigest()

@@ -4,12 +4,17 @@ A pickle names the functions that rebuild what it holds, any function, so readin
 stranger's program. Here each name that a CIFAR batch has a use for leads to an inert stand-in that only remembers
 what it was given; every other name is refused before anything is called. The arrays are then rebuilt from the
 stand-ins, with their shapes and types checked.
+
+What loading would cost is found out before. A pickle of a hundred bytes can hold a tuple of two tuples of two tuples …,
+each one object that stands twice. It takes no memory, but whoever hashes it, as a key of a dictionary is hashed, goes
+through all 2**n of its members; and tuples a million deep overflow the stack. Neither is a batch of images.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -17,10 +22,16 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import SourceError, UnsafeFileError
 from lucidate.core.text import brief
-from lucidate.data.sources.pickle_cost import require_cheap
 from lucidate.data.sources.source import check_class_names
 
 ROW = 3072  # bytes of one image: 32×32 red, then green, then blue
+# A pickle may cost 16 times its length, as an array's bytes pass through three or four steps, and 4096 for its names.
+COST_FACTOR, COST_SLACK = 16, 4096
+DEEPEST_TUPLE = 100  # tuples within tuples
+MOST_OPERATIONS = 1_000_000  # operations; the largest batch that is read, with labels and file names, has half as many
+FROM_MEMO = {"GET", "BINGET", "LONG_BINGET"}
+TO_MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
+TUPLES = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 
 
 def load_batch(content: bytes, *, name: str, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -169,3 +180,60 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value if isinstance(value, str) else ""
+
+
+def require_cheap(content: bytes) -> None:
+    """Raise ValueError for a pickle that costs more than its length, or that is none; nothing of it is executed."""
+    # What stands on the pickle's stack and in its memo: (members, depth); a mark is None.
+    stack: list[tuple[int, int] | None] = []
+    memo: dict[int, tuple[int, int]] = {}
+    cost = 0
+    argument: Any
+    for number, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        name = operation.name
+        if number >= MOST_OPERATIONS:
+            raise ValueError(f"it has more than {MOST_OPERATIONS:,} operations")
+        if name in FROM_MEMO:
+            stack.append(memo[argument])
+        elif name in TO_MEMO or name == "MEMOIZE":
+            entry = len(memo) if name == "MEMOIZE" else argument
+            if entry > number:  # loading would allocate all entries before it
+                raise ValueError(f"entry {entry} of the memo at operation {number}")
+            memo[entry] = _top(stack)
+        elif name == "DUP":
+            stack.append(_top(stack))
+        elif name == "MARK":
+            stack.append(None)
+        else:
+            taken = _taken(stack, operation)
+            members, depth = 1 + sum(each[0] for each in taken), 1 + max((each[1] for each in taken), default=0)
+            cost += members
+            if cost > COST_FACTOR * len(content) + COST_SLACK or depth > DEEPEST_TUPLE:
+                raise ValueError("it would cost far more to load than its length tells")
+            if name not in TUPLES:  # neither lists nor dictionaries nor what is called are gone through as a whole
+                members = 1 + (len(argument) if isinstance(argument, bytes | str) else 0)
+                depth = 0
+            stack += [(members, depth)] * len(operation.stack_after)
+
+
+def _top(stack: list[tuple[int, int] | None]) -> tuple[int, int]:
+    top = stack[-1]
+    if top is None:
+        raise ValueError("a mark in the entry of a value")
+    return top
+
+
+def _taken(stack: list[tuple[int, int] | None], operation: pickletools.OpcodeInfo) -> list[tuple[int, int]]:
+    """Take from the stack what an operation takes, and give it without the mark."""
+    before = operation.stack_before
+    taken: list[tuple[int, int]] = []
+    if pickletools.markobject in before:
+        while (each := stack.pop()) is not None:
+            taken.append(each)
+        before = before[: before.index(pickletools.markobject)]
+    for _ in before:
+        each = stack.pop()
+        if each is None:
+            raise ValueError("a mark in the entry of a value")
+        taken.append(each)
+    return taken

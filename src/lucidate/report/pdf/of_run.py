@@ -8,9 +8,10 @@ from pathlib import Path
 from lucidate.analysis.heatmaps import Heatmaps
 from lucidate.analysis.levels import LevelsTable
 from lucidate.analysis.of_run import analyze_run
+from lucidate.core.atomic import atomic_write
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir, atomic_write
+from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.report.pdf.chapters import STEPS, compose
 from lucidate.report.pdf.document import typeset

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from lucidate.analysis.formatting import count
-from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.recipe import AugmentRecipe, TrainRecipe
 from lucidate.core.records import RunCard
+from lucidate.core.registry import ENSEMBLE, TIMM
 
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD with Nesterov momentum", "muon": "Muon"}
 VIEWS = {

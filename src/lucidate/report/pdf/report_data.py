@@ -11,8 +11,8 @@ from lucidate.analysis.findings import Findings
 from lucidate.analysis.heatmaps import Heatmaps
 from lucidate.analysis.intervals import wilson_interval
 from lucidate.analysis.levels import LevelsTable
-from lucidate.core.names import ENSEMBLE, TIMM
 from lucidate.core.records import RunCard
+from lucidate.core.registry import ENSEMBLE, TIMM
 from lucidate.report import labels
 
 NAMES_LISTED = 12  # classes that a sentence lists

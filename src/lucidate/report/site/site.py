@@ -16,10 +16,10 @@ import plotly.offline
 from numpy.typing import NDArray
 
 from lucidate.analysis.findings import Findings
+from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import PredictionsError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, slug
-from lucidate.core.run import atomic_path
 from lucidate.report import theme
 from lucidate.report.figures.catalog import FEW, FigureEntry, Info, figures_of
 from lucidate.report.site import pages, png

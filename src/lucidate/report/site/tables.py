@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lucidate.core.spreadsheet import csv_of
+from lucidate.core.text import csv_of
 from lucidate.report.labels import escape
 
 MAX_ROWS = 1_000  # in a page; the CSV has all
