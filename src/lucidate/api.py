@@ -31,7 +31,7 @@ from lucidate.predict.infer import predict_run
 from lucidate.predict.new_data import Answer, predict_files, predict_source
 from lucidate.report.figures.catalog import FIGURES
 from lucidate.report.pdf.of_run import report_of_run
-from lucidate.report.site.of_run import gallery_of_run
+from lucidate.report.site.gallery import gallery_of_run
 from lucidate.studies.combine import Method
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.gain import EnsembleGain
@@ -100,8 +100,8 @@ class Run:
         entry, info = known[question], known[question].info(analysis.findings)
         if info is None:
             raise RunError(f"figure: expected a run with a training history for {question}, received {self.path}")
-        sheet = entry.sheet(info, analysis.pack.images)
-        return entry.interactive(info, sheet) if interactive else entry.still(info, sheet)
+        sprite = entry.sprite(info, analysis.pack.images)
+        return entry.interactive(info, sprite) if interactive else entry.static(info, sprite)
 
     def gallery(self) -> Path:
         """Write the gallery of the test split; returns its first page."""

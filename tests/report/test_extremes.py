@@ -17,11 +17,11 @@ from lucidate.analysis.findings import analyze
 from lucidate.report import labels, theme
 from lucidate.report.figures import confusion_matrix, tile_grid
 from lucidate.report.figures.catalog import FIGURES, figures_of
-from lucidate.report.figures.tile_layout import CAPTION_LIMIT, misclassified_board
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, misclassified_grid
 from lucidate.report.labels import short_names
 from lucidate.report.pdf import ending, opening
 from lucidate.report.pdf.content import Points, Table
-from lucidate.report.site.tables import Table as Numbers
+from lucidate.report.site.pages import Table as Numbers
 
 MANY = 300
 MEGABYTE = 1_000_000
@@ -139,7 +139,7 @@ def test_a_class_without_images_is_said_and_not_drawn(absent: Any, tmp_path: Pat
         entry = next(entry for entry in FIGURES if entry.question == question)
         info = entry.info(absent.findings)
         assert list(entry.interactive(info).data[-1].customdata) == [0, 1]
-        assert [label.get_text() for label in entry.still(info).axes[0].get_yticklabels()] == ["cat", "dog"]
+        assert [label.get_text() for label in entry.static(info).axes[0].get_yticklabels()] == ["cat", "dog"]
     table = pd.read_csv(folder / "assets/csv/shapes_per_class_accuracy.csv").set_index("class")
     assert np.isnan(table.loc["frog", "accuracy"])
     assert table.loc["frog", "images"] == 0
@@ -204,13 +204,13 @@ def test_labels_keep_what_tells_classes_apart() -> None:
 
 def test_captions_of_long_names_leave_the_amount_its_own_line(case: Callable[..., Any]) -> None:
     names = tuple(f"Photographs of species {word}" for word in ("Parus major", "Parus ater", "Larus canus"))
-    long = misclassified_board(case(3, 240, names=names, side=8).findings.misclassified)
+    long = misclassified_grid(case(3, 240, names=names, side=8).findings.misclassified)
     assert long is not None
     first, second, third = tile_grid._lines(long)
     assert set(first) <= {"…Parus major", "…Parus ater", "…Larus canus"}
     assert all(line.startswith("→ …") and len(line) <= CAPTION_LIMIT for line in second)
     assert list(third) == list(long.amounts)
-    short = misclassified_board(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
+    short = misclassified_grid(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
     assert short is not None
     assert not any(tile_grid._lines(short)[2])
 

@@ -17,7 +17,7 @@ from lucidate.analysis.curves import TrainingCurve
 from lucidate.report import labels, theme, ticks
 from lucidate.report.figures import confusion_matrix, curves, tile_grid
 from lucidate.report.figures.catalog import FIGURES, FigureEntry
-from lucidate.report.sprites import Sheet, make_sheet
+from lucidate.report.sprites import Sprite, make_sprite
 
 CASES = {
     "ten classes": (10, 600, {}),
@@ -29,12 +29,12 @@ CASES = {
 }
 
 
-def sheet_of(entry: FigureEntry, case: Any) -> Sheet | None:
-    board = entry.board(entry.info(case.findings)) if entry.board else None
-    if board is None:
+def sheet_of(entry: FigureEntry, case: Any) -> Sprite | None:
+    grid = entry.grid(entry.info(case.findings)) if entry.grid else None
+    if grid is None:
         return None
-    place = {"ids": board.ids, "cells": board.cells, "columns": board.columns, "gaps": board.gaps}
-    return make_sheet(case.pixels, board.index, url="sheet.webp", **place)
+    place = {"ids": grid.ids, "cells": grid.cells, "columns": grid.columns, "gaps": grid.gaps}
+    return make_sprite(case.pixels, grid.index, url="sprite.webp", **place)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -45,11 +45,11 @@ def test_every_figure_draws_in_both_libraries(name: str, case: Callable[..., Any
     for entry in FIGURES:
         info = entry.info(drawn.findings)
         assert info is not None
-        sheet = sheet_of(entry, drawn)
-        figure = entry.interactive(info, sheet)
+        sprite = sheet_of(entry, drawn)
+        figure = entry.interactive(info, sprite)
         json.dumps(figure.to_plotly_json(), allow_nan=False)  # no NaN, no NumPy array, no base64
         assert figure.layout.height > 100
-        still = entry.still(info, sheet)
+        still = entry.static(info, sprite)
         still.set_dpi(50)  # that it draws is the question, not how it looks
         FigureCanvasAgg(still).draw()
         assert still.get_size_inches()[0] == theme.PNG_WIDTH
@@ -142,7 +142,7 @@ def test_the_palettes_can_be_swapped_color_by_color() -> None:
 def test_a_sheet_is_a_regular_grid_that_its_map_addresses() -> None:
     colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
     pixels = np.broadcast_to(colors[:, None, None, :], (3, 8, 8, 3))
-    sheet = make_sheet(
+    sprite = make_sprite(
         pixels,
         np.array([2, 0, 1]),
         ids=np.array(["blue", "red", "green"]),
@@ -151,22 +151,22 @@ def test_a_sheet_is_a_regular_grid_that_its_map_addresses() -> None:
         gaps=(10, 20),
         url="a.webp",
     )
-    address = sheet.address()
+    address = sprite.address()
     assert address["ids"] == ["blue", "red", None, None, None, "green", None, None]
     for cell, color in ((0, colors[2]), (1, colors[0]), (5, colors[1])):
         x = (cell % address["columns"]) * (address["tile"] + address["gap"][0])
         y = (cell // address["columns"]) * (address["tile"] + address["gap"][1])
-        assert sheet.image[y + 48, x + 48].tolist() == [*color.tolist(), 255]
-        assert sheet.corner(cell) == (x, y)
-    assert not sheet.image[:96, 96:106].any()  # gaps are transparent
-    assert Image.open(BytesIO(sheet.encoded())).size == (4 * 96 + 30, 2 * 96 + 20)
+        assert sprite.image[y + 48, x + 48].tolist() == [*color.tolist(), 255]
+        assert sprite.corner(cell) == (x, y)
+    assert not sprite.image[:96, 96:106].any()  # gaps are transparent
+    assert Image.open(BytesIO(sprite.encoded())).size == (4 * 96 + 30, 2 * 96 + 20)
 
 
 def test_images_that_are_not_square_keep_their_shape() -> None:
     pixels = np.full((1, 20, 10, 3), 200, dtype=np.uint8)
     one = np.array([0])
-    sheet = make_sheet(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
-    assert (sheet.image[..., 3] > 0).sum() == 96 * 48
+    sprite = make_sprite(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
+    assert (sprite.image[..., 3] > 0).sum() == 96 * 48
 
 
 def test_report_needs_no_torch() -> None:

@@ -71,7 +71,7 @@ def compare(
     index = None
     with console.reporter() as reporter:
         if pack := _pack(first, second, images, reporter):
-            from lucidate.report.compare import build_comparison, describe
+            from lucidate.report.site.comparison import build_comparison, describe
 
             folder = out or fresh_path(Path("runs"), f"compare-{'-'.join(slug(name) for name in compared.names)}")
             about = describe(first.card), describe(second.card)

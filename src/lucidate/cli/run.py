@@ -69,7 +69,7 @@ def main_road(
             return {}  # the first of the processes that train together goes on
         from lucidate.predict.infer import predict_run
         from lucidate.report.pdf.of_run import report_of_run
-        from lucidate.report.site.of_run import gallery_of_run
+        from lucidate.report.site.gallery import gallery_of_run
 
         for split in ("validation", "test"):
             if resume and folder.predictions(split).exists():

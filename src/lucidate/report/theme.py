@@ -317,7 +317,7 @@ def rows_inches(rows: int) -> float:
 
 @matplotlib_style
 def empty_matplotlib(title: str, sentence: str) -> Figure:
-    """The still twin of `empty_plotly`."""
+    """The static twin of `empty_plotly`."""
     figure, drawn = axes(title, height=2.6)
     drawn.set_axis_off()
     text = _wrapped(matplotlib_text, sentence, "\n")

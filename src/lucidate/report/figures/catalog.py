@@ -28,8 +28,8 @@ from lucidate.report.figures import (
     top_confusions,
     true_probability,
 )
-from lucidate.report.figures.tile_layout import Board
-from lucidate.report.sprites import Sheet, make_sheet
+from lucidate.report.figures.tile_layout import TileGrid
+from lucidate.report.sprites import Sprite, make_sprite
 
 
 class Info(Protocol):
@@ -46,8 +46,8 @@ class FigureEntry:
     """A figure's place in the gallery.
 
     file: name of its page and picture; "{dataset}" stands for the data set's slug. question: Findings' field.
-    kind: how much room it takes. draw_*: functions of the Info; a grid of images gives its board instead, and is
-    drawn from it and its sheet. note: how to read the drawing, where that is not plain.
+    kind: how much room it takes. draw_*: functions of the Info; a grid of images gives its grid instead, and is
+    drawn from it and its sprite. note: how to read the drawing, where that is not plain.
     """
 
     file: str
@@ -57,7 +57,7 @@ class FigureEntry:
     kind: Literal["chart", "matrix", "grid"] = "chart"
     draw_plotly: Callable[[Any], go.Figure] | None = None
     draw_matplotlib: Callable[[Any], Figure] | None = None
-    board: Callable[[Any], Board | None] | None = None
+    grid: Callable[[Any], TileGrid | None] | None = None
     note: Callable[[Any], str] | None = None
 
     def name(self, dataset: str) -> str:
@@ -68,35 +68,35 @@ class FigureEntry:
         info: Info | None = getattr(findings, self.question)
         return info
 
-    def sheet(self, info: Info, pixels: NDArray[np.uint8], *, url: str = "") -> Sheet | None:
+    def sprite(self, info: Info, pixels: NDArray[np.uint8], *, url: str = "") -> Sprite | None:
         """The images of a grid, from the packed store (N, H, W, 3); None for charts and empty grids."""
-        board = self.board(info) if self.board else None
-        if not board:
+        grid = self.grid(info) if self.grid else None
+        if not grid:
             return None
-        return make_sheet(
+        return make_sprite(
             pixels,
-            board.index,
-            ids=board.ids,
-            cells=board.cells,
-            columns=board.columns,
-            gaps=board.gaps,
+            grid.index,
+            ids=grid.ids,
+            cells=grid.cells,
+            columns=grid.columns,
+            gaps=grid.gaps,
             url=url,
         )
 
-    def interactive(self, info: Info, sheet: Sheet | None = None) -> go.Figure:
-        """The Plotly drawing. sheet: of a grid that has images."""
+    def interactive(self, info: Info, sprite: Sprite | None = None) -> go.Figure:
+        """The Plotly drawing. sprite: of a grid that has images."""
         if self.draw_plotly is not None:
             return self.draw_plotly(info)
-        board = self.board(info) if self.board else None
-        return tile_grid.draw_plotly(board, sheet) if board and sheet else theme.empty_plotly(info.headline)
+        grid = self.grid(info) if self.grid else None
+        return tile_grid.draw_plotly(grid, sprite) if grid and sprite else theme.empty_plotly(info.headline)
 
-    def still(self, info: Info, sheet: Sheet | None = None) -> Figure:
-        """The Matplotlib drawing. sheet: of a grid that has images."""
+    def static(self, info: Info, sprite: Sprite | None = None) -> Figure:
+        """The Matplotlib drawing. sprite: of a grid that has images."""
         if self.draw_matplotlib is not None:
             return self.draw_matplotlib(info)
-        board = self.board(info) if self.board else None
-        if board and sheet:
-            return tile_grid.draw_matplotlib(board, sheet, title=self.title)
+        grid = self.grid(info) if self.grid else None
+        if grid and sprite:
+            return tile_grid.draw_matplotlib(grid, sprite, title=self.title)
         return theme.empty_matplotlib(self.title, info.headline)
 
 
@@ -106,8 +106,8 @@ def _chart(file: str, group: str, question: str, module: Any, *, title: str = ""
     return FigureEntry(file, name, group, question, kind, **draw, note=getattr(module, "note", None))
 
 
-def _grid(file: str, title: str, group: str, question: str, board: Callable[[Any], Board | None]) -> FigureEntry:
-    return FigureEntry(file, title, group, question, "grid", board=board)
+def _grid(file: str, title: str, group: str, question: str, grid: Callable[[Any], TileGrid | None]) -> FigureEntry:
+    return FigureEntry(file, title, group, question, "grid", grid=grid)
 
 
 DATA, TRAINING, ERRORS, TRUST, IMAGES = (
@@ -124,7 +124,7 @@ FOLDED = ("top_confusions", "most_confident_wrong")  # what that page stands for
 
 FIGURES: tuple[FigureEntry, ...] = (
     _chart("class_distribution", DATA, "class_distribution", class_distribution),
-    _grid("examples_per_class", "Examples of each class", DATA, "examples_per_class", tile_layout.examples_board),
+    _grid("examples_per_class", "Examples of each class", DATA, "examples_per_class", tile_layout.examples_grid),
     _chart("{dataset}_acc", TRAINING, "accuracy_curve", curves, title=curves.TITLES["accuracy"]),
     _chart("{dataset}_loss", TRAINING, "loss_curve", curves, title=curves.TITLES["loss"]),
     _chart("{dataset}_confusion_matrix", ERRORS, "confusion_matrix", confusion_matrix, kind="matrix"),
@@ -137,28 +137,28 @@ FIGURES: tuple[FigureEntry, ...] = (
         "Surest mistakes: top 1\N{NO-BREAK SPACE}% of wrong predictions",
         IMAGES,
         "most_confident_wrong",
-        tile_layout.confident_board,
+        tile_layout.confident_grid,
     ),
     _grid(
         "{dataset}_misclassification_grid",
         SAMPLE,
         IMAGES,
         "misclassified",
-        tile_layout.misclassified_board,
+        tile_layout.misclassified_grid,
     ),
     _grid(
         "{dataset}_hard_prediction_grid",
         "Right, but only just",
         IMAGES,
         "hard_but_correct",
-        tile_layout.hard_board,
+        tile_layout.hard_grid,
     ),
     _grid(
         "{dataset}_top_1_percent_correct_predictions",
         "Surest hits: top 1\N{NO-BREAK SPACE}% of right predictions",
         IMAGES,
         "most_confident_right",
-        tile_layout.confident_board,
+        tile_layout.confident_grid,
     ),
 )
 

@@ -48,7 +48,7 @@ def draw_plotly(info: ClassDistribution) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: ClassDistribution) -> Figure:
-    """The same rows, still."""
+    """The same rows, static."""
     rows = _rows(info)
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
     start = np.zeros(len(rows))

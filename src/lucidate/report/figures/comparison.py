@@ -13,7 +13,7 @@ from lucidate.analysis.formatting import percent, points, points_interval, signe
 from lucidate.analysis.tiles import Tiles
 from lucidate.core.records import jsonable
 from lucidate.report import labels, theme
-from lucidate.report.figures.tile_layout import CAPTION_LIMIT, MAX_TILES, Board
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, MAX_TILES, TileGrid
 
 TITLE = "Change of each class"
 SHOWN = 30  # classes drawn, those with the largest changes; the table holds all
@@ -63,7 +63,7 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: ClassChanges) -> Figure:
-    """The same bars, still."""
+    """The same bars, static."""
     rows = _rows(info)
     change, low, high = _in_points(info, rows)
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
@@ -101,7 +101,7 @@ def note(info: ClassChanges) -> str:
     return f"{words} Drawn are the {SHOWN} classes that changed most; the table has all." if left > 0 else words
 
 
-def flips_board(info: Flips) -> Board | None:
+def flips_grid(info: Flips) -> TileGrid | None:
     """The images with both answers under each; None where nothing flipped."""
     if not len(info):
         return None
@@ -109,7 +109,7 @@ def flips_board(info: Flips) -> Board | None:
     first, second = info.first, info.second
     wrong = first if info.fixed else second
     short = labels.telling(first.class_names, CAPTION_LIMIT)
-    return Board(
+    return TileGrid(
         ids=first.ids[:total],
         index=first.index[:total],
         cells=np.arange(total),

@@ -79,7 +79,7 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: ConfidenceHistogram) -> Figure:
-    """The same bars as shares, still."""
+    """The same bars as shares, static."""
     figure, axes = theme.axes(TITLE)
     width = float(np.diff(info.edges).min()) * 0.41
     for side, (name, counts, color, mean) in enumerate(

@@ -80,7 +80,7 @@ def draw_plotly(info: ConfusionMatrix) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: ConfusionMatrix) -> Figure:
-    """The same matrix with counts, still."""
+    """The same matrix with counts, static."""
     shown = drawn(info)
     k = len(shown)
     numbers, normalized = _part(info, shown)

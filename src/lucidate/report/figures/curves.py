@@ -76,7 +76,7 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: TrainingCurve) -> Figure:
-    """The same lines, still."""
+    """The same lines, static."""
     figure, axes = theme.axes(TITLES[info.measure])
     epochs = range(1, len(info.train) + 1)
     marker = "o" if len(info.train) == 1 else ""

@@ -62,7 +62,7 @@ def draw_plotly(info: LevelsTable) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: LevelsTable) -> Figure:
-    """The same points with their values, still."""
+    """The same points with their values, static."""
     figure, axes = theme.axes(TITLE, height=height(info))
     for row, level in enumerate(info.levels):
         axes.hlines(row, level.test_low, level.test_high, color=theme.LIGHT.slate, linewidth=1.8)
@@ -88,7 +88,7 @@ def draw_matplotlib(info: LevelsTable) -> Figure:
 
 
 def height(info: LevelsTable) -> float:
-    """Inches of the still drawing."""
+    """Inches of the static drawing."""
     return 0.75 + 0.36 * max(len(info.levels), 2)
 
 

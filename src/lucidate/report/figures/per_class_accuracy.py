@@ -47,7 +47,7 @@ def draw_plotly(info: PerClassAccuracy) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: PerClassAccuracy) -> Figure:
-    """The same points, still."""
+    """The same points, static."""
     order = _order(info)
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(order)))
     rows = np.arange(len(order))

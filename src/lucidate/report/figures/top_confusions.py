@@ -66,7 +66,7 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: TopConfusions) -> Figure:
-    """The same bars, still."""
+    """The same bars, static."""
     if not info.errors:
         return theme.empty_matplotlib(TITLE, info.headline)
     rows = _most_frequent(info)

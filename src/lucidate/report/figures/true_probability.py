@@ -61,7 +61,7 @@ def draw_plotly(info: TrueClassProbability) -> go.Figure:
 
 @theme.matplotlib_style
 def draw_matplotlib(info: TrueClassProbability) -> Figure:
-    """The same points, still."""
+    """The same points, static."""
     order = _order(info)
     rows = np.arange(len(order))
     figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(order)))

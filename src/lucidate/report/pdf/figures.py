@@ -1,4 +1,4 @@
-"""The gallery's still drawings as vector pictures in the report's type, and images as tiles.
+"""The gallery's static drawings as vector pictures in the report's type, and images as tiles.
 
 Text stays text: Typst sets it in the font of the page, so it is sharp and can be searched. Matplotlib lays it out in
 STIX, whose widths are close to those of Libertinus; it has no access to the latter, which is inside the compiler.

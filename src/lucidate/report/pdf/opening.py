@@ -171,15 +171,15 @@ def _split_table(material: ReportData) -> Table:
 
 def _examples(material: ReportData) -> Tiles | None:
     info = material.findings.examples_per_class
-    board = tile_layout.examples_board(info)
-    if board is None:
+    grid = tile_layout.examples_grid(info)
+    if grid is None:
         return None
-    rows = min(len(board.row_labels), EXAMPLE_ROWS)
-    cells: list[Tile | None] = [None] * (rows * board.columns)
-    for place, cell in enumerate(board.cells.tolist()):
+    rows = min(len(grid.row_labels), EXAMPLE_ROWS)
+    cells: list[Tile | None] = [None] * (rows * grid.columns)
+    for place, cell in enumerate(grid.cells.tolist()):
         if cell < len(cells):
-            pixels = np.asarray(material.pixels[board.index[place]])
-            cells[cell] = Tile(figures.tile(pixels, alt=board.words[place][0]))
-    note = f"The first {rows} of these; the gallery shows more." if rows < len(board.row_labels) else ""
-    names = tuple(short_names(board.row_labels, 14)[:rows])
-    return Tiles(info.headline, tuple(cells), board.columns, names, note)
+            pixels = np.asarray(material.pixels[grid.index[place]])
+            cells[cell] = Tile(figures.tile(pixels, alt=grid.words[place][0]))
+    note = f"The first {rows} of these; the gallery shows more." if rows < len(grid.row_labels) else ""
+    names = tuple(short_names(grid.row_labels, 14)[:rows])
+    return Tiles(info.headline, tuple(cells), grid.columns, names, note)

@@ -15,7 +15,7 @@ from lucidate.report.figures import confidence, confusion_matrix, tile_layout
 from lucidate.report.figures import per_class_accuracy as per_class
 from lucidate.report.figures import top_confusions as top
 from lucidate.report.figures import true_probability as probability
-from lucidate.report.figures.tile_layout import Board
+from lucidate.report.figures.tile_layout import TileGrid
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import Beside, Block, Chapter, Figure, Paragraph, Table, Tile, Tiles
 from lucidate.report.pdf.report_data import ReportData, interval_of, of_classes, span
@@ -26,10 +26,10 @@ NAME, CAPTION = 17, 19  # characters in the two lines under a tile of an eighth 
 PAIRS = 6  # confusions drawn
 FEWEST_PAIRS = 3  # fewer are plain from the matrix
 SAMPLES = (
-    ("misclassified", ALL_SHOWN, tile_layout.misclassified_board),
-    ("most_confident_wrong", COLUMNS, tile_layout.confident_board),
-    ("hard_but_correct", COLUMNS, tile_layout.hard_board),
-    ("most_confident_right", COLUMNS, tile_layout.confident_board),
+    ("misclassified", ALL_SHOWN, tile_layout.misclassified_grid),
+    ("most_confident_wrong", COLUMNS, tile_layout.confident_grid),
+    ("hard_but_correct", COLUMNS, tile_layout.hard_grid),
+    ("most_confident_right", COLUMNS, tile_layout.confident_grid),
 )
 
 
@@ -96,10 +96,10 @@ def trust(material: ReportData) -> Chapter:
 def samples(material: ReportData) -> Chapter:
     """Images that the model got wrong, and right."""
     blocks = []
-    for question, most, board_of in SAMPLES:
+    for question, most, grid_of in SAMPLES:
         if question == "most_confident_wrong" and material.findings.misclassified.pool <= ALL_SHOWN:
             continue  # the sample before it is all of them
-        if tiles := _tiles(material, question, most, board_of):
+        if tiles := _tiles(material, question, most, grid_of):
             blocks.append(tiles)
     return Chapter("Image by image", tuple(blocks))
 
@@ -173,20 +173,20 @@ def _score(share: float) -> str:
     return "–" if np.isnan(share) else f"{100 * share:.1f}"
 
 
-def _tiles(material: ReportData, question: str, most: int, board_of: Callable[[Any], Board | None]) -> Tiles | None:
+def _tiles(material: ReportData, question: str, most: int, grid_of: Callable[[Any], TileGrid | None]) -> Tiles | None:
     info = getattr(material.findings, question)
     if isinstance(info, Misclassified):
         info = figures.fewer(info, most)
-    board = board_of(info)
-    if board is None:
+    grid = grid_of(info)
+    if grid is None:
         return None
     tiles = []
-    for place in range(min(len(board.ids), most)):
-        amount = board.amounts[place]
-        second = f"{labels.shorten(board.second[place], CAPTION - 1 - len(amount))} {amount}".strip()
-        picture = figures.tile(np.asarray(material.pixels[board.index[place]]), alt="; ".join(board.words[place]))
-        first = labels.shorten(board.first[place], NAME)
-        tiles.append(Tile(picture, first, second, bool(board.wrong[place])))
-    total = len(board.ids) + board.left_out
+    for place in range(min(len(grid.ids), most)):
+        amount = grid.amounts[place]
+        second = f"{labels.shorten(grid.second[place], CAPTION - 1 - len(amount))} {amount}".strip()
+        picture = figures.tile(np.asarray(material.pixels[grid.index[place]]), alt="; ".join(grid.words[place]))
+        first = labels.shorten(grid.first[place], NAME)
+        tiles.append(Tile(picture, first, second, bool(grid.wrong[place])))
+    total = len(grid.ids) + grid.left_out
     note = f"The first {len(tiles)} of these {total:,}; the gallery shows more." if len(tiles) < total else ""
     return Tiles(f"{figures.entry_of(question).title}. {info.headline}", tuple(tiles), COLUMNS, note=note)
