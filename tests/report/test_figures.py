@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from lucidate.analysis.curves import TrainingCurve
-from lucidate.report import labels, theme, ticks
-from lucidate.report.figures import confusion_matrix, curves, tile_grid
+from lucidate.report import labels, theme
+from lucidate.report.figures import confusion_matrix, curves, frame, tile_grid
 from lucidate.report.figures.catalog import FIGURES, FigureEntry
 from lucidate.report.sprites import Sprite, make_sprite
 
@@ -52,7 +52,7 @@ def test_every_figure_draws_in_both_libraries(name: str, case: Callable[..., Any
         still = entry.static(info, sprite)
         still.set_dpi(50)  # that it draws is the question, not how it looks
         FigureCanvasAgg(still).draw()
-        assert still.get_size_inches()[0] == theme.PNG_WIDTH
+        assert still.get_size_inches()[0] == frame.PNG_WIDTH
     assert dict(mpl.rcParams) == before
 
 
@@ -89,20 +89,20 @@ def test_one_error_of_many_is_paler_than_a_lost_class(case: Callable[..., Any]) 
 
 @pytest.mark.parametrize("top", [1, 3, 7, 12, 18, 90, 5000])
 def test_ticks_of_counts_are_whole_and_differ(top: int) -> None:
-    _, axes = theme.axes("")
+    _, axes = frame.axes("")
     axes.set_xlim(0, 1.16 * top)
-    ticks.whole_ticks(axes.xaxis)
+    frame.whole_ticks(axes.xaxis)
     shown = axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks().tolist())
     assert len(set(shown)) == len(shown) > 1
     assert [int(text.replace(",", "")) for text in shown] == axes.get_xticks().tolist()
-    assert ticks.whole_axis(top).get("dtick", 1) % 1 == 0
+    assert frame.whole_axis(top).get("dtick", 1) % 1 == 0
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.52, 0.56), (0.9851, 0.9874), (0.5, 0.5003)])
 def test_ticks_of_shares_say_what_they_are(low: float, high: float) -> None:
-    _, axes = theme.axes("")
+    _, axes = frame.axes("")
     axes.set_ylim(low, high)
-    ticks.share_ticks(axes.yaxis)
+    frame.share_ticks(axes.yaxis)
     values = axes.get_yticks().tolist()
     shown = axes.yaxis.get_major_formatter().format_ticks(values)
     assert len(set(shown)) == len(shown) > 1

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lucidate.analysis.findings import Findings
-from lucidate.report import theme
 from lucidate.report.figures import (
     class_distribution,
     confidence,
     confusion_matrix,
     curves,
+    frame,
     per_class_accuracy,
     tile_grid,
     tile_layout,
@@ -88,7 +88,7 @@ class FigureEntry:
         if self.draw_plotly is not None:
             return self.draw_plotly(info)
         grid = self.grid(info) if self.grid else None
-        return tile_grid.draw_plotly(grid, sprite) if grid and sprite else theme.empty_plotly(info.headline)
+        return tile_grid.draw_plotly(grid, sprite) if grid and sprite else frame.empty_plotly(info.headline)
 
     def static(self, info: Info, sprite: Sprite | None = None) -> Figure:
         """The Matplotlib drawing. sprite: of a grid that has images."""
@@ -97,7 +97,7 @@ class FigureEntry:
         grid = self.grid(info) if self.grid else None
         if grid and sprite:
             return tile_grid.draw_matplotlib(grid, sprite, title=self.title)
-        return theme.empty_matplotlib(self.title, info.headline)
+        return frame.empty_matplotlib(self.title, info.headline)
 
 
 def _chart(file: str, group: str, question: str, module: Any, *, title: str = "", kind: Any = "chart") -> FigureEntry:

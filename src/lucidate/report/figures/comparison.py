@@ -13,6 +13,7 @@ from lucidate.analysis.formatting import percent, points, points_interval, signe
 from lucidate.analysis.tiles import Tiles
 from lucidate.core.records import jsonable
 from lucidate.report import labels, theme
+from lucidate.report.figures import frame
 from lucidate.report.figures.tile_layout import CAPTION_LIMIT, MAX_TILES, TileGrid
 
 TITLE = "Change of each class"
@@ -30,7 +31,7 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
         y=places,
         orientation="h",
         marker={"color": _colors(info, rows), "opacity": _opacities(info, rows), "line": {"width": 0}},
-        error_x=theme.interval_bars(change, low, high, color=theme.LIGHT.ink, thickness=1.5),
+        error_x=frame.interval_bars(change, low, high, color=theme.LIGHT.ink, thickness=1.5),
         customdata=rows.tolist(),
         hovertext=[_words(info, k) for k in rows],
         hoverinfo="text",
@@ -52,28 +53,28 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
         if side.any()
     ]
     zero = {"type": "line", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": theme.LIGHT.faint}}
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [bars, *amounts],
-        height=theme.row_height(len(rows)),
+        height=frame.row_height(len(rows)),
         shapes=[{**zero, "layer": "below"}],
         xaxis={"title": {"text": "Accuracy of B less A, in points"}, "tickformat": "~f", "range": _range(low, high)},
-        yaxis=theme.class_rows(tuple(info.class_names[k] for k in rows)),
+        yaxis=frame.class_rows(tuple(info.class_names[k] for k in rows)),
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: ClassChanges) -> Figure:
+@frame.static_drawing
+def draw_matplotlib(info: ClassChanges, style: frame.StaticStyle) -> Figure:
     """The same bars, static."""
     rows = _rows(info)
     change, low, high = _in_points(info, rows)
-    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
+    figure, axes = frame.axes(TITLE, style, height=frame.rows_inches(len(rows)))
     places = np.arange(len(rows))
     bars = axes.barh(places, change, height=0.6, color=_colors(info, rows))
     for bar, opacity in zip(bars, _opacities(info, rows), strict=True):
         bar.set_alpha(opacity)
     axes.hlines(places, low, high, color=theme.LIGHT.ink, linewidth=1.1)
     axes.axvline(0, color=theme.LIGHT.faint, linewidth=1, zorder=1)
-    theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in rows))
+    frame.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in rows))
     axes.set_xlim(*_range(low, high))
     axes.set_xlabel(theme.matplotlib_text(_axis(info)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))

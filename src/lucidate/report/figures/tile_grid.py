@@ -12,6 +12,7 @@ from PIL import Image
 
 from lucidate.core.records import jsonable
 from lucidate.report import labels, theme
+from lucidate.report.figures import frame
 from lucidate.report.figures.tile_layout import CAPTION_LIMIT, TileGrid
 from lucidate.report.sprites import Sprite
 
@@ -50,7 +51,7 @@ def draw_plotly(grid: TileGrid, sprite: Sprite) -> go.Figure:
         names = [theme.plotly_text(name) for name in labels.short_names(grid.row_labels, ROW_LIMIT)]
         rows |= {"tickmode": "array", "tickvals": centers, "ticktext": names, "showticklabels": True}
         rows |= {"tickfont": {"size": 13, "color": theme.LIGHT.ink}}
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [_answers(grid, sprite), *_outlines(grid, sprite), *_captions(grid, sprite)],
         height=height + below + 8 + 16,
         width=width + 16 + left + 8,
@@ -63,23 +64,23 @@ def draw_plotly(grid: TileGrid, sprite: Sprite) -> go.Figure:
     )
 
 
-@theme.matplotlib_style
+@frame.static_settings()
 def draw_matplotlib(grid: TileGrid, sprite: Sprite, *, title: str) -> Figure:
     """The first rows of the sprite, with captions, in pixels of the picture: resampled once, by Pillow."""
     rows = min(sprite.rows, NAMED_ROWS if grid.row_labels else PREVIEW_ROWS)
     picture = _on_surface(sprite.image[: rows * (sprite.tile + sprite.gap_y) - sprite.gap_y])
     left = LABEL_WIDTH if grid.row_labels else MARGIN
-    scale = theme.PNG_WIDTH * theme.PNG_DPI / (left + picture.shape[1] + MARGIN)  # pixels of the picture a sprite's
+    scale = frame.PNG_WIDTH * frame.PNG_DPI / (left + picture.shape[1] + MARGIN)  # pixels of the picture a sprite's
     width, height = (round(scale * side) for side in (picture.shape[1], picture.shape[0]))
     left, top = round(scale * left), round(scale * TITLE_HEIGHT)
     below = round(scale * (MARGIN if grid.row_labels else sprite.gap_y + 8))
-    figure = Figure(figsize=(theme.PNG_WIDTH, (top + height + below) / theme.PNG_DPI))
+    figure = Figure(figsize=(frame.PNG_WIDTH, (top + height + below) / frame.PNG_DPI))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     drawn_picture = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
     axes.imshow(drawn_picture, extent=(0, width, height, 0), interpolation="none", aspect="auto")
-    axes.set(xlim=(-left, theme.PNG_WIDTH * theme.PNG_DPI - left), ylim=(height + below, -top))
+    axes.set(xlim=(-left, frame.PNG_WIDTH * frame.PNG_DPI - left), ylim=(height + below, -top))
     drawn = int((grid.cells < rows * sprite.columns).sum())
     some = f" (first {drawn} of {len(grid.ids) + grid.left_out:,})" if drawn < len(grid.ids) else ""
     heading = theme.matplotlib_text(title + some)

@@ -18,9 +18,9 @@ def levels(material: ReportData) -> Chapter | None:
     if table is None:
         return None
     picture = figures.vector(
-        drawing.draw_matplotlib(table),
+        drawing.draw_matplotlib,
+        table,
         width=figures.FULL,
-        height=drawing.height(table),
         alt="test accuracy of each level with its 95 % interval",
     )
     blocks: list[Block] = [_table(table), Figure("Test accuracy, level by level", picture, drawing.note(table))]

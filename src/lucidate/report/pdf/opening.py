@@ -122,21 +122,17 @@ def training(material: ReportData) -> Chapter | None:
 
 
 def _curve(info: TrainingCurve) -> Figure:
-    drawing = curves.draw_matplotlib(info)
-    for note in list(drawing.axes[0].texts):
-        note.remove()  # names the best epoch, as the caption does; at half the width it would lie on the lines
-    return Figure(
-        info.headline, figures.vector(drawing, width=figures.HALF, height=2.1, alt=f"{info.measure} by epoch")
-    )
+    alt = f"{info.measure} by epoch"
+    return Figure(info.headline, figures.vector(curves.draw_matplotlib, info, width=figures.HALF, height=2.1, alt=alt))
 
 
 def _distribution(material: ReportData) -> Figure:
     info = material.findings.class_distribution
     shown = figures.fewest_images(info, FEWEST)
-    drawing = class_distribution.draw_matplotlib(shown)
     rows = len(shown.class_names)
     picture = figures.vector(
-        drawing,
+        class_distribution.draw_matplotlib,
+        shown,
         width=0.56 * figures.FULL - 0.12,
         height=figures.rows_height(rows, legend=True),
         alt="images of each class, by split",

@@ -40,7 +40,8 @@ def results(material: ReportData) -> Chapter:
     info = figures.most_frequent(findings.top_confusions, PAIRS)
     if len(info.counts) >= FEWEST_PAIRS:
         picture = figures.vector(
-            top.draw_matplotlib(info),
+            top.draw_matplotlib,
+            info,
             width=figures.FULL,
             height=figures.rows_height(len(info.counts)),
             alt="the most frequent confusions",
@@ -56,7 +57,8 @@ def classes(material: ReportData) -> Chapter:
     info = figures.hardest(material.findings.per_class_accuracy)
     rows = len(info.class_names)
     picture = figures.vector(
-        per_class.draw_matplotlib(info),
+        per_class.draw_matplotlib,
+        info,
         width=figures.HALF,
         height=figures.rows_height(rows, legend=True),
         alt="accuracy of each class with its 95 % interval",
@@ -75,7 +77,8 @@ def trust(material: ReportData) -> Chapter:
     """Confidence, right against wrong and class by class."""
     findings = material.findings
     histogram = figures.vector(
-        confidence.draw_matplotlib(findings.confidence),
+        confidence.draw_matplotlib,
+        findings.confidence,
         width=figures.HALF,
         height=2.35,
         alt="confidence of right and of wrong predictions",
@@ -83,7 +86,8 @@ def trust(material: ReportData) -> Chapter:
     shown = figures.least_probable(findings.true_class_probability)
     rows = len(shown.class_names)
     by_class = figures.vector(
-        probability.draw_matplotlib(shown),
+        probability.draw_matplotlib,
+        shown,
         width=figures.HALF,
         height=max(2.35, figures.rows_height(rows, legend=True)),
         alt="mean and median probability of the true class",
@@ -141,7 +145,8 @@ def _confusion_figure(material: ReportData) -> Figure:
     info = material.findings.confusion_matrix
     k = material.classes
     picture = figures.vector(
-        confusion_matrix.draw_matplotlib(info),
+        confusion_matrix.draw_matplotlib,
+        info,
         width=figures.FULL,
         height=max(1.9, 0.85 + 0.29 * k) if k <= 16 else 5.8 if k <= 30 else 8.2,
         alt="confusion matrix: true class by row, predicted class by column",

@@ -25,6 +25,7 @@ from lucidate.core.progress import Reporter
 from lucidate.core.records import slug
 from lucidate.core.run import atomic_path
 from lucidate.report import theme
+from lucidate.report.figures import frame
 from lucidate.report.figures.catalog import FigureEntry, Info
 from lucidate.report.site.pages import Card, Table
 from lucidate.report.sprites import Sprite
@@ -140,7 +141,7 @@ def png_of(figure: Figure, *, photographs: bool = False) -> tuple[bytes, tuple[i
 
     Written through Pillow: a tenth of the bytes of Matplotlib's own true-color files, and no date or version inside.
     """
-    figure.set_dpi(theme.PNG_DPI)
+    figure.set_dpi(frame.PNG_DPI)
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         # A class name in a script that no installed font has is drawn as boxes; the page beside it has the letters.
