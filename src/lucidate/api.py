@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lucidate.analysis.findings import Findings
+from lucidate.analysis.findings import Findings, analyze_run
 from lucidate.analysis.findings import analyze as find
-from lucidate.analysis.of_run import analyze_run
 from lucidate.core.errors import RunError, UnknownNameError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe, find_recipe, load_recipe

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import points, points_interval
-from lucidate.analysis.paired import paired_interval
+from lucidate.analysis.statistics import paired_interval
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from lucidate.analysis.class_changes import ClassChanges, class_changes
 from lucidate.analysis.flips import Flips
 from lucidate.analysis.formatting import count, images, p_value, percent, points, points_interval
-from lucidate.analysis.intervals import wilson_interval
-from lucidate.analysis.paired import LEVEL, mcnemar, paired_interval
-from lucidate.analysis.tiles import Tiles, pick
+from lucidate.analysis.samples import Tiles, pick
+from lucidate.analysis.statistics import LEVEL, mcnemar, paired_interval, wilson_interval
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import count, percent
-from lucidate.analysis.tiles import Tiles
+from lucidate.analysis.samples import Tiles
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lucidate.analysis.formatting import listed, p_value, points
-from lucidate.analysis.paired import LEVEL
+from lucidate.analysis.statistics import LEVEL
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def compare(
 def _open(name: str, path: Path, split: str | None) -> Model:
     """What an argument names. Raises LucidateError where it is neither a run nor a table."""
     if path.is_dir() or path.suffix.lower() in MODEL_FILES:
-        from lucidate.analysis.of_run import predictions_of
+        from lucidate.analysis.findings import predictions_of
 
         run = stages.open_run(path)
         with console.reporter() as reporter, run.lock():

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analysis.class_distribution import ClassDistribution
+from lucidate.analysis.dataset import ClassDistribution
 from lucidate.analysis.formatting import images
 from lucidate.report import theme
 from lucidate.report.figures import frame

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lucidate.analysis.class_changes import ClassChanges
 from lucidate.analysis.flips import Flips
 from lucidate.analysis.formatting import percent, points, points_interval, signed_points
-from lucidate.analysis.tiles import Tiles
+from lucidate.analysis.samples import Tiles
 from lucidate.core.records import jsonable
 from lucidate.report import labels, theme
 from lucidate.report.figures import frame

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lucidate.analysis.examples import ExamplesPerClass
+from lucidate.analysis.dataset import ExamplesPerClass
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.hard import HardButCorrect
-from lucidate.analysis.misclassified import Misclassified
-from lucidate.analysis.most_confident import MostConfident
-from lucidate.analysis.tiles import Tiles
+from lucidate.analysis.samples import HardButCorrect, Misclassified, MostConfident, Tiles
 from lucidate.report.labels import telling
 
 MAX_TILES = 400  # drawn on a page; the table lists all, and a browser stays quick

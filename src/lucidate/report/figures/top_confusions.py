@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lucidate.analysis.confusion import TopConfusions
 from lucidate.analysis.formatting import count, percent
-from lucidate.analysis.top_confusions import TopConfusions
 from lucidate.report import theme
 from lucidate.report.figures import frame
 from lucidate.report.labels import short_names

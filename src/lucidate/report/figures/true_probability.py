@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.true_probability import TrueClassProbability
+from lucidate.analysis.per_class import TrueClassProbability
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.figures import frame

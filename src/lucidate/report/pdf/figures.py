@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lucidate.analysis.class_distribution import ClassDistribution
-from lucidate.analysis.misclassified import Misclassified
-from lucidate.analysis.per_class import PerClassAccuracy
-from lucidate.analysis.tiles import Tiles
-from lucidate.analysis.top_confusions import TopConfusions
-from lucidate.analysis.true_probability import TrueClassProbability
+from lucidate.analysis.confusion import TopConfusions
+from lucidate.analysis.dataset import ClassDistribution
+from lucidate.analysis.per_class import PerClassAccuracy, TrueClassProbability
+from lucidate.analysis.samples import Misclassified, Tiles
 from lucidate.report.figures.catalog import FIGURES, FigureEntry
 from lucidate.report.figures.frame import StaticDrawing, StaticStyle
 from lucidate.report.labels import short_names

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lucidate.analysis.findings import analyze_run
 from lucidate.analysis.heatmaps import Heatmaps
 from lucidate.analysis.levels import LevelsTable
-from lucidate.analysis.of_run import analyze_run
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir, atomic_write

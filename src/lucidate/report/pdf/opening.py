@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lucidate.analysis.curves import TrainingCurve
 from lucidate.analysis.formatting import count, images, percent
+from lucidate.core.names import ENSEMBLE, TIMM
+from lucidate.core.records import RunCard
 from lucidate.report.figures import class_distribution, curves, tile_layout
 from lucidate.report.labels import short_names
 from lucidate.report.pdf import figures
@@ -22,11 +26,17 @@ from lucidate.report.pdf.content import (
     Tile,
     Tiles,
 )
-from lucidate.report.pdf.recipe import recipe_facts
 from lucidate.report.pdf.report_data import ReportData, class_list, duration, interval_of, machine, of_classes, span
 
 FEWEST = 12  # classes whose numbers of images are drawn: what fits on the first page
 EXAMPLE_ROWS = 10  # classes whose examples are shown
+SETTINGS = {"epochs", "batch_size", "lr", "optimizer", "schedule", "flip", "views"}  # told whatever their values
+BEGINNING = ("pretrained", "weights")  # options of timm models that have a line of their own
+MODELS = {
+    "compact": "three blocks of two convolutions with batch normalization, global average pooling, a dense layer",
+    "fastnet": "a convolutional network built for accuracy per second: whitened patches first, then three groups of "
+    "convolutions that begin as the identity, after K. Jordan (arXiv:2404.00498)",
+}
 USES = {
     "train": "the weights are fitted to these",
     "validation": "settings and epochs are chosen on these",
@@ -105,7 +115,10 @@ def data(material: ReportData) -> Chapter:
 
 def method(material: ReportData) -> Chapter:
     """The model and its recipe."""
-    return Chapter("The method", (Facts(recipe_facts(material.card)),))
+    blocks: list[Block] = [Facts(model_facts(material.card))]
+    if not material.ensemble and not material.card.origin:  # others were not trained here
+        blocks.append(settings_table(material.card))
+    return Chapter("The method", tuple(blocks))
 
 
 def training(material: ReportData) -> Chapter | None:
@@ -119,6 +132,93 @@ def training(material: ReportData) -> Chapter | None:
         "network that was still changing: they may lie below those of validation."
     )
     return Chapter("The training", (words, Beside(_curve(accuracy), _curve(loss))))
+
+
+def model_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
+    """Label and words of what is known of a run's model; parts without a choice are left out."""
+    if card.recipe.model.name == ENSEMBLE:
+        return _ensemble_facts(card)
+    views, parameters = card.recipe.predict.views, f"{card.model.parameters:,}"
+    if card.origin:
+        return (
+            ("Model", f"{card.model.name}, a model from elsewhere"),
+            ("Parameters", parameters),
+            ("Training", "not known here: neither its recipe nor its images came with it"),
+            ("Test-time views", views),
+        )
+    ran, most = card.results.epochs, card.recipe.train.epochs
+    epochs = f"{count(ran, 'epoch')}{f' of at most {most:,}' if ran < most else ''}" if ran else ""
+    facts = (
+        ("Model", _model(card)),
+        ("Parameters", f"{parameters} trainable"),
+        ("Begins with", _beginning(card)),
+        ("Trained for", epochs),
+        ("Arithmetic", card.precision),
+    )
+    return tuple((label, words) for label, words in facts if words)
+
+
+def settings_table(card: RunCard) -> Table:
+    """The settings of a training that every reader asks for, and all others that are not at their defaults."""
+    rows, sections = [], {"train": card.recipe.train, "augment": card.recipe.augment, "predict": card.recipe.predict}
+    for section, settings in sections.items():
+        for name, field in type(settings).model_fields.items():
+            value = getattr(settings, name)
+            if name in SETTINGS or value != field.default:
+                words = _plain(value)
+                if value == "auto" and name == "flip":
+                    words += ": they do" if card.data.flips else ": they do not"
+                rows.append((f"{section}.{name}", words, field.description or ""))
+    head = ("Setting", "Value", "What it is")
+    return Table("The recipe", head, tuple(rows), "lll", wide=2, note="All others have the values of every recipe.")
+
+
+def _ensemble_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
+    """An ensemble was not trained: its members were, each by a recipe of its own."""
+    options = card.model.options
+    members = card.recipe.model.options.get("members", [])
+    named = (f"{m['name']} ({m['model']['name']}, share {m['share']:.2f})" for m in members)
+    ways = {
+        "softmax": "the mean of the members' probabilities",
+        "logits": "the mean of the members' logits",
+        "weighted": "the weighted mean of the members' probabilities, shares fitted on validation images",
+        "greedy": "the mean of the members selected on validation images, by forward selection with replacement",
+    }
+    method = str(options.get("method", ""))
+    return (
+        ("Model", f"ensemble of {len(members)} networks, each trained by a recipe of its own"),
+        ("Members", "; ".join(named)),
+        ("Combination", ways.get(method, method)),
+        ("Parameters", f"{card.model.parameters:,} trainable, all members together"),
+    )
+
+
+def _model(card: RunCard) -> str:
+    name = card.model.name
+    told = {key: value for key, value in card.model.options.items() if not (name.startswith(TIMM) and key in BEGINNING)}
+    options = "; ".join(f"{key} {_plain(value)}" for key, value in told.items())
+    words = f"{name.removeprefix(TIMM)} of timm" if name.startswith(TIMM) else name
+    if name in MODELS:
+        words += f": {MODELS[name]}"
+    return f"{words} ({options})" if options else words
+
+
+def _beginning(card: RunCard) -> str:
+    options = card.model.options
+    if not card.model.name.startswith(TIMM):
+        return ""
+    if options.get("weights"):
+        return f"the weights of {options['weights']}"
+    return "pretrained weights, those that timm names on the hub" if options.get("pretrained") else "random weights"
+
+
+def _plain(value: Any) -> str:
+    """A setting as it is said: 0.25, "48, 128, 192", yes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _curve(info: TrainingCurve) -> Figure:

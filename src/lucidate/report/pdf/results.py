@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lucidate.analysis.classification_report import ClassificationReport
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.misclassified import Misclassified
+from lucidate.analysis.per_class import ClassificationReport
+from lucidate.analysis.samples import Misclassified
 from lucidate.report import labels
 from lucidate.report.figures import confidence, confusion_matrix, tile_layout
 from lucidate.report.figures import per_class_accuracy as per_class

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lucidate.analysis.findings import Findings
+from lucidate.analysis.findings import Analysis, Findings, analyze_run
 from lucidate.analysis.formatting import count, images, interval, percent
 from lucidate.analysis.heatmaps import Heatmaps
-from lucidate.analysis.of_run import Analysis, analyze_run
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, slug
 from lucidate.core.run import RunDir

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.heat_colors import heat_colors
-from lucidate.analysis.heatmaps import Group, Heatmaps, center_words
+from lucidate.analysis.heatmaps import Group, Heatmaps, center_words, heat_colors
 from lucidate.report import theme
 from lucidate.report.site import site
 from lucidate.report.site.pages import Card, Table, write_page
