@@ -29,7 +29,7 @@ from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
 from lucidate.predict.new_data import Answer, predict_files, predict_source
 from lucidate.report.figures.catalog import FIGURES
-from lucidate.report.pdf.of_run import report_of_run
+from lucidate.report.pdf.document import report_of_run
 from lucidate.report.site.gallery import gallery_of_run
 from lucidate.studies.combine import Method
 from lucidate.studies.ensemble import ensemble_runs

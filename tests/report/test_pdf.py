@@ -23,9 +23,8 @@ from lucidate.data.pack import open_pack
 from lucidate.data.splits import make_splits
 from lucidate.report.figures import levels as drawing
 from lucidate.report.pdf import document, ending, figures, opening, results
-from lucidate.report.pdf.chapters import CHAPTERS, compose
 from lucidate.report.pdf.content import Facts, Figure, Points, Table, Tiles
-from lucidate.report.pdf.of_run import report_of_run, write_report
+from lucidate.report.pdf.document import CHAPTERS, compose, report_of_run, write_report
 from lucidate.report.pdf.report_data import ReportData
 
 MARKUP = ('#import "x"', "*a_b* $x$ `raw`", "\\ = // [c] @d <e> ~", "w" * 200, "猫 → Käse")

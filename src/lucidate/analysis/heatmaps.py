@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lucidate.analysis.confusion import top_confusions
 from lucidate.analysis.formatting import count, percent
 from lucidate.analysis.samples import Tiles, hard_but_correct, most_confident, pick, ranked
+from lucidate.core.alignment import rows_of
 from lucidate.core.errors import RunError
 from lucidate.core.records import Predictions, jsonable
 from lucidate.core.run import atomic_path
@@ -142,14 +143,13 @@ _TILES = ("ids", "index", "labels", "predicted", "confidence", "true_probability
 
 def images_to_explain(predictions: Predictions) -> list[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
     """(key, title, rows of the table, other class of each) of the groups of images whose heatmaps are shown."""
-    row_of = {name: row for row, name in enumerate(predictions.ids.tolist())}
 
-    def rows_of(tiles: Tiles) -> NDArray[np.int64]:
-        return np.array([row_of[name] for name in tiles.ids[:SHOWN].tolist()], dtype=np.int64)
+    def shown_rows(tiles: Tiles) -> NDArray[np.int64]:
+        return rows_of(predictions.ids, tiles.ids[:SHOWN])
 
     groups = [
-        ("confident_wrong", "Surest mistakes", rows_of(most_confident(predictions, correct=False).tiles)),
-        ("hard_but_correct", "Right, but only just", rows_of(hard_but_correct(predictions).tiles)),
+        ("confident_wrong", "Surest mistakes", shown_rows(most_confident(predictions, correct=False).tiles)),
+        ("hard_but_correct", "Right, but only just", shown_rows(hard_but_correct(predictions).tiles)),
     ]
     found = top_confusions(predictions)
     if found.errors:

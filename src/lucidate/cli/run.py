@@ -68,7 +68,7 @@ def main_road(
         if processes()[0]:
             return {}  # the first of the processes that train together goes on
         from lucidate.predict.infer import predict_run
-        from lucidate.report.pdf.of_run import report_of_run
+        from lucidate.report.pdf.document import report_of_run
         from lucidate.report.site.gallery import gallery_of_run
 
         for split in ("validation", "test"):

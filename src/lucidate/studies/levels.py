@@ -17,7 +17,7 @@ from lucidate.core.records import RunCard, jsonable
 from lucidate.core.run import RunDir, atomic_write
 from lucidate.data.dataset import prepare
 from lucidate.predict.infer import predict_run
-from lucidate.report.pdf.of_run import report_of_run
+from lucidate.report.pdf.document import report_of_run
 from lucidate.report.site.gallery import gallery_of_run
 from lucidate.report.site.levels import levels_site
 from lucidate.studies.ensemble import ensemble_runs

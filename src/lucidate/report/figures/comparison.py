@@ -7,8 +7,7 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analysis.class_changes import ClassChanges
-from lucidate.analysis.flips import Flips
+from lucidate.analysis.comparison import ClassChanges, Flips
 from lucidate.analysis.formatting import percent, points, points_interval, signed_points
 from lucidate.analysis.samples import Tiles
 from lucidate.core.records import jsonable

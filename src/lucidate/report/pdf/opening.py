@@ -44,15 +44,15 @@ USES = {
 }
 
 
-def key_numbers(material: ReportData) -> tuple[KeyNumber, ...]:
+def key_numbers(data: ReportData) -> tuple[KeyNumber, ...]:
     """What a reader should keep."""
-    card, summary = material.card, material.findings.summary
+    card, summary = data.card, data.findings.summary
     results = card.results
     split = summary.split.capitalize()
     spread = f"95 % interval {span(summary.low, summary.high)}"
     baseline = f"always the most frequent class: {percent(summary.majority_accuracy)}"
     numbers = [KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"{spread}; {baseline}")]
-    if material.split != "validation" and results.val_accuracy is not None:
+    if data.split != "validation" and results.val_accuracy is not None:
         low, high = interval_of(results.val_accuracy, card.split.sizes.get("validation", 0))
         numbers.append(
             KeyNumber(percent(results.val_accuracy), "Validation accuracy", f"95 % interval {span(low, high)}")
@@ -65,20 +65,20 @@ def key_numbers(material: ReportData) -> tuple[KeyNumber, ...]:
     return tuple(numbers)
 
 
-def in_short(material: ReportData) -> Points:
+def in_short(data: ReportData) -> Points:
     """The findings that a reader in a hurry needs."""
-    findings = material.findings
+    findings = data.findings
     told = [findings.per_class_accuracy.headline, findings.top_confusions.headline, findings.confidence.headline]
-    if material.levels:
-        told.append(material.levels.headline)
+    if data.levels:
+        told.append(data.levels.headline)
     return Points(tuple(told))
 
 
-def question(material: ReportData) -> Chapter:
+def question(data: ReportData) -> Chapter:
     """What was asked."""
-    card, summary = material.card, material.findings.summary
+    card, summary = data.card, data.findings.summary
     train = card.split.sizes.get("train", 0)
-    who = "An ensemble of networks" if material.ensemble else material.model
+    who = "An ensemble of networks" if data.ensemble else data.model
     unseen = "" if summary.split in ("train", "all") else " that it had not learned from"
     learned = f"learned from {count(train, 'labeled image')} and was then"
     if card.origin:
@@ -89,7 +89,7 @@ def question(material: ReportData) -> Chapter:
             Paragraph(
                 f"What does an image show? {who} {learned} asked to name the class of "
                 f"{images(summary.images, summary.split)}{unseen}. "
-                f"Each belongs to one of {material.classes:,} classes: {class_list(card.classes)}. This report says "
+                f"Each belongs to one of {data.classes:,} classes: {class_list(card.classes)}. This report says "
                 "how often the answer is right, which classes are mixed up, how far the model's own confidence can be "
                 "trusted, and what none of these figures can tell."
             ),
@@ -97,38 +97,38 @@ def question(material: ReportData) -> Chapter:
     )
 
 
-def data(material: ReportData) -> Chapter:
+def the_data(data: ReportData) -> Chapter:
     """The images and how they were divided."""
-    card, findings = material.card, material.findings
+    card, findings = data.card, data.findings
     side = card.data.image_size
     blocks: list[Block] = [
         Paragraph(
             f"The images come from {card.data.dataset}: {count(card.data.images, 'image')} of {side}×{side} pixels in "
-            f"{material.classes:,} classes, divided with a fixed seed. {findings.class_distribution.headline}"
+            f"{data.classes:,} classes, divided with a fixed seed. {findings.class_distribution.headline}"
         ),
-        Beside(_distribution(material), _split_table(material), share=0.56),
+        Beside(_distribution(data), _split_table(data), share=0.56),
     ]
-    if tiles := _examples(material):
+    if tiles := _examples(data):
         blocks.append(tiles)
     return Chapter("The data", tuple(blocks))
 
 
-def method(material: ReportData) -> Chapter:
+def method(data: ReportData) -> Chapter:
     """The model and its recipe."""
-    blocks: list[Block] = [Facts(model_facts(material.card))]
-    if not material.ensemble and not material.card.origin:  # others were not trained here
-        blocks.append(settings_table(material.card))
+    blocks: list[Block] = [Facts(model_facts(data.card))]
+    if not data.ensemble and not data.card.origin:  # others were not trained here
+        blocks.append(settings_table(data.card))
     return Chapter("The method", tuple(blocks))
 
 
-def training(material: ReportData) -> Chapter | None:
+def training(data: ReportData) -> Chapter | None:
     """The curves; None where there is no history, as of an ensemble."""
-    accuracy, loss = material.findings.accuracy_curve, material.findings.loss_curve
+    accuracy, loss = data.findings.accuracy_curve, data.findings.loss_curve
     if accuracy is None or loss is None:
         return None
     words = Paragraph(
-        f"{count(len(accuracy.train), 'epoch')} took {duration(material.card.results.train_seconds)} on "
-        f"{machine(material.card)}. Values of training are means over an epoch, of images that were augmented and a "
+        f"{count(len(accuracy.train), 'epoch')} took {duration(data.card.results.train_seconds)} on "
+        f"{machine(data.card)}. Values of training are means over an epoch, of images that were augmented and a "
         "network that was still changing: they may lie below those of validation."
     )
     return Chapter("The training", (words, Beside(_curve(accuracy), _curve(loss))))
@@ -226,8 +226,8 @@ def _curve(info: TrainingCurve) -> Figure:
     return Figure(info.headline, figures.vector(curves.draw_matplotlib, info, width=figures.HALF, height=2.1, alt=alt))
 
 
-def _distribution(material: ReportData) -> Figure:
-    info = material.findings.class_distribution
+def _distribution(data: ReportData) -> Figure:
+    info = data.findings.class_distribution
     shown = figures.fewest_images(info, FEWEST)
     rows = len(shown.class_names)
     picture = figures.vector(
@@ -240,12 +240,12 @@ def _distribution(material: ReportData) -> Figure:
     return Figure(
         "Images of each class",
         picture,
-        of_classes(rows, material.classes, "{} smallest" if info.imbalance > 1 else "first {}"),
+        of_classes(rows, data.classes, "{} smallest" if info.imbalance > 1 else "first {}"),
     )
 
 
-def _split_table(material: ReportData) -> Table:
-    card = material.card
+def _split_table(data: ReportData) -> Table:
+    card = data.card
     total = max(sum(card.split.sizes.values()), 1)
     rows = []
     for name, size in card.split.sizes.items():
@@ -265,8 +265,8 @@ def _split_table(material: ReportData) -> Table:
     )
 
 
-def _examples(material: ReportData) -> Tiles | None:
-    info = material.findings.examples_per_class
+def _examples(data: ReportData) -> Tiles | None:
+    info = data.findings.examples_per_class
     grid = tile_layout.examples_grid(info)
     if grid is None:
         return None
@@ -274,7 +274,7 @@ def _examples(material: ReportData) -> Tiles | None:
     cells: list[Tile | None] = [None] * (rows * grid.columns)
     for place, cell in enumerate(grid.cells.tolist()):
         if cell < len(cells):
-            pixels = np.asarray(material.pixels[grid.index[place]])
+            pixels = np.asarray(data.pixels[grid.index[place]])
             cells[cell] = Tile(figures.tile(pixels, alt=grid.words[place][0]))
     note = f"The first {rows} of these; the gallery shows more." if rows < len(grid.row_labels) else ""
     names = tuple(short_names(grid.row_labels, 14)[:rows])

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lucidate.analysis.comparison import Comparison
-from lucidate.analysis.flips import Flips
+from lucidate.analysis.comparison import Comparison, Flips
 from lucidate.analysis.formatting import count, images, interval, p_value, percent, points, points_interval
+from lucidate.core.alignment import rows_of
 from lucidate.core.errors import PredictionsError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
@@ -105,10 +105,8 @@ def _located(flips: Flips, pack: Pack) -> Flips:
     if not len(flips):
         return flips
     tiles = flips.first
-    order = np.argsort(pack.ids)
-    place = np.minimum(np.searchsorted(pack.ids, tiles.ids, sorter=order), len(pack) - 1)
-    rows = order[place]
-    missing = np.flatnonzero(pack.ids[rows] != tiles.ids)
+    rows = rows_of(pack.ids, tiles.ids)
+    missing = np.flatnonzero(rows < 0)
     if missing.size:
         raise PredictionsError(
             f"images: expected those that the predictions speak of, received {pack.source} without "
