@@ -17,7 +17,7 @@ from lucidate.analysis.findings import analyze
 from lucidate.report import labels
 from lucidate.report.figures import confusion_matrix, frame, tile_grid
 from lucidate.report.figures.catalog import FIGURES, figures_of
-from lucidate.report.figures.tile_layout import CAPTION_LIMIT, misclassified_grid
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, tiles_grid
 from lucidate.report.labels import short_names
 from lucidate.report.pdf import ending, opening
 from lucidate.report.pdf.content import Points, Table
@@ -204,13 +204,13 @@ def test_labels_keep_what_tells_classes_apart() -> None:
 
 def test_captions_of_long_names_leave_the_amount_its_own_line(case: Callable[..., Any]) -> None:
     names = tuple(f"Photographs of species {word}" for word in ("Parus major", "Parus ater", "Larus canus"))
-    long = misclassified_grid(case(3, 240, names=names, side=8).findings.misclassified)
+    long = tiles_grid(case(3, 240, names=names, side=8).findings.misclassified)
     assert long is not None
     first, second, third = tile_grid._lines(long)
     assert set(first) <= {"…Parus major", "…Parus ater", "…Larus canus"}
     assert all(line.startswith("→ …") and len(line) <= CAPTION_LIMIT for line in second)
     assert list(third) == list(long.amounts)
-    short = misclassified_grid(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
+    short = tiles_grid(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
     assert short is not None
     assert not any(tile_grid._lines(short)[2])
 

@@ -16,7 +16,8 @@ from PIL import Image
 from lucidate.analysis.curves import TrainingCurve
 from lucidate.report import labels, theme
 from lucidate.report.figures import confusion_matrix, curves, frame, tile_grid
-from lucidate.report.figures.catalog import FIGURES, FigureEntry
+from lucidate.report.figures.catalog import FIGURES
+from lucidate.report.figures.entry import FigureEntry
 from lucidate.report.sprites import Sprite, make_sprite
 
 CASES = {

@@ -57,7 +57,7 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """One Info a question; the curves are None for predictions that came without a training history."""
+    """One Info a question, in the order of the gallery; curves are None for predictions without a training history."""
 
     summary: Summary
     class_distribution: ClassDistribution
@@ -65,15 +65,15 @@ class Findings:
     accuracy_curve: TrainingCurve | None
     loss_curve: TrainingCurve | None
     confusion_matrix: ConfusionMatrix
+    top_confusions: TopConfusions
     classification_report: ClassificationReport
     per_class_accuracy: PerClassAccuracy
     true_class_probability: TrueClassProbability
     confidence: ConfidenceHistogram
-    most_confident_right: MostConfident
     most_confident_wrong: MostConfident
-    hard_but_correct: HardButCorrect
     misclassified: Misclassified
-    top_confusions: TopConfusions
+    hard_but_correct: HardButCorrect
+    most_confident_right: MostConfident
 
     def save(self, folder: Path) -> None:
         """Write `<question>.json` for every question: the record's fields and its headline."""

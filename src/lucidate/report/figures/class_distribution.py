@@ -11,6 +11,7 @@ from lucidate.analysis.dataset import ClassDistribution
 from lucidate.analysis.formatting import images
 from lucidate.report import theme
 from lucidate.report.figures import frame
+from lucidate.report.figures.entry import DATA, FigureEntry
 
 TITLE = "Class distribution"
 
@@ -82,3 +83,16 @@ def _longest(info: ClassDistribution) -> int:
 
 def _color(split: int) -> str:
     return theme.SERIES[split % len(theme.SERIES)]
+
+
+FIGURES = (
+    FigureEntry(
+        "class_distribution",
+        TITLE,
+        DATA,
+        "class_distribution",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

@@ -14,6 +14,7 @@ from lucidate.analysis.formatting import count, percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.figures import frame
+from lucidate.report.figures.entry import TRUST, FigureEntry
 
 TITLE = "Confidence of right and wrong predictions"
 RIGHT, WRONG = theme.LIGHT.right, theme.LIGHT.wrong
@@ -121,3 +122,15 @@ def _share(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def _mean_line(mean: float, color: str) -> dict[str, object]:
     place = {"type": "line", "x0": jsonable(mean), "x1": jsonable(mean), "y0": 0, "y1": 1, "yref": "paper"}
     return {**place, "line": {"color": color, "dash": "dot", "width": 1.5}}
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_confidence_hist",
+        TITLE,
+        TRUST,
+        "confidence",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+    ),
+)

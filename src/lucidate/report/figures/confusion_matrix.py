@@ -23,6 +23,7 @@ from lucidate.analysis.formatting import count, percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.figures import frame
+from lucidate.report.figures.entry import ERRORS, FigureEntry
 from lucidate.report.labels import short_names
 
 TITLE = "Confusion matrix"
@@ -194,3 +195,17 @@ def _hover(info: ConfusionMatrix, shown: NDArray[np.intp]) -> NDArray[np.str_]:
             for true, row in enumerate(rows)
         ]
     )
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_confusion_matrix",
+        TITLE,
+        ERRORS,
+        "confusion_matrix",
+        "matrix",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

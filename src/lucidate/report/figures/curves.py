@@ -11,6 +11,7 @@ from lucidate.analysis.formatting import percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.figures import frame
+from lucidate.report.figures.entry import TRAINING, FigureEntry
 
 TRAIN, VALIDATION = theme.LIGHT.slate, theme.LIGHT.right
 TITLES = {"accuracy": "Accuracy by epoch", "loss": "Loss by epoch"}
@@ -137,3 +138,16 @@ def _range(info: TrainingCurve) -> tuple[float, float] | None:
     pad = 0.1 * (high - low + 2 * spare)
     low, high, ring = low - spare - pad, high + spare + pad, 0.25 * pad
     return (max(low, -ring), min(high, 1 + ring)) if info.measure == "accuracy" else (low, high)
+
+
+FIGURES = tuple(
+    FigureEntry(
+        file,
+        TITLES[measure],
+        TRAINING,
+        f"{measure}_curve",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+    )
+    for file, measure in (("{dataset}_acc", "accuracy"), ("{dataset}_loss", "loss"))
+)

@@ -12,6 +12,7 @@ from lucidate.analysis.per_class import PerClassAccuracy
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.figures import frame
+from lucidate.report.figures.entry import ERRORS, FigureEntry
 
 TITLE = "Accuracy of each class"
 
@@ -100,3 +101,16 @@ def _words(info: PerClassAccuracy, k: int) -> str:
         f"<b>{name}</b><br>{percent(info.accuracy[k])} ({interval(info.low[k], info.high[k])})<br>"
         f"{info.correct[k]:,} of {info.total[k]:,} right"
     )
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_per_class_accuracy",
+        TITLE,
+        ERRORS,
+        "per_class_accuracy",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

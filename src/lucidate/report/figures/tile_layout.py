@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lucidate.analysis.dataset import ExamplesPerClass
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.samples import HardButCorrect, Misclassified, MostConfident, Tiles
+from lucidate.analysis.samples import HardButCorrect, Misclassified, MostConfident
 from lucidate.report.labels import telling
 
 MAX_TILES = 400  # drawn on a page; the table lists all, and a browser stays quick
@@ -94,22 +94,9 @@ def examples_grid(info: ExamplesPerClass) -> TileGrid | None:
     )
 
 
-def confident_grid(info: MostConfident) -> TileGrid | None:
-    """The surest predictions, surest first."""
-    return _tiles_grid(info.tiles)
-
-
-def hard_grid(info: HardButCorrect) -> TileGrid | None:
-    """Right answers, least sure first."""
-    return _tiles_grid(info.tiles)
-
-
-def misclassified_grid(info: Misclassified) -> TileGrid | None:
-    """Wrong answers, by true then predicted class."""
-    return _tiles_grid(info.tiles)
-
-
-def _tiles_grid(tiles: Tiles) -> TileGrid | None:
+def tiles_grid(info: MostConfident | HardButCorrect | Misclassified) -> TileGrid | None:
+    """The images in their order, with the true class and the answer under each; None without images."""
+    tiles = info.tiles
     if not len(tiles):
         return None
     total = min(len(tiles), MAX_TILES)

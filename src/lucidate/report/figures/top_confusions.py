@@ -11,6 +11,7 @@ from lucidate.analysis.confusion import TopConfusions
 from lucidate.analysis.formatting import count, percent
 from lucidate.report import theme
 from lucidate.report.figures import frame
+from lucidate.report.figures.entry import ERRORS, FigureEntry
 from lucidate.report.labels import short_names
 
 TITLE = "Most frequent confusions"
@@ -99,3 +100,15 @@ def _pairs(info: TopConfusions, rows: NDArray[np.intp]) -> list[str]:
 
 def _amount(info: TopConfusions, row: int) -> str:
     return f"{count(int(info.counts[row]))} ({percent(info.shares[row])})"
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_top_confusions",
+        TITLE,
+        ERRORS,
+        "top_confusions",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+    ),
+)

@@ -12,6 +12,7 @@ from lucidate.analysis.per_class import TrueClassProbability
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.figures import frame
+from lucidate.report.figures.entry import TRUST, FigureEntry
 
 TITLE = "Average confidence in the true class"
 MEAN, MEDIAN = theme.LIGHT.right, theme.LIGHT.sand
@@ -92,3 +93,16 @@ def _range(info: TrueClassProbability) -> list[float]:
     """Axis from a round 10 % below the lowest point to a little over 100 %."""
     lowest = float(np.nanmin([info.mean, info.median]))
     return [max(0.0, np.floor(lowest * 10) / 10) - 0.01, 1.01]
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_avg_confidence_per_true_class",
+        TITLE,
+        TRUST,
+        "true_class_probability",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

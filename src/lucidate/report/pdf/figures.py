@@ -20,7 +20,8 @@ from lucidate.analysis.confusion import TopConfusions
 from lucidate.analysis.dataset import ClassDistribution
 from lucidate.analysis.per_class import PerClassAccuracy, TrueClassProbability
 from lucidate.analysis.samples import Misclassified, Tiles
-from lucidate.report.figures.catalog import FIGURES, FigureEntry
+from lucidate.report.figures.catalog import FIGURES
+from lucidate.report.figures.entry import FigureEntry
 from lucidate.report.figures.frame import StaticDrawing, StaticStyle
 from lucidate.report.labels import short_names
 from lucidate.report.pdf.content import Picture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from lucidate.analysis.formatting import p_value, percent, points
@@ -17,7 +14,6 @@ from lucidate.report.figures import levels as levels_figure
 from lucidate.report.figures import per_class_accuracy as per_class
 from lucidate.report.figures import top_confusions as top
 from lucidate.report.figures import true_probability as probability
-from lucidate.report.figures.tile_layout import TileGrid
 from lucidate.report.pdf import figures
 from lucidate.report.pdf.content import Beside, Block, Chapter, Figure, Paragraph, Points, Table, Tile, Tiles
 from lucidate.report.pdf.report_data import ReportData, interval_of, of_classes, span
@@ -28,12 +24,12 @@ ALL_SHOWN = 2 * COLUMNS  # mistakes in the sample
 NAME, CAPTION = 17, 19  # characters in the two lines under a tile of an eighth of the column
 PAIRS = 6  # confusions drawn
 FEWEST_PAIRS = 3  # fewer are plain from the matrix
-SAMPLES = (
-    ("misclassified", ALL_SHOWN, tile_layout.misclassified_grid),
-    ("most_confident_wrong", COLUMNS, tile_layout.confident_grid),
-    ("hard_but_correct", COLUMNS, tile_layout.hard_grid),
-    ("most_confident_right", COLUMNS, tile_layout.confident_grid),
-)
+SAMPLES = {
+    "misclassified": ALL_SHOWN,
+    "most_confident_wrong": COLUMNS,
+    "hard_but_correct": COLUMNS,
+    "most_confident_right": COLUMNS,
+}
 
 
 def results(data: ReportData) -> Chapter:
@@ -103,10 +99,10 @@ def trust(data: ReportData) -> Chapter:
 def samples(data: ReportData) -> Chapter:
     """Images that the model got wrong, and right."""
     blocks = []
-    for question, most, grid_of in SAMPLES:
+    for question, most in SAMPLES.items():
         if question == "most_confident_wrong" and data.findings.misclassified.pool <= ALL_SHOWN:
             continue  # the sample before it is all of them
-        if tiles := _tiles(data, question, most, grid_of):
+        if tiles := _tiles(data, question, most):
             blocks.append(tiles)
     return Chapter("Image by image", tuple(blocks))
 
@@ -181,11 +177,11 @@ def _score(share: float) -> str:
     return "–" if np.isnan(share) else f"{100 * share:.1f}"
 
 
-def _tiles(data: ReportData, question: str, most: int, grid_of: Callable[[Any], TileGrid | None]) -> Tiles | None:
+def _tiles(data: ReportData, question: str, most: int) -> Tiles | None:
     info = getattr(data.findings, question)
     if isinstance(info, Misclassified):
         info = figures.fewer(info, most)
-    grid = grid_of(info)
+    grid = tile_layout.tiles_grid(info)
     if grid is None:
         return None
     tiles = []

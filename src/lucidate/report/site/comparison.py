@@ -16,7 +16,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.data.pack import Pack
 from lucidate.report.figures import comparison
-from lucidate.report.figures.catalog import FigureEntry, Info
+from lucidate.report.figures.entry import FigureEntry, Info
 from lucidate.report.labels import short_names
 from lucidate.report.site import site
 from lucidate.report.site.pages import Card, Table, write_figure_page, write_page

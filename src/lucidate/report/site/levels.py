@@ -11,7 +11,7 @@ from lucidate.analysis.formatting import images, interval, p_value, percent, poi
 from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.core.progress import Silent
 from lucidate.report.figures import levels
-from lucidate.report.figures.catalog import FigureEntry
+from lucidate.report.figures.entry import FigureEntry
 from lucidate.report.site import site
 from lucidate.report.site.pages import Table, write_page
 

@@ -26,7 +26,7 @@ from lucidate.core.records import slug
 from lucidate.core.run import atomic_path
 from lucidate.report import theme
 from lucidate.report.figures import frame
-from lucidate.report.figures.catalog import FigureEntry, Info
+from lucidate.report.figures.entry import FigureEntry, Info
 from lucidate.report.site.pages import Card, Table
 from lucidate.report.sprites import Sprite
 
