@@ -24,10 +24,10 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
     """A bar a class, gains to the right, in points, with 95 % intervals; customdata is the class index."""
     rows = _rows(info)
     change, low, high = _in_points(info, rows)
-    places = list(range(len(rows)))
+    positions = list(range(len(rows)))
     bars = go.Bar(
         x=jsonable(change),
-        y=places,
+        y=positions,
         orientation="h",
         marker={"color": _colors(info, rows), "opacity": _opacities(info, rows), "line": {"width": 0}},
         error_x=frame.interval_bars(change, low, high, color=theme.LIGHT.ink, thickness=1.5),
@@ -67,21 +67,21 @@ def draw_matplotlib(info: ClassChanges, style: frame.StaticStyle) -> Figure:
     rows = _rows(info)
     change, low, high = _in_points(info, rows)
     figure, axes = frame.axes(TITLE, style, height=frame.rows_inches(len(rows)))
-    places = np.arange(len(rows))
-    bars = axes.barh(places, change, height=0.6, color=_colors(info, rows))
+    positions = np.arange(len(rows))
+    bars = axes.barh(positions, change, height=0.6, color=_colors(info, rows))
     for bar, opacity in zip(bars, _opacities(info, rows), strict=True):
         bar.set_alpha(opacity)
-    axes.hlines(places, low, high, color=theme.LIGHT.ink, linewidth=1.1)
+    axes.hlines(positions, low, high, color=theme.LIGHT.ink, linewidth=1.1)
     axes.axvline(0, color=theme.LIGHT.faint, linewidth=1, zorder=1)
     frame.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in rows))
     axes.set_xlim(*_range(low, high))
     axes.set_xlabel(theme.matplotlib_text(_axis(info)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
-    for place, k in enumerate(rows):
-        gains = change[place] >= 0
+    for position, k in enumerate(rows):
+        gains = change[position] >= 0
         axes.annotate(
             signed_points(info.change[k]),
-            (max(high[place], 0) if gains else min(low[place], 0), place),
+            (max(high[position], 0) if gains else min(low[position], 0), position),
             xytext=(4 if gains else -4, 0),
             textcoords="offset points",
             ha="left" if gains else "right",
@@ -168,8 +168,8 @@ def _axis(info: ClassChanges) -> str:
 def _range(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[float]:
     """Axis that holds 0, all intervals and the numbers at their ends."""
     left, right = min(0.0, float(low.min())), max(0.0, float(high.max()))
-    room = 0.16 * (right - left)  # on a phone's screen
-    return [left - room, right + room]
+    margin = 0.16 * (right - left)  # on a phone's screen
+    return [left - margin, right + margin]
 
 
 def _words(info: ClassChanges, k: int) -> str:

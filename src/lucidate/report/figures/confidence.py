@@ -120,8 +120,8 @@ def _share(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _mean_line(mean: float, color: str) -> dict[str, object]:
-    place = {"type": "line", "x0": jsonable(mean), "x1": jsonable(mean), "y0": 0, "y1": 1, "yref": "paper"}
-    return {**place, "line": {"color": color, "dash": "dot", "width": 1.5}}
+    position = {"type": "line", "x0": jsonable(mean), "x1": jsonable(mean), "y0": 0, "y1": 1, "yref": "paper"}
+    return {**position, "line": {"color": color, "dash": "dot", "width": 1.5}}
 
 
 FIGURES = (

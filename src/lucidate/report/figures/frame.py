@@ -133,8 +133,8 @@ def menu(*views: tuple[str, dict[str, Any], dict[str, Any]]) -> list[dict[str, A
     In the gallery the script draws them as buttons of the page, which a keyboard can reach.
     """
     buttons = [{"label": label, "method": "update", "args": [traces, layout]} for label, traces, layout in views]
-    place = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
-    return [{"type": "buttons", "direction": "right", "active": 0, "showactive": True, "buttons": buttons, **place}]
+    position = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    return [{"type": "buttons", "direction": "right", "active": 0, "showactive": True, "buttons": buttons, **position}]
 
 
 def interval_bars(
@@ -160,9 +160,9 @@ def interval_bars(
 def empty_plotly(sentence: str) -> go.Figure:
     """What stands where there is nothing to draw: the sentence that says so."""
     note = {"text": _wrapped(theme.plotly_text, sentence, "<br>"), "font": {"size": 16, "color": theme.LIGHT.muted}}
-    place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+    position = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
     hidden = {"visible": False, "fixedrange": True}
-    return plotly_figure([], height=240, annotations=[{**note, **place}], xaxis=hidden, yaxis=hidden)
+    return plotly_figure([], height=240, annotations=[{**note, **position}], xaxis=hidden, yaxis=hidden)
 
 
 @cache
@@ -265,8 +265,8 @@ def whole_axis(span: float, *, most: int = 6) -> dict[str, Any]:
     Plotly by itself puts ticks at halves of a short one.
     """
     step = next((step for step in (1, 2, 5) if span <= step * most), None)
-    place = {"tick0": 0, "dtick": step} if step else {}
-    return {"tickformat": ",~f", **place}  # "~f" rather than "d": zoomed in, 0.5 must not read as another 1
+    position = {"tick0": 0, "dtick": step} if step else {}
+    return {"tickformat": ",~f", **position}  # "~f" rather than "d": zoomed in, 0.5 must not read as another 1
 
 
 def share_axis() -> dict[str, Any]:

@@ -100,8 +100,8 @@ def draw_matplotlib(grid: TileGrid, sprite: Sprite, *, title: str) -> Figure:
         ]
         for text, offset, ink in captions:
             if text:
-                place = (scale * (x + sprite.tile / 2), scale * (y + sprite.tile + offset))
-                axes.text(*place, theme.matplotlib_text(text), ha="center", va="top", fontsize=5.6, color=ink)
+                position = (scale * (x + sprite.tile / 2), scale * (y + sprite.tile + offset))
+                axes.text(*position, theme.matplotlib_text(text), ha="center", va="top", fontsize=5.6, color=ink)
     frames_x, frames_y = _frames(grid, sprite, drawn)
     if len(frames_x):
         axes.plot(scale * frames_x, scale * frames_y, color=theme.LIGHT.wrong, linewidth=1.2)
@@ -183,8 +183,8 @@ def _third_is_wrong(grid: TileGrid) -> NDArray[np.bool_]:
 
 def _caption(text: str, amount: str = "") -> str:
     """A caption within its limit; the amount at its end stays whole, the name before it is what gets shortened."""
-    room = CAPTION_LIMIT + 1 - len(amount) if amount else CAPTION_LIMIT  # a percent sign and a space are narrow
-    return f"{labels.shorten(text, room)} {amount}".strip()
+    limit = CAPTION_LIMIT + 1 - len(amount) if amount else CAPTION_LIMIT  # a percent sign and a space are narrow
+    return f"{labels.shorten(text, limit)} {amount}".strip()
 
 
 def _frames(grid: TileGrid, sprite: Sprite, tiles: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

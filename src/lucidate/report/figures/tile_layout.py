@@ -77,12 +77,12 @@ def examples_grid(info: ExamplesPerClass) -> TileGrid | None:
     if not len(info.ids):
         return None
     shown, rows = np.unique(info.labels, return_inverse=True)
-    places = np.arange(len(rows)) - np.searchsorted(rows, rows)  # labels ascend, so a row's images are neighbors
+    positions = np.arange(len(rows)) - np.searchsorted(rows, rows)  # labels ascend, so a row's images are neighbors
     names = [info.class_names[label] for label in info.labels]
     return TileGrid(
         ids=info.ids,
         index=info.index,
-        cells=rows * info.per_class + places,
+        cells=rows * info.per_class + positions,
         first=("",) * len(rows),
         second=("",) * len(rows),
         amounts=("",) * len(rows),

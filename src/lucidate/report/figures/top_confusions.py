@@ -81,8 +81,8 @@ def draw_matplotlib(info: TopConfusions, style: frame.StaticStyle) -> Figure:
     longest = int(info.counts[rows].max())
     axes.set_xlim(0, longest * 1.16)
     frame.whole_ticks(axes.xaxis)
-    for place, row in enumerate(rows):
-        axes.text(info.counts[row] + longest * 0.01, place, _amount(info, row), va="center", fontsize=8)
+    for position, row in enumerate(rows):
+        axes.text(info.counts[row] + longest * 0.01, position, _amount(info, row), va="center", fontsize=8)
     return figure
 
 

@@ -112,7 +112,7 @@ def write_report(data: ReportData, path: Path, *, reporter: Reporter | None = No
 
 
 def _seconds(created: str) -> int:
-    """A passport's date in Unix seconds; 0 where it does not say."""
+    """A run card's date in Unix seconds; 0 where it does not say."""
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:

@@ -8,7 +8,7 @@ from lucidate.report.pdf.report_data import ReportData, duration
 
 FEW = 50  # images of a class, below which its accuracy is known to ±10 points or worse
 AGREES = 0.01  # difference of mean confidence and accuracy that is not worth a warning
-MOST_NOTES = 12  # of a passport's notes; a network fitted to small images brings many
+MOST_NOTES = 12  # of a run card's notes; a network fitted to small images brings many
 LITERAL = frozenset({"Command", "Commit", "Hash of the images"})
 
 

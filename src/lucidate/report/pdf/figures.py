@@ -110,8 +110,8 @@ def fewer(info: Misclassified, most: int) -> Misclassified:
     tiles = info.tiles
     if len(tiles) <= most:
         return info
-    places = np.linspace(0, len(tiles) - 1, most).round().astype(np.int64)
-    arrays = {key: values[places] for key, values in vars(tiles).items() if key != "class_names"}
+    positions = np.linspace(0, len(tiles) - 1, most).round().astype(np.int64)
+    arrays = {key: values[positions] for key, values in vars(tiles).items() if key != "class_names"}
     return Misclassified(info.pool, info.images, Tiles(**arrays, class_names=tiles.class_names))
 
 

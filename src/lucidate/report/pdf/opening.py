@@ -272,10 +272,10 @@ def _examples(data: ReportData) -> Tiles | None:
         return None
     rows = min(len(grid.row_labels), EXAMPLE_ROWS)
     cells: list[Tile | None] = [None] * (rows * grid.columns)
-    for place, cell in enumerate(grid.cells.tolist()):
+    for position, cell in enumerate(grid.cells.tolist()):
         if cell < len(cells):
-            pixels = np.asarray(data.pixels[grid.index[place]])
-            cells[cell] = Tile(figures.tile(pixels, alt=grid.words[place][0]))
+            pixels = np.asarray(data.pixels[grid.index[position]])
+            cells[cell] = Tile(figures.tile(pixels, alt=grid.words[position][0]))
     note = f"The first {rows} of these; the gallery shows more." if rows < len(grid.row_labels) else ""
     names = tuple(short_names(grid.row_labels, 14)[:rows])
     return Tiles(info.headline, tuple(cells), grid.columns, names, note)

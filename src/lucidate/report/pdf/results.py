@@ -185,12 +185,12 @@ def _tiles(data: ReportData, question: str, most: int) -> Tiles | None:
     if grid is None:
         return None
     tiles = []
-    for place in range(min(len(grid.ids), most)):
-        amount = grid.amounts[place]
-        second = f"{labels.shorten(grid.second[place], CAPTION - 1 - len(amount))} {amount}".strip()
-        picture = figures.tile(np.asarray(data.pixels[grid.index[place]]), alt="; ".join(grid.words[place]))
-        first = labels.shorten(grid.first[place], NAME)
-        tiles.append(Tile(picture, first, second, bool(grid.wrong[place])))
+    for position in range(min(len(grid.ids), most)):
+        amount = grid.amounts[position]
+        second = f"{labels.shorten(grid.second[position], CAPTION - 1 - len(amount))} {amount}".strip()
+        picture = figures.tile(np.asarray(data.pixels[grid.index[position]]), alt="; ".join(grid.words[position]))
+        first = labels.shorten(grid.first[position], NAME)
+        tiles.append(Tile(picture, first, second, bool(grid.wrong[position])))
     total = len(grid.ids) + grid.left_out
     note = f"The first {len(tiles)} of these {total:,}; the gallery shows more." if len(tiles) < total else ""
     return Tiles(f"{figures.entry_of(question).title}. {info.headline}", tuple(tiles), COLUMNS, note=note)
@@ -214,14 +214,14 @@ def where_it_looks(data: ReportData) -> Chapter | None:
             (group.first, group.first_peak, group.tiles.predicted),
             (group.second, group.second_peak, group.other),
         ):
-            for place in range(COLUMNS):
-                if place >= count:
+            for position in range(COLUMNS):
+                if position >= count:
                     tiles.append(None)
                     continue
-                name = labels.shorten(info.class_names[classes[place]], MAP_NAME)
-                image = overlaid(np.asarray(data.pixels[group.tiles.index[place]]), maps[place])
-                words = "empty map" if peaks[place] == 0 else f"for {name}"
-                wrong = bool(classes[place] != group.tiles.labels[place])
+                name = labels.shorten(info.class_names[classes[position]], MAP_NAME)
+                image = overlaid(np.asarray(data.pixels[group.tiles.index[position]]), maps[position])
+                words = "empty map" if peaks[position] == 0 else f"for {name}"
+                wrong = bool(classes[position] != group.tiles.labels[position])
                 tiles.append(Tile(figures.tile(image, alt=f"heatmap {words}"), words, "", wrong))
         blocks.append(
             Tiles(
@@ -265,9 +265,9 @@ def _table(table: LevelsTable) -> Table:
     rows, indented = [], set()
     for level in table.levels:
         rows.append(_row(level, str(level.level)))
-        for place, member in enumerate(level.members, 1):
+        for position, member in enumerate(level.members, 1):
             indented.add(len(rows))
-            rows.append(_row(member, f"{level.level}.{place}"))
+            rows.append(_row(member, f"{level.level}.{position}"))
     return Table(
         table.headline,
         HEAD,
