@@ -44,10 +44,10 @@ def write_files(run: RunDir, folder: Path, count: int) -> int:
     """The run's test images as PNG files, at most `count`; how many there are."""
     from PIL import Image
 
-    from lucidate.data.reopen import reopen_pack
+    from lucidate.data.run_data import open_data
     from lucidate.data.splits import Splits
 
-    pack = reopen_pack(RunCard.load(run.card))
+    pack = open_data(run).pack
     rows = Splits.load(run.splits).test[:count]
     for row in rows:
         place = folder / pack.class_names[pack.labels[row]]

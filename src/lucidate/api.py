@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lucidate.analysis.findings import Findings
+from lucidate.analysis.findings import Findings, analyze_run
 from lucidate.analysis.findings import analyze as find
-from lucidate.analysis.of_run import analyze_run
 from lucidate.core.errors import RunError, UnknownNameError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe, find_recipe, load_recipe
@@ -30,8 +29,8 @@ from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
 from lucidate.predict.new_data import Answer, predict_files, predict_source
 from lucidate.report.figures.catalog import FIGURES
-from lucidate.report.pdf.of_run import report_of_run
-from lucidate.report.site.of_run import gallery_of_run
+from lucidate.report.pdf.document import report_of_run
+from lucidate.report.site.gallery import gallery_of_run
 from lucidate.studies.combine import Method
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.gain import EnsembleGain
@@ -101,8 +100,8 @@ class Run:
         entry, info = known[question], known[question].info(analysis.findings)
         if info is None:
             raise RunError(f"figure: expected a run with a training history for {question}, received {self.path}")
-        sheet = entry.sheet(info, analysis.pack.images)
-        return entry.interactive(info, sheet) if interactive else entry.still(info, sheet)
+        sprite = entry.sprite(info, analysis.pack.images)
+        return entry.interactive(info, sprite) if interactive else entry.static(info, sprite)
 
     def gallery(self) -> Path:
         """Write the gallery of the test split; returns its first page."""

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucidate.analysis.class_distribution import class_distribution
-from lucidate.analysis.classification_report import classification_report
 from lucidate.analysis.confusion import confusion_matrix
+from lucidate.analysis.dataset import class_distribution
 from lucidate.analysis.findings import analyze
 from lucidate.analysis.formatting import without_images
-from lucidate.analysis.per_class import per_class_accuracy
-from lucidate.analysis.true_probability import true_class_probability
+from lucidate.analysis.per_class import classification_report, per_class_accuracy, true_class_probability
 from lucidate.core.records import Predictions
 
 NAMES = ("cat", "dog", "frog", "owl")

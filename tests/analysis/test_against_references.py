@@ -10,10 +10,9 @@ from sklearn import metrics
 from statsmodels.stats.proportion import proportion_confint
 
 from fakes import random_predictions
-from lucidate.analysis.classification_report import classification_report
 from lucidate.analysis.confusion import confusion_matrix
-from lucidate.analysis.intervals import wilson_interval
-from lucidate.analysis.per_class import per_class_accuracy
+from lucidate.analysis.per_class import classification_report, per_class_accuracy
+from lucidate.analysis.statistics import wilson_interval
 from lucidate.analysis.summary import summary
 
 CASES = [(500, 10, 1.0), (40, 3, 0.0), (60, 25, 2.0), (200, 2, 5.0)]  # the third leaves classes without images

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_absent import answers
 
-from lucidate.analysis.class_distribution import class_distribution
+from lucidate.analysis.dataset import class_distribution
 from lucidate.analysis.findings import analyze
 from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.analysis.summary import summary

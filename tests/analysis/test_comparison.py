@@ -17,7 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 from fakes import random_predictions
 from lucidate.analysis.comparison import compare
 from lucidate.analysis.formatting import p_value, points, points_interval
-from lucidate.analysis.paired import mcnemar, paired_interval
+from lucidate.analysis.statistics import mcnemar, paired_interval
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions, jsonable
 

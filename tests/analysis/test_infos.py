@@ -11,19 +11,14 @@ import numpy as np
 import pytest
 
 from fakes import random_predictions
-from lucidate.analysis.class_distribution import class_distribution
-from lucidate.analysis.classification_report import classification_report
 from lucidate.analysis.confidence import confidence_histogram
-from lucidate.analysis.confusion import confusion_matrix
+from lucidate.analysis.confusion import confusion_matrix, top_confusions
 from lucidate.analysis.curves import accuracy_curve, loss_curve
-from lucidate.analysis.examples import examples_per_class
+from lucidate.analysis.dataset import class_distribution, examples_per_class
 from lucidate.analysis.findings import Images, analyze
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.hard import hard_but_correct
-from lucidate.analysis.misclassified import misclassified
-from lucidate.analysis.most_confident import most_confident
-from lucidate.analysis.top_confusions import top_confusions
-from lucidate.analysis.true_probability import true_class_probability
+from lucidate.analysis.per_class import classification_report, true_class_probability
+from lucidate.analysis.samples import hard_but_correct, misclassified, most_confident
 from lucidate.core.records import History, Predictions
 
 

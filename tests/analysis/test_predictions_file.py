@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fakes import random_predictions
-from lucidate.analysis.of_run import analyze_external
+from lucidate.analysis.findings import analyze_external
 from lucidate.analysis.predictions_file import read_external
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import History, Predictions, softmax

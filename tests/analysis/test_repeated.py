@@ -9,9 +9,7 @@ import pytest
 from scipy.stats import t, ttest_rel
 
 from lucidate.analysis.distillation import Distillation, variant
-from lucidate.analysis.intervals import wilson_interval
-from lucidate.analysis.paired import mcnemar
-from lucidate.analysis.repeated import Mean, mean_over_images, mean_over_seeds, sign_flip_p
+from lucidate.analysis.statistics import Mean, mcnemar, mean_over_images, mean_over_seeds, sign_flip_p, wilson_interval
 
 
 def test_over_seeds_it_is_the_paired_t_test() -> None:

@@ -107,11 +107,11 @@ def test_it_is_explained_without_gradients(theirs: Path, tmp_path: Path, capsys:
 
 
 def test_its_report_claims_no_training(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lucidate.report.pdf.recipe import recipe_facts
+    from lucidate.report.pdf.opening import model_facts
 
     answer = call(capsys, "report", str(theirs), "--out", str(tmp_path / "report.pdf"))
     assert answer["bytes"] > 10_000
-    facts = dict(recipe_facts(RunCard.load(theirs.parent / "net-onnx-run" / "run.json")))
+    facts = dict(model_facts(RunCard.load(theirs.parent / "net-onnx-run" / "run.json")))
     assert "elsewhere" in facts["Model"]
     assert "Optimizer" not in facts
     call(capsys, "analyze", str(theirs))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lucidate.analysis.findings import Findings, Images, analyze
 from lucidate.core.records import History, Predictions
-from lucidate.report.site.site import About, build_gallery
+from lucidate.report.site.gallery import About, build_gallery
 
 HOSTILE = '<b>x</b> & "$y$" <script>alert(1)</script>'
 ABOUT = About(

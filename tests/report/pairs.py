@@ -10,7 +10,7 @@ import numpy as np
 from lucidate.analysis.comparison import Comparison, compare
 from lucidate.core.records import Predictions
 from lucidate.data.pack import Pack
-from lucidate.report.compare import build_comparison
+from lucidate.report.site.comparison import build_comparison
 
 HOSTILE = '<b>x</b> & "$y$" <script>alert(1)</script>'
 WORDS = ("two layers, 99 parameters", "a table <i>")

@@ -12,8 +12,8 @@ import pytest
 from pairs import make_pair
 
 from lucidate.analysis.heatmaps import Heatmaps, group_of, images_to_explain
+from lucidate.report.site.gallery import About, build_gallery
 from lucidate.report.site.heatmaps import write_heatmaps
-from lucidate.report.site.site import About, build_gallery
 
 pytestmark = pytest.mark.browser
 

@@ -18,8 +18,8 @@ from reader import Reader
 
 from lucidate.core.errors import PredictionsError
 from lucidate.report import theme
-from lucidate.report.compare import TEASERS, build_comparison, describe
 from lucidate.report.figures import comparison as drawings
+from lucidate.report.site.comparison import TEASERS, build_comparison, describe
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ def test_the_images_are_found_by_their_ids(pair: Pair, page: Path) -> None:
     assert data["sprite"]["ids"][0] == tiles.ids[0]
     row = int(np.flatnonzero(pair.pack.ids == tiles.ids[0])[0])
     assert row != tiles.index[0]
-    with Image.open(page.parent / "assets/sprites/fixed-001.webp") as sheet:
-        shown = np.asarray(sheet.convert("RGB").crop((0, 0, 96, 96)).resize((8, 8)), dtype=float)
+    with Image.open(page.parent / "assets/sprites/fixed-001.webp") as sprite:
+        shown = np.asarray(sprite.convert("RGB").crop((0, 0, 96, 96)).resize((8, 8)), dtype=float)
     means = np.abs(shown.mean(axis=(0, 1)) - pair.pack.images[row].mean(axis=(0, 1)))
     assert means.max() < 6  # enlarged, sharpened and compressed, but this image
 
@@ -146,17 +146,17 @@ def test_changes_draw_in_both_libraries(classes: int, images: int) -> None:
 def test_a_flipped_tile_tells_class_and_both_answers() -> None:
     compared = make_pair().compared
     for flips in (compared.fixed, compared.broken):
-        board = drawings.flips_board(flips)
-        assert board is not None
+        grid = drawings.flips_grid(flips)
+        assert grid is not None
         names = flips.first.class_names
         true, a, b = (names[side[0]] for side in (flips.first.labels, flips.first.predicted, flips.second.predicted))
-        assert (board.first[0], board.second[0], board.third[0]) == (true, f"A {a}", f"B {b}")
-        assert board.wrong.all() == flips.fixed
+        assert (grid.first[0], grid.second[0], grid.third[0]) == (true, f"A {a}", f"B {b}")
+        assert grid.wrong.all() == flips.fixed
         wrong = f"A weak: taken for {a}" if flips.fixed else f"B strong: taken for {b}"
-        assert board.words[0][1].startswith(wrong)  # the page prints this line in the color of errors
-        assert board.words[0][2].split(": ")[1].startswith("recognized")
-        assert board.words[0][-1] == flips.first.ids[0]
-        assert not board.outlined.any()
+        assert grid.words[0][1].startswith(wrong)  # the page prints this line in the color of errors
+        assert grid.words[0][2].split(": ")[1].startswith("recognized")
+        assert grid.words[0][-1] == flips.first.ids[0]
+        assert not grid.outlined.any()
 
 
 def test_a_table_has_no_run_card_to_tell_of() -> None:

@@ -14,14 +14,14 @@ from reader import Reader
 from test_pdf import blocks_of, material_of
 
 from lucidate.analysis.findings import analyze
-from lucidate.report import labels, theme
-from lucidate.report.figures import confusion_matrix, tile_grid
+from lucidate.report import labels
+from lucidate.report.figures import confusion_matrix, frame, tile_grid
 from lucidate.report.figures.catalog import FIGURES, figures_of
-from lucidate.report.figures.tile_layout import CAPTION_LIMIT, misclassified_board
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, tiles_grid
 from lucidate.report.labels import short_names
 from lucidate.report.pdf import ending, opening
 from lucidate.report.pdf.content import Points, Table
-from lucidate.report.site.tables import Table as Numbers
+from lucidate.report.site.pages import Table as Numbers
 
 MANY = 300
 MEGABYTE = 1_000_000
@@ -63,7 +63,7 @@ def test_of_many_classes_the_worst_are_drawn_and_files_have_all(many: tuple[Any,
     ):
         entry = next(entry for entry in FIGURES if entry.question == question)
         rows = list(entry.interactive(entry.info(findings)).data[-1].customdata)
-        assert rows == np.argsort(worst, kind="stable")[: theme.WORST].tolist()
+        assert rows == np.argsort(worst, kind="stable")[: frame.WORST].tolist()
         assert (
             f"Drawn are the 50 classes {'with' if 'dist' in name else 'of'}"
             in Reader(folder / f"docs/{name}.html").text
@@ -78,13 +78,13 @@ def test_of_a_large_matrix_the_most_frequent_confusions_are_drawn(many: tuple[An
     drawn, folder = many
     info = drawn.findings.confusion_matrix
     shown = confusion_matrix.drawn(info)
-    assert len(shown) == theme.WORST
+    assert len(shown) == frame.WORST
     assert (np.diff(shown) > 0).all()
     errors = info.counts - np.diag(np.diag(info.counts))
     true, predicted = np.unravel_index(errors.argmax(), errors.shape)
     assert {true, predicted} <= set(shown.tolist())
     right, wrong = confusion_matrix.draw_plotly(info).data
-    assert len(wrong.z) == theme.WORST
+    assert len(wrong.z) == frame.WORST
     row, column = (shown.tolist().index(k) for k in (true, predicted))
     assert list(wrong.customdata[row][column]) == [true, predicted]
     assert wrong.z[row][column] == errors[true, predicted] / info.counts[true].sum()  # of all its images
@@ -96,7 +96,7 @@ def test_of_a_large_matrix_the_most_frequent_confusions_are_drawn(many: tuple[An
 
 def test_without_confusions_a_large_matrix_shows_some_classes(case: Callable[..., Any]) -> None:
     info = with_logits(case(MANY, 4 * MANY), perfect).findings.confusion_matrix
-    assert confusion_matrix.drawn(info).tolist() == list(range(theme.WORST))
+    assert confusion_matrix.drawn(info).tolist() == list(range(frame.WORST))
 
 
 @pytest.mark.parametrize(("errors", "title"), [(0, "No mistakes"), (1, "The only mistake"), (5, "All mistakes")])
@@ -139,7 +139,7 @@ def test_a_class_without_images_is_said_and_not_drawn(absent: Any, tmp_path: Pat
         entry = next(entry for entry in FIGURES if entry.question == question)
         info = entry.info(absent.findings)
         assert list(entry.interactive(info).data[-1].customdata) == [0, 1]
-        assert [label.get_text() for label in entry.still(info).axes[0].get_yticklabels()] == ["cat", "dog"]
+        assert [label.get_text() for label in entry.static(info).axes[0].get_yticklabels()] == ["cat", "dog"]
     table = pd.read_csv(folder / "assets/csv/shapes_per_class_accuracy.csv").set_index("class")
     assert np.isnan(table.loc["frog", "accuracy"])
     assert table.loc["frog", "images"] == 0
@@ -204,13 +204,13 @@ def test_labels_keep_what_tells_classes_apart() -> None:
 
 def test_captions_of_long_names_leave_the_amount_its_own_line(case: Callable[..., Any]) -> None:
     names = tuple(f"Photographs of species {word}" for word in ("Parus major", "Parus ater", "Larus canus"))
-    long = misclassified_board(case(3, 240, names=names, side=8).findings.misclassified)
+    long = tiles_grid(case(3, 240, names=names, side=8).findings.misclassified)
     assert long is not None
     first, second, third = tile_grid._lines(long)
     assert set(first) <= {"…Parus major", "…Parus ater", "…Larus canus"}
     assert all(line.startswith("→ …") and len(line) <= CAPTION_LIMIT for line in second)
     assert list(third) == list(long.amounts)
-    short = misclassified_board(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
+    short = tiles_grid(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
     assert short is not None
     assert not any(tile_grid._lines(short)[2])
 

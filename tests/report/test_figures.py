@@ -14,10 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from lucidate.analysis.curves import TrainingCurve
-from lucidate.report import labels, theme, ticks
-from lucidate.report.figures import confusion_matrix, curves, tile_grid
-from lucidate.report.figures.catalog import FIGURES, FigureEntry
-from lucidate.report.sprites import Sheet, make_sheet
+from lucidate.report import labels, theme
+from lucidate.report.figures import confusion_matrix, curves, frame, tile_grid
+from lucidate.report.figures.catalog import FIGURES
+from lucidate.report.figures.entry import FigureEntry
+from lucidate.report.sprites import Sprite, make_sprite
 
 CASES = {
     "ten classes": (10, 600, {}),
@@ -29,12 +30,12 @@ CASES = {
 }
 
 
-def sheet_of(entry: FigureEntry, case: Any) -> Sheet | None:
-    board = entry.board(entry.info(case.findings)) if entry.board else None
-    if board is None:
+def sheet_of(entry: FigureEntry, case: Any) -> Sprite | None:
+    grid = entry.grid(entry.info(case.findings)) if entry.grid else None
+    if grid is None:
         return None
-    place = {"ids": board.ids, "cells": board.cells, "columns": board.columns, "gaps": board.gaps}
-    return make_sheet(case.pixels, board.index, url="sheet.webp", **place)
+    place = {"ids": grid.ids, "cells": grid.cells, "columns": grid.columns, "gaps": grid.gaps}
+    return make_sprite(case.pixels, grid.index, url="sprite.webp", **place)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -45,14 +46,14 @@ def test_every_figure_draws_in_both_libraries(name: str, case: Callable[..., Any
     for entry in FIGURES:
         info = entry.info(drawn.findings)
         assert info is not None
-        sheet = sheet_of(entry, drawn)
-        figure = entry.interactive(info, sheet)
+        sprite = sheet_of(entry, drawn)
+        figure = entry.interactive(info, sprite)
         json.dumps(figure.to_plotly_json(), allow_nan=False)  # no NaN, no NumPy array, no base64
         assert figure.layout.height > 100
-        still = entry.still(info, sheet)
+        still = entry.static(info, sprite)
         still.set_dpi(50)  # that it draws is the question, not how it looks
         FigureCanvasAgg(still).draw()
-        assert still.get_size_inches()[0] == theme.PNG_WIDTH
+        assert still.get_size_inches()[0] == frame.PNG_WIDTH
     assert dict(mpl.rcParams) == before
 
 
@@ -89,20 +90,20 @@ def test_one_error_of_many_is_paler_than_a_lost_class(case: Callable[..., Any]) 
 
 @pytest.mark.parametrize("top", [1, 3, 7, 12, 18, 90, 5000])
 def test_ticks_of_counts_are_whole_and_differ(top: int) -> None:
-    _, axes = theme.axes("")
+    _, axes = frame.axes("")
     axes.set_xlim(0, 1.16 * top)
-    ticks.whole_ticks(axes.xaxis)
+    frame.whole_ticks(axes.xaxis)
     shown = axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks().tolist())
     assert len(set(shown)) == len(shown) > 1
     assert [int(text.replace(",", "")) for text in shown] == axes.get_xticks().tolist()
-    assert ticks.whole_axis(top).get("dtick", 1) % 1 == 0
+    assert frame.whole_axis(top).get("dtick", 1) % 1 == 0
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.52, 0.56), (0.9851, 0.9874), (0.5, 0.5003)])
 def test_ticks_of_shares_say_what_they_are(low: float, high: float) -> None:
-    _, axes = theme.axes("")
+    _, axes = frame.axes("")
     axes.set_ylim(low, high)
-    ticks.share_ticks(axes.yaxis)
+    frame.share_ticks(axes.yaxis)
     values = axes.get_yticks().tolist()
     shown = axes.yaxis.get_major_formatter().format_ticks(values)
     assert len(set(shown)) == len(shown) > 1
@@ -142,7 +143,7 @@ def test_the_palettes_can_be_swapped_color_by_color() -> None:
 def test_a_sheet_is_a_regular_grid_that_its_map_addresses() -> None:
     colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
     pixels = np.broadcast_to(colors[:, None, None, :], (3, 8, 8, 3))
-    sheet = make_sheet(
+    sprite = make_sprite(
         pixels,
         np.array([2, 0, 1]),
         ids=np.array(["blue", "red", "green"]),
@@ -151,22 +152,22 @@ def test_a_sheet_is_a_regular_grid_that_its_map_addresses() -> None:
         gaps=(10, 20),
         url="a.webp",
     )
-    address = sheet.address()
+    address = sprite.address()
     assert address["ids"] == ["blue", "red", None, None, None, "green", None, None]
     for cell, color in ((0, colors[2]), (1, colors[0]), (5, colors[1])):
         x = (cell % address["columns"]) * (address["tile"] + address["gap"][0])
         y = (cell // address["columns"]) * (address["tile"] + address["gap"][1])
-        assert sheet.image[y + 48, x + 48].tolist() == [*color.tolist(), 255]
-        assert sheet.corner(cell) == (x, y)
-    assert not sheet.image[:96, 96:106].any()  # gaps are transparent
-    assert Image.open(BytesIO(sheet.encoded())).size == (4 * 96 + 30, 2 * 96 + 20)
+        assert sprite.image[y + 48, x + 48].tolist() == [*color.tolist(), 255]
+        assert sprite.corner(cell) == (x, y)
+    assert not sprite.image[:96, 96:106].any()  # gaps are transparent
+    assert Image.open(BytesIO(sprite.encoded())).size == (4 * 96 + 30, 2 * 96 + 20)
 
 
 def test_images_that_are_not_square_keep_their_shape() -> None:
     pixels = np.full((1, 20, 10, 3), 200, dtype=np.uint8)
     one = np.array([0])
-    sheet = make_sheet(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
-    assert (sheet.image[..., 3] > 0).sum() == 96 * 48
+    sprite = make_sprite(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
+    assert (sprite.image[..., 3] > 0).sum() == 96 * 48
 
 
 def test_report_needs_no_torch() -> None:

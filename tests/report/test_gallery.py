@@ -15,10 +15,9 @@ from reader import Reader
 
 from lucidate.core.errors import PredictionsError
 from lucidate.report.figures import confusion_matrix
-from lucidate.report.site import png
-from lucidate.report.site.pages import Card, figure_page
-from lucidate.report.site.tables import Table
-from lucidate.report.sprites import make_sheet
+from lucidate.report.site import site
+from lucidate.report.site.pages import Card, Table, write_figure_page
+from lucidate.report.sprites import make_sprite
 
 NAMES = [
     "class_distribution",
@@ -169,7 +168,7 @@ def test_a_failure_leaves_the_old_gallery(hostile_case: Any, tmp_path: Path, mon
     def fail(_: object, *, photographs: bool) -> None:  # noqa: ARG001 (the name is called)
         raise OSError("disk full")
 
-    monkeypatch.setattr(png, "png", fail)
+    monkeypatch.setattr(site, "png_of", fail)
     folder = tmp_path / "gallery"
     folder.mkdir()
     (folder / "index.html").write_text("old")
@@ -212,12 +211,14 @@ def test_the_matrix_says_how_its_colors_are_read(gallery: Path, large_case: Any)
     ("side", "words"),
     [(32, "enlarged from 32×32"), (96, "as they are stored, in 96×96"), (128, "reduced from 128×128")],
 )
-def test_a_grid_says_how_its_images_were_scaled(side: int, words: str) -> None:
+def test_a_grid_says_how_its_images_were_scaled(side: int, words: str, tmp_path: Path) -> None:
     one = np.array([0])
     pixels = np.zeros((1, side, side, 3), dtype=np.uint8)
-    sheet = make_sheet(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
-    card = Card("a", "A", "G", "H", "grid", "misclassified", (1600, 900), sheet=sheet, left_out=1)
-    page = figure_page([card], 0, tables=[Table("A", "a", pd.DataFrame({"x": [0.99996]}))], about_title="t")
+    sprite = make_sprite(pixels, one, ids=np.array(["a"]), cells=one, columns=1, gaps=(4, 4), url="a.webp")
+    card = Card("a", "A", "G", "H", "grid", "misclassified", (1600, 900), sprite=sprite, left_out=1)
+    (tmp_path / "docs").mkdir()
+    write_figure_page(tmp_path, [card], 0, tables=[Table("A", "a", pd.DataFrame({"x": [0.99996]}))], title="t")
+    page = (tmp_path / "docs/a.html").read_text(encoding="utf-8")
     assert f"Shown {words}" in page
     assert "1 more is in the table" in page
     assert "<span>1 row</span>" in page

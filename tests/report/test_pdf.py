@@ -22,10 +22,9 @@ from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.data.splits import make_splits
 from lucidate.report.figures import levels as drawing
-from lucidate.report.pdf import document, ending, figures, opening, recipe, results
-from lucidate.report.pdf.chapters import CHAPTERS, compose
+from lucidate.report.pdf import document, ending, figures, opening, results
 from lucidate.report.pdf.content import Facts, Figure, Points, Table, Tiles
-from lucidate.report.pdf.of_run import report_of_run, write_report
+from lucidate.report.pdf.document import CHAPTERS, compose, report_of_run, write_report
 from lucidate.report.pdf.report_data import ReportData
 
 MARKUP = ('#import "x"', "*a_b* $x$ `raw`", "\\ = // [c] @d <e> ~", "w" * 200, "猫 → Käse")
@@ -291,33 +290,50 @@ def test_a_recipe_in_words(case: Callable[..., Any]) -> None:
         "augment": {"flip": "alternating", "translate": 2},
         "predict": {"views": "mirror-shift"},
     }
-    facts = dict(recipe.recipe_facts(card_of(case(3, 60), recipe=make_recipe(values))))
-    assert facts["Training"] == "3 of at most 30 epochs, batches of 64"
-    assert facts["Optimizer"] == "Muon; learning rate 0.12 for filters, 26 for biases, momentum 0.6 and 0.9"
-    assert facts["Schedule"] == "rate falls to zero along a cosine; warm-up over 1 epoch"
-    assert facts["Augmentation"] == "mirror images every other epoch, shifts of at most 2 pixels"
-    assert "shifted by a pixel" in facts["When asked"]
-    assert facts["Other settings"] == "compile yes"
-    assert "Regularization" not in facts
+    card = card_of(case(3, 60), recipe=make_recipe(values))
+    assert dict(opening.model_facts(card))["Trained for"] == "3 epochs of at most 30"
+    rows = {setting: (value, words) for setting, value, words in opening.settings_table(card).rows}
+    assert rows["train.optimizer"][0] == "muon"
+    assert rows["train.lr"] == ("0.12", "highest learning rate of the schedule")
+    assert rows["train.bias_lr"] == ("26", "muon: highest rate of biases; default: lr")
+    assert rows["train.schedule"][0] == "cosine"
+    assert rows["train.warmup_epochs"] == ("1", "linear warm-up; not for plateau")
+    assert rows["train.compile"][0] == "yes"
+    assert rows["augment.flip"][0] == "alternating"
+    assert rows["augment.translate"][0] == "2"
+    assert rows["predict.views"][0] == "mirror-shift"
+    assert "train.weight_decay" not in rows
+    mirrored = dict(row[:2] for row in opening.settings_table(card_of(case(3, 60))).rows)
+    assert mirrored["augment.flip"] == "auto: they do"
+
+
+def test_every_setting_of_a_recipe_is_described() -> None:
+    sections = (Recipe.model_fields[name].annotation for name in ("train", "augment", "predict"))
+    fields = [(name, field) for section in sections for name, field in section.model_fields.items()]
+    assert len(fields) > 30
+    assert [name for name, field in fields if not field.description] == []
 
 
 def test_weights_that_a_model_begins_with(case: Callable[..., Any]) -> None:
-    def facts(**options: Any) -> dict[str, str]:
+    made = make_recipe({"train": {"probe_steps": 100, "layer_decay": 0.8, "freeze": 0.5}})
+
+    def card(**options: Any) -> RunCard:
         model = ModelCard(name="timm:resnet50", options={"fit": "native", **options}, parameters=1, values=1)
-        made = make_recipe({"train": {"probe_steps": 100, "layer_decay": 0.8, "freeze": 0.5}})
-        return dict(recipe.recipe_facts(card_of(case(3, 60), model=model, recipe=made)))
+        return card_of(case(3, 60), model=model, recipe=made)
+
+    def facts(**options: Any) -> dict[str, str]:
+        return dict(opening.model_facts(card(**options)))
 
     tuned = facts(pretrained=True)
     assert tuned["Model"] == "resnet50 of timm (fit native)"
     assert tuned["Begins with"] == "pretrained weights, those that timm names on the hub"
-    assert tuned["Fine-tuning"] == (
-        "first the head alone, by 100 steps of L-BFGS; rates times 0.8 a layer from the head down; "
-        "the first 50 % of the layers stay as they are"
-    )
+    rows = {setting: (value, words) for setting, value, words in opening.settings_table(card(pretrained=True)).rows}
+    assert rows["train.probe_steps"][0] == "100"
+    assert "L-BFGS steps of the head alone" in rows["train.probe_steps"][1]
+    assert rows["train.layer_decay"][0] == "0.8"
+    assert rows["train.freeze"][0] == "0.5"
     assert facts(weights="mine.safetensors")["Begins with"] == "the weights of mine.safetensors"
-    scratch = facts(pretrained=False)
-    assert scratch["Begins with"] == "random weights"
-    assert not {"Fine-tuning", "Other settings"} & scratch.keys()
+    assert facts(pretrained=False)["Begins with"] == "random weights"
 
 
 def test_an_ensemble_has_members_and_no_seed(case: Callable[..., Any]) -> None:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from lucidate.core.alignment import align
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions, softmax
-from lucidate.studies.combine import align, combine, fit_shares
+from lucidate.studies.combine import combine, fit_shares
 from lucidate.studies.gain import ensemble_gain
 
 CLASSES = ("ant", "bee", "cat")

@@ -147,10 +147,10 @@ def expected_calibration_error(
     equal_mass: of as many images each (K. Nguyen and B. O'Connor, EMNLP 2015), equal confidences in one bin.
     """
     if equal_mass:
-        place = np.minimum((rankdata(confidence) - 0.5) / len(confidence) * bins, bins - 1).astype(np.int64)
+        bin_of = np.minimum((rankdata(confidence) - 0.5) / len(confidence) * bins, bins - 1).astype(np.int64)
     else:
-        place = np.minimum(confidence * bins, bins - 1).astype(np.int64)
-    gap = np.bincount(place, weights=confidence - right, minlength=bins)
+        bin_of = np.minimum(confidence * bins, bins - 1).astype(np.int64)
+    gap = np.bincount(bin_of, weights=confidence - right, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
 
 

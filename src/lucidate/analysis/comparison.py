@@ -1,4 +1,4 @@
-"""Is one model better than another on the same images, and where do they differ?"""
+"""Is one model better than another on the same images, where do they differ, in which classes and images?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lucidate.analysis.class_changes import ClassChanges, class_changes
-from lucidate.analysis.flips import Flips
 from lucidate.analysis.formatting import count, images, p_value, percent, points, points_interval
-from lucidate.analysis.intervals import wilson_interval
-from lucidate.analysis.paired import LEVEL, mcnemar, paired_interval
-from lucidate.analysis.tiles import Tiles, pick
+from lucidate.analysis.samples import Tiles, pick
+from lucidate.analysis.statistics import LEVEL, mcnemar, paired_interval, wilson_interval
+from lucidate.core.alignment import class_order, rows_of
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions
 
@@ -125,8 +123,11 @@ def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] |
             f"classes: expected the same in both, received {_only(first, second)} only in {a} and "
             f"{_only(second, first)} only in {b}; compare models of the same classes"
         )
-    shared, rows_a, rows_b = np.intersect1d(first.ids, second.ids, assume_unique=True, return_indices=True)
-    if not len(shared):
+    rows_a = np.argsort(first.ids)
+    rows_b = rows_of(second.ids, first.ids[rows_a])
+    rows_a, rows_b = rows_a[rows_b >= 0], rows_b[rows_b >= 0]
+    shared = len(rows_a)
+    if not shared:
         raise PredictionsError(
             f"ids: expected images in common, received none ({a} answers {str(first.ids[0])!r} and others, {b} "
             f"{str(second.ids[0])!r}); compare predictions of one split of the same images"
@@ -139,17 +140,17 @@ def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] |
     def flips(chosen: NDArray[np.bool_], *, fixed: bool) -> Flips:
         rows = np.flatnonzero(chosen)
         rows = rows[np.argsort(-np.abs(gain[rows]), kind="stable")]  # ids ascend, so ties are stable
-        return Flips((a, b), fixed, len(shared), one.take(rows), other.take(rows))
+        return Flips((a, b), fixed, shared, one.take(rows), other.take(rows))
 
     fixed, broken = flips(~right_a & right_b, fixed=True), flips(right_a & ~right_b, fixed=False)
-    low, high = paired_interval(len(broken), len(fixed), len(shared))
+    low, high = paired_interval(len(broken), len(fixed), shared)
     return Comparison(
         first=_side(a, right_a),
         second=_side(b, right_b),
         dataset=first.dataset,
         split=first.split if first.split == second.split else "all",
-        images=len(shared),
-        left_out=(len(first) - len(shared), len(second) - len(shared)),
+        images=shared,
+        left_out=(len(first) - shared, len(second) - shared),
         both_right=int((right_a & right_b).sum()),
         both_wrong=int((~right_a & ~right_b).sum()),
         changed_wrong=int((~right_a & ~right_b & (one.predicted != other.predicted)).sum()),
@@ -176,10 +177,8 @@ def _only(these: Predictions, those: Predictions) -> str:
 
 def _numbered_as(class_names: tuple[str, ...], tiles: Tiles) -> Tiles:
     """The same answers, classes numbered by another order of the same names."""
-    if tiles.class_names == class_names:
-        return tiles
-    place = np.array([class_names.index(name) for name in tiles.class_names], dtype=np.int64)
-    return replace(tiles, labels=place[tiles.labels], predicted=place[tiles.predicted], class_names=class_names)
+    order = class_order(tiles.class_names, class_names)
+    return replace(tiles, labels=order[tiles.labels], predicted=order[tiles.predicted], class_names=class_names)
 
 
 def _same_labels(one: Tiles, other: Tiles, *, names: tuple[str, str]) -> None:
@@ -190,4 +189,159 @@ def _same_labels(one: Tiles, other: Tiles, *, names: tuple[str, str]) -> None:
         raise PredictionsError(
             f"labels: expected one label an image, received {said[0]!r} in {names[0]} and {said[1]!r} in {names[1]} "
             f"for {str(one.ids[row])!r} ({differing.size:,} in all); were both made from the same images?"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ClassChanges:
+    """Two models on the same images, class by class: arrays (K,), classes in the first model's order.
+
+    names: of the two models. total: images. right_a, right_b: right answers of the first and of the second model.
+    fixed: wrong in the first, right in the second; broken: the other way round. low, high: 95 % interval of `change`,
+    NaN without images.
+    """
+
+    names: tuple[str, str]
+    class_names: tuple[str, ...]
+    total: NDArray[np.int64]
+    right_a: NDArray[np.int64]
+    right_b: NDArray[np.int64]
+    fixed: NDArray[np.int64]
+    broken: NDArray[np.int64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def accuracy_a(self) -> NDArray[np.float64]:
+        """(K,) share of right answers of the first model, NaN without images."""
+        return self._share(self.right_a)
+
+    @property
+    def accuracy_b(self) -> NDArray[np.float64]:
+        """(K,) the same of the second."""
+        return self._share(self.right_b)
+
+    @property
+    def change(self) -> NDArray[np.float64]:
+        """(K,) accuracy of the second less that of the first: above 0 the second is better; NaN without images."""
+        return self._share(self.fixed - self.broken)
+
+    @property
+    def clear(self) -> NDArray[np.bool_]:
+        """(K,) whether the 95 % interval of the change leaves out 0."""
+        return (self.low > 0) | (self.high < 0)
+
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """(K,) class indices by falling size of the change, either way; classes without images last."""
+        return np.argsort(-np.abs(self.change), kind="stable")
+
+    @property
+    def headline(self) -> str:
+        change, names = np.nan_to_num(self.change), self.class_names
+        best, worst = int(change.argmax()), int(change.argmin())
+        if not change.any():
+            which = "Every class" if self.total.all() else "Every class that has images"
+            return f"{which} is as accurate with one as with the other."
+
+        def say(k: int, verb: str) -> str:
+            return f"{names[k]} {verb} most, {points(change[k])} ({points_interval(self.low[k], self.high[k])})"
+
+        said = [say(best, "gains")] if change[best] > 0 else ["no class gains"]
+        said.append(say(worst, "loses") if change[worst] < 0 else "no class loses")
+        sentence = "; ".join(said if change[best] >= -change[worst] else said[::-1])
+        clear = int(self.clear.sum())
+        many = f"{clear:,} of {int((self.total > 0).sum()):,} classes" if clear else "no class"
+        return f"{sentence}. The 95 % interval leaves out 0 for {many}."
+
+    def frame(self) -> pd.DataFrame:
+        """One row a class, the largest change first."""
+        table = pd.DataFrame(
+            {
+                "class": self.class_names,
+                "accuracy_a": self.accuracy_a,
+                "accuracy_b": self.accuracy_b,
+                "change": self.change,
+                "low_95": self.low,
+                "high_95": self.high,
+                "fixed": self.fixed,
+                "broken": self.broken,
+                "images": self.total,
+            }
+        )
+        return table.iloc[self.order].reset_index(drop=True)
+
+    def _share(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.divide(counts, self.total, out=np.full(len(self.total), np.nan), where=self.total > 0)
+
+
+def class_changes(
+    labels: NDArray[np.int64],
+    correct_a: NDArray[np.bool_],
+    correct_b: NDArray[np.bool_],
+    class_names: tuple[str, ...],
+    *,
+    names: tuple[str, str],
+) -> ClassChanges:
+    """Accuracy of each class with both models. labels, correct_*: (N,), of the same images."""
+
+    def tally(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(labels[chosen], minlength=len(class_names))
+
+    total, fixed, broken = tally(np.ones_like(correct_a)), tally(~correct_a & correct_b), tally(correct_a & ~correct_b)
+    low, high = (np.where(total > 0, end, np.nan) for end in paired_interval(broken, fixed, total))
+    return ClassChanges(names, class_names, total, tally(correct_a), tally(correct_b), fixed, broken, low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class Flips:
+    """All images that flipped one way, T of them, the largest change of the true class's probability first.
+
+    names: of the two models. fixed: wrong in the first and right in the second; else the other way round ("broken").
+    images: how many were compared. first, second: the same images as each model answered them, (T,) each.
+    """
+
+    names: tuple[str, str]
+    fixed: bool
+    images: int
+    first: Tiles
+    second: Tiles
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def change(self) -> NDArray[np.float64]:
+        """(T,) probability of the true class in the second model less that in the first."""
+        return self.second.true_probability - self.first.true_probability
+
+    @property
+    def headline(self) -> str:
+        first, second = ("wrong", "right") if self.fixed else ("right", "wrong")
+        way = f"{first} in {self.names[0]} and {second} in {self.names[1]}"
+        if not len(self):
+            return f"No image is {way}."
+        verb = "is" if len(self) == 1 else "are"
+        share = percent(len(self) / self.images)
+        sentence = f"{count(len(self))} of {count(self.images, 'image')} ({share}) {verb} {way}"
+        labels, counts = np.unique(self.first.labels, return_counts=True)
+        if len(labels) > 1 and (counts == counts.max()).sum() == 1:
+            sentence += f"; {self.first.class_names[labels[counts.argmax()]]} has the most of them ({counts.max():,})"
+        return f"{sentence}."
+
+    def frame(self) -> pd.DataFrame:
+        """One row an image: its id and class, both answers with their confidence, the true class's probabilities."""
+        names = np.array(self.first.class_names)
+        return pd.DataFrame(
+            {
+                "id": self.first.ids,
+                "true_class": names[self.first.labels],
+                "answer_a": names[self.first.predicted],
+                "confidence_a": self.first.confidence,
+                "answer_b": names[self.second.predicted],
+                "confidence_b": self.second.confidence,
+                "true_class_probability_a": self.first.true_probability,
+                "true_class_probability_b": self.second.true_probability,
+                "change": self.change,
+            }
         )

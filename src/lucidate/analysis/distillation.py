@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lucidate.analysis.formatting import p_value, points, points_interval
-from lucidate.analysis.intervals import wilson_interval
-from lucidate.analysis.repeated import Mean, mean_over_seeds
+from lucidate.analysis.statistics import Mean, mean_over_seeds, wilson_interval
 
 ARROW = 36  # columns of the longest arrow
 HEADINGS = ("", "model", "test accuracy", "95 % CI", "parameters", "ONNX file", "one image")

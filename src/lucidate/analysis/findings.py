@@ -1,4 +1,4 @@
-"""Every question asked of one table of predictions, answered and kept."""
+"""Every question asked of one table of predictions, a run's or somebody else's, answered and kept."""
 
 from __future__ import annotations
 
@@ -10,21 +10,36 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lucidate.analysis.class_distribution import ClassDistribution, class_distribution
-from lucidate.analysis.classification_report import ClassificationReport, classification_report
 from lucidate.analysis.confidence import ConfidenceHistogram, confidence_histogram
-from lucidate.analysis.confusion import ConfusionMatrix, confusion_matrix
+from lucidate.analysis.confusion import ConfusionMatrix, TopConfusions, confusion_matrix, top_confusions
 from lucidate.analysis.curves import TrainingCurve, accuracy_curve, loss_curve
-from lucidate.analysis.examples import ExamplesPerClass, examples_per_class
-from lucidate.analysis.hard import HardButCorrect, hard_but_correct
-from lucidate.analysis.misclassified import Misclassified, misclassified
-from lucidate.analysis.most_confident import MostConfident, most_confident
-from lucidate.analysis.per_class import PerClassAccuracy, per_class_accuracy
+from lucidate.analysis.dataset import ClassDistribution, ExamplesPerClass, class_distribution, examples_per_class
+from lucidate.analysis.per_class import (
+    ClassificationReport,
+    PerClassAccuracy,
+    TrueClassProbability,
+    classification_report,
+    per_class_accuracy,
+    true_class_probability,
+)
+from lucidate.analysis.predictions_file import read_external
+from lucidate.analysis.samples import (
+    HardButCorrect,
+    Misclassified,
+    MostConfident,
+    hard_but_correct,
+    misclassified,
+    most_confident,
+)
 from lucidate.analysis.summary import Summary, summary
-from lucidate.analysis.top_confusions import TopConfusions, top_confusions
-from lucidate.analysis.true_probability import TrueClassProbability, true_class_probability
 from lucidate.core.atomic import atomic_write
-from lucidate.core.records import History, Predictions, jsonable
+from lucidate.core.errors import RunError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import History, Predictions, RunCard, jsonable
+from lucidate.core.run import RunDir
+from lucidate.data.pack import Pack, open_pack
+from lucidate.data.run_data import open_data
+from lucidate.data.splits import require_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +57,7 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """One Info a question; the curves are None for predictions that came without a training history."""
+    """One Info a question, in the order of the gallery; curves are None for predictions without a training history."""
 
     summary: Summary
     class_distribution: ClassDistribution
@@ -50,15 +65,15 @@ class Findings:
     accuracy_curve: TrainingCurve | None
     loss_curve: TrainingCurve | None
     confusion_matrix: ConfusionMatrix
+    top_confusions: TopConfusions
     classification_report: ClassificationReport
     per_class_accuracy: PerClassAccuracy
     true_class_probability: TrueClassProbability
     confidence: ConfidenceHistogram
-    most_confident_right: MostConfident
     most_confident_wrong: MostConfident
-    hard_but_correct: HardButCorrect
     misclassified: Misclassified
-    top_confusions: TopConfusions
+    hard_but_correct: HardButCorrect
+    most_confident_right: MostConfident
 
     def save(self, folder: Path) -> None:
         """Write `<question>.json` for every question: the record's fields and its headline."""
@@ -104,4 +119,76 @@ def analyze(
         hard_but_correct=hard_but_correct(predictions),
         misclassified=misclassified(predictions, seed=seed),
         top_confusions=top_confusions(predictions),
+    )
+
+
+NAMED = 4  # classes that an error names
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Predictions, what was found in them, and the store that holds their images."""
+
+    predictions: Predictions
+    findings: Findings
+    pack: Pack
+
+
+def analyze_run(
+    run: RunDir, *, split: str = "test", pack: Pack | None = None, reporter: Reporter | None = None
+) -> Analysis:
+    """Analyze one split of a run. pack: its images, where they are open already.
+
+    Raises RunError where the split has not been predicted yet.
+    """
+    card = RunCard.load(run.card)
+    predictions = predictions_of(run, split)
+    if predictions.class_names != card.classes:
+        raise RunError(
+            f"{run.card}: expected the {predictions.num_classes} classes of {run.predictions(split)}, received "
+            f"{', '.join(map(repr, card.classes[:NAMED]))}{' …' if len(card.classes) > NAMED else ''}; restore the one "
+            "or make the other again"
+        )
+    data = open_data(run, pack=pack, reporter=reporter)
+    pack, images = data.pack, _images(data.pack, dict(data.splits))
+    history = History.load(run.history) if run.history.exists() else None  # an ensemble has none
+    findings = analyze(predictions, history=history, images=images, seed=card.seed)
+    return Analysis(predictions, findings, pack)
+
+
+def predictions_of(run: RunDir, split: str) -> Predictions:
+    """A run's predictions of one split of its images. Raises RunError where there are none yet."""
+    require_name(split)
+    if not run.predictions(split).exists():
+        raise RunError(
+            f"run: expected predictions of the {split} split in {run.path}, received none; "
+            f"make them with: lucidate predict {run.path} --split {split}"
+        )
+    return Predictions.load(run.predictions(split))
+
+
+def analyze_external(
+    predictions: Path,
+    source: str,
+    *,
+    history: Path | None = None,
+    split: str | None = None,
+    image_size: int | None = None,
+    reporter: Reporter | None = None,
+) -> Analysis:
+    """Analyze a table made by anybody, over the images of any source. Raises PredictionsError, SourceError."""
+    pack = open_pack(source, image_size=image_size, reporter=reporter or Silent())
+    table = read_external(predictions, pack, split=split)
+    given = {name: np.flatnonzero(pack.given == name) for name in ("train", "test", "") if name in pack.given}
+    images = _images(pack, {name or "all": index for name, index in given.items()})
+    findings = analyze(table, history=History.load(history) if history else None, images=images)
+    return Analysis(table, findings, pack)
+
+
+def _images(pack: Pack, rows: Mapping[str, NDArray[np.int64]]) -> Images:
+    """The store's images by split; rows: of each split."""
+    return Images(
+        ids={name: pack.ids[index] for name, index in rows.items()},
+        index=rows,
+        labels={name: pack.labels[index] for name, index in rows.items()},
     )

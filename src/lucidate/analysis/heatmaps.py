@@ -1,4 +1,4 @@
-"""Where does the model look, on the images worth a look? Heatmaps as numbers; the room `explain` makes them."""
+"""Where does the model look, on the images worth a look? Heatmaps as numbers and colors; `explain` makes them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lucidate.analysis.confusion import top_confusions
 from lucidate.analysis.formatting import count, percent
-from lucidate.analysis.hard import hard_but_correct
-from lucidate.analysis.most_confident import most_confident
-from lucidate.analysis.tiles import Tiles, pick, ranked
-from lucidate.analysis.top_confusions import top_confusions
+from lucidate.analysis.samples import Tiles, hard_but_correct, most_confident, pick, ranked
+from lucidate.core.alignment import rows_of
 from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import RunError
 from lucidate.core.records import Predictions, jsonable
@@ -144,14 +143,13 @@ _TILES = ("ids", "index", "labels", "predicted", "confidence", "true_probability
 
 def images_to_explain(predictions: Predictions) -> list[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
     """(key, title, rows of the table, other class of each) of the groups of images whose heatmaps are shown."""
-    row_of = {name: row for row, name in enumerate(predictions.ids.tolist())}
 
-    def rows_of(tiles: Tiles) -> NDArray[np.int64]:
-        return np.array([row_of[name] for name in tiles.ids[:SHOWN].tolist()], dtype=np.int64)
+    def shown_rows(tiles: Tiles) -> NDArray[np.int64]:
+        return rows_of(predictions.ids, tiles.ids[:SHOWN])
 
     groups = [
-        ("confident_wrong", "Surest mistakes", rows_of(most_confident(predictions, correct=False).tiles)),
-        ("hard_but_correct", "Right, but only just", rows_of(hard_but_correct(predictions).tiles)),
+        ("confident_wrong", "Surest mistakes", shown_rows(most_confident(predictions, correct=False).tiles)),
+        ("hard_but_correct", "Right, but only just", shown_rows(hard_but_correct(predictions).tiles)),
     ]
     found = top_confusions(predictions)
     if found.errors:
@@ -188,3 +186,15 @@ def group_of(
 def center_words(share: float) -> str:
     """How much of a mean map lies in the middle, in words."""
     return f"{percent(share)} in the middle quarter (25 % would be even)"
+
+
+# From almost nothing to much: dark violet over red to yellow, lighter at every step, so that it reads in gray as well.
+RAMP = np.array([[24, 15, 62], [114, 31, 129], [205, 64, 91], [251, 135, 97], [252, 253, 191]], dtype=np.float64)
+
+
+def heat_colors(heatmap: NDArray[Any]) -> NDArray[np.float64]:
+    """(H, W, 3) RGB, 0 to 255, of a heatmap (H, W) in [0, 1]; what is outside counts as the nearer end."""
+    position = np.clip(heatmap.astype(np.float64), 0, 1) * (len(RAMP) - 1)
+    below = np.minimum(position.astype(np.int64), len(RAMP) - 2)
+    share = (position - below)[..., None]
+    return (1 - share) * RAMP[below] + share * RAMP[below + 1]

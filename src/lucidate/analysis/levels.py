@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lucidate.analysis.formatting import listed, p_value, points
-from lucidate.analysis.paired import LEVEL
+from lucidate.analysis.statistics import LEVEL
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class LevelsTable:
         for level in self.levels:
             rows.append({**vars(level), "level": str(level.level)})
             rows += [
-                {**vars(member), "level": f"{level.level}.{place}"} for place, member in enumerate(level.members, 1)
+                {**vars(member), "level": f"{level.level}.{position}"}
+                for position, member in enumerate(level.members, 1)
             ]
         return pd.DataFrame(rows).drop(columns=["members"])

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import images
+from lucidate.core.alignment import class_order, rows_of
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import METADATA_KEY, Predictions, check_scores
 from lucidate.core.text import one_line
@@ -151,9 +152,7 @@ def _reorder(
     """Labels and columns in the order of our classes, from a table that names its own."""
     if sorted(theirs) != sorted(ours):
         raise PredictionsError(f"class_names: expected {', '.join(ours)}, received {', '.join(theirs)}")
-    place = {name: position for position, name in enumerate(theirs)}
-    columns = np.array([place[name] for name in ours])
-    return np.argsort(columns)[labels], scores[:, columns]
+    return class_order(theirs, ours)[labels], scores[:, class_order(ours, theirs)]
 
 
 def _log(probabilities: NDArray[Any]) -> NDArray[np.float64]:
@@ -171,14 +170,13 @@ def _log(probabilities: NDArray[Any]) -> NDArray[np.float64]:
 def _join(table: Table, pack: Pack, labels: NDArray[Any], split: str | None) -> tuple[NDArray[np.int64], str]:
     """(rows of the store, name of the split) of each row of the table; labels must be those of the images."""
     if table.ids is not None:
-        place = {name: row for row, name in enumerate(pack.ids.tolist())}
-        missing = [name for name in table.ids.tolist() if name not in place]
+        rows = rows_of(pack.ids, table.ids)
+        missing = table.ids[rows < 0].tolist()
         if missing:
             raise PredictionsError(
                 f"id: expected ids of the images such as {pack.ids.tolist()[0]!r}, received {missing[0]!r} "
                 f"({len(missing)} unknown)"
             )
-        rows = np.array([place[name] for name in table.ids.tolist()], dtype=np.int64)
         advice = "are class_names in another order, or ids of other images?"
     elif table.index is not None:
         rows = table.index.astype(np.int64)

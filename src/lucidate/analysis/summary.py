@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lucidate.analysis.formatting import images, interval, percent
-from lucidate.analysis.intervals import wilson_interval
+from lucidate.analysis.statistics import wilson_interval
 from lucidate.core.records import Predictions
 
 

@@ -75,7 +75,7 @@ def compare(
     index = None
     with console.reporter() as reporter:
         if pack := _pack(first, second, images, reporter):
-            from lucidate.report.compare import build_comparison, describe
+            from lucidate.report.site.comparison import build_comparison, describe
 
             folder = out or fresh_path(Path("runs"), f"compare-{'-'.join(slug(name) for name in compared.names)}")
             about = describe(first.card), describe(second.card)
@@ -87,7 +87,7 @@ def compare(
 def _open(name: str, path: Path, split: str | None) -> Model:
     """What an argument names. Raises LucidateError where it is neither a run nor a table."""
     if path.is_dir() or path.suffix.lower() in MODEL_FILES:
-        from lucidate.analysis.of_run import predictions_of
+        from lucidate.analysis.findings import predictions_of
 
         run = stages.open_run(path)
         with console.reporter() as reporter, run.lock():

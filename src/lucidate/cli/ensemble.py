@@ -49,7 +49,7 @@ def ensemble(
             command=" ".join(["lucidate", *sys.argv[1:]]),
             reporter=reporter,
         )
-        from lucidate.report.site.of_run import gallery_of_run
+        from lucidate.report.site.gallery import gallery_of_run
 
         index = gallery_of_run(folder, reporter=reporter)
     card = RunCard.load(folder.card)

@@ -43,12 +43,12 @@ def gallery(
             image_size=image_size,
             reporter=reporter,
         )
-        from lucidate.report.site.of_run import gallery_of_analysis, gallery_of_external
+        from lucidate.report.site.gallery import gallery_of_analysis
 
         if run:
             folder = out or RunDir(run).gallery(analysis.predictions.split)
-            index = gallery_of_analysis(RunDir(run), analysis, folder=folder, reporter=reporter)
         else:
-            index = gallery_of_external(analysis, folder=out or fresh_path(Path("runs"), "gallery"), reporter=reporter)
+            folder = out or fresh_path(Path("runs"), "gallery")
+        index = gallery_of_analysis(analysis, folder=folder, run=RunDir(run) if run else None, reporter=reporter)
     result = {"gallery": str(index), "accuracy": analysis.predictions.accuracy}
     console.emit(result, str(index.resolve()), as_json=json)

@@ -24,7 +24,7 @@ def report(run: RunArgument, out: File = None, split: Split = "test", json: Json
     folder = stages.open_run(run)
     with console.reporter() as reporter, folder.lock():
         stages.predict_first(folder, split, reporter)
-        from lucidate.report.pdf.of_run import report_of_run
+        from lucidate.report.pdf.document import report_of_run
 
         path = report_of_run(folder, split=split, path=out, reporter=reporter)
     result = {"report": str(path), "run": str(run), "split": split, "bytes": path.stat().st_size}

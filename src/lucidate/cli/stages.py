@@ -18,7 +18,7 @@ from lucidate.core.run import RunDir
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.analysis.of_run import Analysis
+    from lucidate.analysis.findings import Analysis
     from lucidate.training.job import TrainJob
 
 
@@ -101,7 +101,7 @@ def find_analysis(
     reporter: Reporter,
 ) -> Analysis:
     """The analysis that the arguments of `analyze` and `gallery` name: of a run, or of anybody's predictions."""
-    from lucidate.analysis.of_run import analyze_external, analyze_run
+    from lucidate.analysis.findings import analyze_external, analyze_run
 
     if (run is None) == (predictions is None):
         came = "neither" if run is None else "both"

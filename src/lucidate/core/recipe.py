@@ -61,20 +61,26 @@ class ModelRecipe(Section):
 class TrainRecipe(Section):
     """How the weights are found."""
 
-    epochs: int = Field(30, ge=1)
-    batch_size: int = Field(64, ge=2, description="BatchNorm needs two images")
+    epochs: int = Field(30, ge=1, description="passes over the training images, at most")
+    batch_size: int = Field(64, ge=2, description="images a step; BatchNorm needs two")
     lr: float = Field(1e-3, gt=0, description="highest learning rate of the schedule")
-    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
+        "adam", description="rule that turns gradients into steps"
+    )
     head_lr: float | None = Field(None, gt=0, description="muon: highest rate of dense layers; default: lr")
     bias_lr: float | None = Field(None, gt=0, description="muon: highest rate of biases; default: lr")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="pull of the weights toward zero; 0: none")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; for sgd, and what muon leaves to it")
     muon_momentum: float = Field(0.6, ge=0, lt=1, description="momentum of muon's filters")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    schedule: Literal["constant", "cosine", "linear", "plateau"] = "plateau"
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of a label that is spread evenly over all classes; 0: none"
+    )
+    schedule: Literal["constant", "cosine", "linear", "plateau"] = Field(
+        "plateau", description="course of lr: constant, down to zero, or cut where validation no longer improves"
+    )
     warmup_epochs: int = Field(0, ge=0, description="linear warm-up; not for plateau")
     plateau_patience: int = Field(3, ge=1, description="epochs without a better validation accuracy before lr is cut")
-    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    plateau_factor: float = Field(0.5, gt=0, lt=1, description="of lr when it is cut")
     early_stop: int | None = Field(None, ge=1, description="epochs without a better validation accuracy before the end")
     restore_best: bool = Field(True, description="end with the weights of the best validation accuracy")
     average: float = Field(0.0, ge=0, lt=1, description="decay a step of the averaged weights that are kept; 0: none")

@@ -62,7 +62,7 @@ def find_pack(packs: Path, key: str, *, dataset: str) -> Path:
 def packed_images(card: RunCard, *, cache: Path | None = None) -> PackedImages | None:
     """The packed store that a run was made from; None where this machine has none, or a damaged one.
 
-    No source is read, nothing is fetched or made. Use `reopen_pack` where packing anew may take its time.
+    No source is read, nothing is fetched or made. Use `open_data` where packing anew may take its time.
     cache: default `cache_dir()`.
     """
     if not re.fullmatch("[0-9a-f]{64}", card.data.pack):  # a model without images, or a card that was tampered with

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lucidate.analysis.findings import predictions_of
 from lucidate.analysis.heatmaps import Heatmaps, group_of, images_to_explain, other_classes
-from lucidate.analysis.of_run import predictions_of
 from lucidate.core.atomic import atomic_path, atomic_write
 from lucidate.core.errors import ExplainError
 from lucidate.core.progress import Reporter, Silent

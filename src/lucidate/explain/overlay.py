@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lucidate.analysis.heat_colors import heat_colors
+from lucidate.analysis.heatmaps import heat_colors
 
 STRENGTH = 0.65  # of the color where a map is highest; the image stays to be seen
 

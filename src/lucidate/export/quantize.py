@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from lucidate.analysis.paired import mcnemar, paired_interval
+from lucidate.analysis.statistics import mcnemar, paired_interval
 from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import ExportError
 from lucidate.core.machine import hardware, versions

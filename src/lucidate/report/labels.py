@@ -37,12 +37,12 @@ def short_names(names: Sequence[str], limit: int = LABEL_LIMIT) -> list[str]:
     lines = telling(names, limit)
     short = [shorten(line, limit) for line in lines]
     alike = defaultdict(list)
-    for place, label in enumerate(short):
-        alike[label].append(place)
-    for places in alike.values():
-        rest = _without_start([lines[place] for place in places], in_words=True)
-        for place, line in zip(places, rest, strict=True):
-            short[place] = shorten(line, limit)
+    for position, label in enumerate(short):
+        alike[label].append(position)
+    for positions in alike.values():
+        rest = _without_start([lines[position] for position in positions], in_words=True)
+        for position, line in zip(positions, rest, strict=True):
+            short[position] = shorten(line, limit)
     return short
 
 
@@ -60,7 +60,7 @@ def _without_start(lines: list[str], *, in_words: bool = False) -> list[str]:
     if len(set(lines)) < 2:
         return lines
     first, last = min(lines), max(lines)  # what these two begin with, all do
-    alike = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    alike = next((position for position, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     common = first[:alike]
     borders = [found.end() for found in _BORDER.finditer(common)]
     end = borders[-1] if borders else len(common) if in_words else 0

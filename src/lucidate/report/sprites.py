@@ -1,4 +1,4 @@
-"""Sprite sheets: many small images in one file, on a regular grid that a script can address."""
+"""Sprites: many small images in one file, on a regular grid that a script can address."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 TILE = 96  # pixels: where a 32-pixel image is large enough to judge, and ten of them fit a page
-TINY = 24 * TILE * TILE  # pixels of a sheet below which lossless costs little
+TINY = 24 * TILE * TILE  # pixels of a sprite below which lossless costs little
 QUALITY = 82  # of lossy WebP; enlarged images are smooth, so this stays under a kilobyte a tile
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
+class Sprite:
     """Cells in reading order; cell n stands at column n % columns, row n // columns.
 
     image: (height, width, 4) uint8 RGBA, gaps transparent. ids: one a cell, None where a cell is empty.
     The upper left corner of a cell is (column * (tile + gap_x), row * (tile + gap_y)), in pixels.
-    url: of the file, relative to the page that shows it. source: height and width of the images as they are stored.
+    url: of the file, relative to the pages in docs/. source: height and width of the images as they are stored.
     """
 
     image: NDArray[np.uint8]
@@ -34,6 +34,11 @@ class Sheet:
     tile: int = TILE
 
     @property
+    def file(self) -> str:
+        """The file, relative to the site's first folder."""
+        return self.url.removeprefix("../")
+
+    @property
     def rows(self) -> int:
         return len(self.ids) // self.columns
 
@@ -43,19 +48,19 @@ class Sheet:
         return column * (self.tile + self.gap_x), row * (self.tile + self.gap_y)
 
     def address(self) -> dict[str, Any]:
-        """What a script needs to cut a tile out: {sheet, columns, tile, gap: [x, y], ids}."""
+        """What a script needs to cut a tile out: {sprite, columns, tile, gap: [x, y], ids}."""
         gap = [self.gap_x, self.gap_y]
         return {"sheet": self.url, "columns": self.columns, "tile": self.tile, "gap": gap, "ids": list(self.ids)}
 
     def encoded(self) -> bytes:
-        """The sheet as a WebP file; without loss where it is tiny."""
+        """The sprite as a WebP file; without loss where it is tiny."""
         buffer = BytesIO()
         tiny = self.image.shape[0] * self.image.shape[1] <= TINY
         Image.fromarray(self.image).save(buffer, "WEBP", lossless=tiny, quality=QUALITY, method=4)
         return buffer.getvalue()
 
 
-def make_sheet(
+def make_sprite(
     pixels: NDArray[np.uint8],
     index: NDArray[np.int64],
     *,
@@ -64,7 +69,7 @@ def make_sheet(
     columns: int,
     gaps: tuple[int, int],
     url: str,
-) -> Sheet:
+) -> Sprite:
     """Draw T images on a grid.
 
     pixels: (N, H, W, 3) uint8 store, may be memory-mapped; only rows `index` are read. index, ids, cells: (T,), the
@@ -74,17 +79,17 @@ def make_sheet(
     gap_x, gap_y = gaps
     width, height = columns * (TILE + gap_x) - gap_x, rows * (TILE + gap_y) - gap_y
     names: list[str | None] = [None] * (rows * columns)
-    sheet = Sheet(
+    sprite = Sprite(
         np.zeros((height, width, 4), np.uint8), (), columns, gap_x, gap_y, url, (pixels.shape[1], pixels.shape[2])
     )
     for row, name, cell in zip(index.tolist(), ids.tolist(), cells.tolist(), strict=True):
         tile = fit(np.asarray(pixels[row]))
-        left, top = sheet.corner(cell)
+        left, top = sprite.corner(cell)
         left, top = left + (TILE - tile.shape[1]) // 2, top + (TILE - tile.shape[0]) // 2
-        sheet.image[top : top + tile.shape[0], left : left + tile.shape[1], :3] = tile
-        sheet.image[top : top + tile.shape[0], left : left + tile.shape[1], 3] = 255
+        sprite.image[top : top + tile.shape[0], left : left + tile.shape[1], :3] = tile
+        sprite.image[top : top + tile.shape[0], left : left + tile.shape[1], 3] = 255
         names[cell] = name
-    return replace(sheet, ids=tuple(names))
+    return replace(sprite, ids=tuple(names))
 
 
 def fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

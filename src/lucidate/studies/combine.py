@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions
 
 Method = Literal["softmax", "logits", "weighted", "greedy"]
@@ -86,48 +85,6 @@ def select_greedily(probabilities: NDArray[np.float64], labels: NDArray[np.int64
         picked[place] += 1
         total += probabilities[place]
     return picked / picked.sum()
-
-
-def align(members: Sequence[Predictions], *, names: Sequence[str]) -> list[Predictions]:
-    """The members' predictions of one split, in the first one's order of images and classes.
-
-    Raises PredictionsError where the classes, the images or their labels differ. names: what errors call the members.
-    """
-    first = members[0]
-    aligned = [first]
-    for name, member in zip(names[1:], members[1:], strict=True):
-        if set(member.class_names) != set(first.class_names):
-            odd = sorted(set(member.class_names) ^ set(first.class_names))
-            raise PredictionsError(
-                f"ensemble: expected members of the same classes, received {names[0]} and {name}, which differ in "
-                f"{', '.join(odd[:3])}"
-            )
-        order = np.argsort(member.ids, kind="stable")
-        places = order[np.minimum(np.searchsorted(member.ids, first.ids, sorter=order), len(order) - 1)]
-        if len(member) != len(first) or not np.array_equal(member.ids[places], first.ids):
-            raise PredictionsError(
-                f"ensemble: expected members that were divided alike, received {names[0]} and {name}, whose "
-                f"{first.split} images differ; train them with one seed, data.split, data.val_fraction and "
-                "data.train_size"
-            )
-        columns = [member.class_names.index(label) for label in first.class_names]
-        back = np.argsort(columns)
-        labels = back[member.labels[places]]
-        if not np.array_equal(labels, first.labels):
-            raise PredictionsError(f"ensemble: expected members of the same labels, received {names[0]} and {name}")
-        aligned.append(
-            Predictions(
-                ids=first.ids,
-                index=first.index,
-                labels=first.labels,
-                logits=member.logits[places][:, columns],
-                class_names=first.class_names,
-                dataset=first.dataset,
-                split=first.split,
-                model=member.model,
-            )
-        )
-    return aligned
 
 
 def _stack(arrays: list[NDArray[np.float64]] | list[NDArray[np.float32]]) -> NDArray[np.float64]:

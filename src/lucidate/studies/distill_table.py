@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lucidate.analysis.distillation import HEADINGS, RIGHT, Distillation, Variant, variant
-from lucidate.analysis.repeated import mean_over_images, mean_over_seeds
+from lucidate.analysis.statistics import mean_over_images, mean_over_seeds
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lucidate.core import machine
+from lucidate.core.alignment import align
 from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
@@ -24,7 +25,7 @@ from lucidate.data.run_data import open_data
 from lucidate.models.checkpoint import load_model, save_weights
 from lucidate.models.ensemble import Ensemble, Member
 from lucidate.predict.infer import predict_run
-from lucidate.studies.combine import Method, align, combine
+from lucidate.studies.combine import Method, combine
 from lucidate.studies.gain import EnsembleGain, ensemble_gain
 
 SPLITS = ("validation", "test")

@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import images, interval, p_value, percent, points
-from lucidate.analysis.intervals import wilson_interval
-from lucidate.analysis.paired import mcnemar
+from lucidate.analysis.statistics import mcnemar, wilson_interval
 from lucidate.core.records import Predictions
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lucidate.analysis.intervals import wilson_interval
 from lucidate.analysis.levels import Level, LevelsTable
-from lucidate.analysis.paired import mcnemar
+from lucidate.analysis.statistics import mcnemar, wilson_interval
+from lucidate.core.alignment import align
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.models.build import begins_with_weights
-from lucidate.studies.combine import align
 from lucidate.studies.levels_plan import ENSEMBLE, MEMBERS, RECIPES, TITLES
 
 

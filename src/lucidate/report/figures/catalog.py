@@ -1,166 +1,57 @@
-"""Every figure of the gallery, in its order: an Info of `Findings`, and two thin drawings of it.
+"""Every figure of the gallery, in the order of `Findings`.
 
-To add one: a file with `draw_plotly(info)` and `draw_matplotlib(info)`, and an entry in `FIGURES`.
+To add one: its question (a file in `lucidate.analysis`, and its entry in `Findings`), and a file here that draws the
+answer and says in FIGURES where it stands. Files are found; those of other pages (comparison, levels) have no FIGURES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
-
-import numpy as np
-import pandas as pd
-import plotly.graph_objects as go
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from dataclasses import fields, replace
+from importlib import import_module
+from pkgutil import iter_modules
 
 from lucidate.analysis.findings import Findings
-from lucidate.report import theme
-from lucidate.report.figures import (
-    class_distribution,
-    confidence,
-    confusion_matrix,
-    curves,
-    per_class_accuracy,
-    tile_grid,
-    tile_layout,
-    top_confusions,
-    true_probability,
-)
-from lucidate.report.figures.tile_layout import Board
-from lucidate.report.sprites import Sheet, make_sheet
+from lucidate.report import figures
+from lucidate.report.figures import tile_layout
+from lucidate.report.figures.entry import DATA, IMAGES, FigureEntry, Info
 
-
-class Info(Protocol):
-    """What analyze answers a question with."""
-
-    @property
-    def headline(self) -> str: ...
-
-    def frame(self) -> pd.DataFrame: ...
-
-
-@dataclass(frozen=True)
-class FigureEntry:
-    """A figure's place in the gallery.
-
-    file: name of its page and picture; "{dataset}" stands for the data set's slug. question: Findings' field.
-    kind: how much room it takes. draw_*: functions of the Info; a grid of images gives its board instead, and is
-    drawn from it and its sheet. note: how to read the drawing, where that is not plain.
-    """
-
-    file: str
-    title: str
-    group: str
-    question: str
-    kind: Literal["chart", "matrix", "grid"] = "chart"
-    draw_plotly: Callable[[Any], go.Figure] | None = None
-    draw_matplotlib: Callable[[Any], Figure] | None = None
-    board: Callable[[Any], Board | None] | None = None
-    note: Callable[[Any], str] | None = None
-
-    def name(self, dataset: str) -> str:
-        return self.file.format(dataset=dataset)
-
-    def info(self, findings: Findings) -> Info | None:
-        """The finding it draws; None when the question could not be asked."""
-        info: Info | None = getattr(findings, self.question)
-        return info
-
-    def sheet(self, info: Info, pixels: NDArray[np.uint8], *, url: str = "") -> Sheet | None:
-        """The images of a grid, from the packed store (N, H, W, 3); None for charts and empty grids."""
-        board = self.board(info) if self.board else None
-        if not board:
-            return None
-        return make_sheet(
-            pixels,
-            board.index,
-            ids=board.ids,
-            cells=board.cells,
-            columns=board.columns,
-            gaps=board.gaps,
-            url=url,
-        )
-
-    def interactive(self, info: Info, sheet: Sheet | None = None) -> go.Figure:
-        """The Plotly drawing. sheet: of a grid that has images."""
-        if self.draw_plotly is not None:
-            return self.draw_plotly(info)
-        board = self.board(info) if self.board else None
-        return tile_grid.draw_plotly(board, sheet) if board and sheet else theme.empty_plotly(info.headline)
-
-    def still(self, info: Info, sheet: Sheet | None = None) -> Figure:
-        """The Matplotlib drawing. sheet: of a grid that has images."""
-        if self.draw_matplotlib is not None:
-            return self.draw_matplotlib(info)
-        board = self.board(info) if self.board else None
-        if board and sheet:
-            return tile_grid.draw_matplotlib(board, sheet, title=self.title)
-        return theme.empty_matplotlib(self.title, info.headline)
-
-
-def _chart(file: str, group: str, question: str, module: Any, *, title: str = "", kind: Any = "chart") -> FigureEntry:
-    name = title or module.TITLE
-    draw = {"draw_plotly": module.draw_plotly, "draw_matplotlib": module.draw_matplotlib}
-    return FigureEntry(file, name, group, question, kind, **draw, note=getattr(module, "note", None))
-
-
-def _grid(file: str, title: str, group: str, question: str, board: Callable[[Any], Board | None]) -> FigureEntry:
-    return FigureEntry(file, title, group, question, "grid", board=board)
-
-
-DATA, TRAINING, ERRORS, TRUST, IMAGES = (
-    "The data",
-    "Training",
-    "Where it errs",
-    "How sure it is",
-    "Images worth a look",
-)
-
-SAMPLE = "A sample of all mistakes"
 FEW = 12  # mistakes: one page shows them all, and the others would only repeat it
 FOLDED = ("top_confusions", "most_confident_wrong")  # what that page stands for too
 
-FIGURES: tuple[FigureEntry, ...] = (
-    _chart("class_distribution", DATA, "class_distribution", class_distribution),
-    _grid("examples_per_class", "Examples of each class", DATA, "examples_per_class", tile_layout.examples_board),
-    _chart("{dataset}_acc", TRAINING, "accuracy_curve", curves, title=curves.TITLES["accuracy"]),
-    _chart("{dataset}_loss", TRAINING, "loss_curve", curves, title=curves.TITLES["loss"]),
-    _chart("{dataset}_confusion_matrix", ERRORS, "confusion_matrix", confusion_matrix, kind="matrix"),
-    _chart("{dataset}_top_confusions", ERRORS, "top_confusions", top_confusions),
-    _chart("{dataset}_per_class_accuracy", ERRORS, "per_class_accuracy", per_class_accuracy),
-    _chart("{dataset}_avg_confidence_per_true_class", TRUST, "true_class_probability", true_probability),
-    _chart("{dataset}_confidence_hist", TRUST, "confidence", confidence),
+
+def _grid(file: str, title: str, question: str) -> FigureEntry:
+    return FigureEntry(file, title, IMAGES, question, "grid", grid=tile_layout.tiles_grid)
+
+
+EXAMPLES = "examples_per_class"
+ONE_PERCENT = "top 1\N{NO-BREAK SPACE}%"
+GRIDS = (
+    FigureEntry(EXAMPLES, "Examples of each class", DATA, EXAMPLES, "grid", grid=tile_layout.examples_grid),
     _grid(
         "{dataset}_top_1_percent_wrong_predictions",
-        "Surest mistakes: top 1\N{NO-BREAK SPACE}% of wrong predictions",
-        IMAGES,
+        f"Surest mistakes: {ONE_PERCENT} of wrong predictions",
         "most_confident_wrong",
-        tile_layout.confident_board,
     ),
-    _grid(
-        "{dataset}_misclassification_grid",
-        SAMPLE,
-        IMAGES,
-        "misclassified",
-        tile_layout.misclassified_board,
-    ),
-    _grid(
-        "{dataset}_hard_prediction_grid",
-        "Right, but only just",
-        IMAGES,
-        "hard_but_correct",
-        tile_layout.hard_board,
-    ),
+    _grid("{dataset}_misclassification_grid", "A sample of all mistakes", "misclassified"),
+    _grid("{dataset}_hard_prediction_grid", "Right, but only just", "hard_but_correct"),
     _grid(
         "{dataset}_top_1_percent_correct_predictions",
-        "Surest hits: top 1\N{NO-BREAK SPACE}% of right predictions",
-        IMAGES,
+        f"Surest hits: {ONE_PERCENT} of right predictions",
         "most_confident_right",
-        tile_layout.confident_board,
     ),
 )
+
+
+def _all_figures() -> tuple[FigureEntry, ...]:
+    """The grids, and what the files of this package say that they draw, in the order of `Findings`."""
+    names = [module.name for module in iter_modules(figures.__path__) if module.name != "catalog"]
+    modules = [import_module(f"{figures.__name__}.{name}") for name in names]
+    entries = [*GRIDS, *(entry for module in modules for entry in getattr(module, "FIGURES", ()))]
+    order = [field.name for field in fields(Findings)]
+    return tuple(sorted(entries, key=lambda entry: order.index(entry.question)))
+
+
+FIGURES = _all_figures()
 
 
 def figures_of(findings: Findings) -> list[tuple[FigureEntry, Info]]:

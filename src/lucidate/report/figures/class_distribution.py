@@ -7,9 +7,11 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analysis.class_distribution import ClassDistribution
+from lucidate.analysis.dataset import ClassDistribution
 from lucidate.analysis.formatting import images
-from lucidate.report import theme, ticks
+from lucidate.report import theme
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import DATA, FigureEntry
 
 TITLE = "Class distribution"
 
@@ -35,29 +37,29 @@ def draw_plotly(info: ClassDistribution) -> go.Figure:
         )
         for row, (split, counts) in enumerate(zip(info.splits, info.counts[:, rows], strict=True))
     ]
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         traces,
-        height=theme.row_height(len(names)),
+        height=frame.row_height(len(names)),
         barmode="stack",
         showlegend=len(info.splits) > 1,
         legend={"traceorder": "normal"},
-        xaxis={"title": {"text": "Images"}, "rangemode": "tozero", **ticks.whole_axis(_longest(info))},
-        yaxis=theme.class_rows(shown),
+        xaxis={"title": {"text": "Images"}, "rangemode": "tozero", **frame.whole_axis(_longest(info))},
+        yaxis=frame.class_rows(shown),
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: ClassDistribution) -> Figure:
-    """The same rows, still."""
+@frame.static_drawing
+def draw_matplotlib(info: ClassDistribution, style: frame.StaticStyle) -> Figure:
+    """The same rows, static."""
     rows = _rows(info)
-    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
+    figure, axes = frame.axes(TITLE, style, height=frame.rows_inches(len(rows)))
     start = np.zeros(len(rows))
     for row, (split, counts) in enumerate(zip(info.splits, info.counts[:, rows], strict=True)):
         axes.barh(range(len(start)), counts, left=start, height=0.68, color=_color(row), label=split)
         start = start + counts
-    theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in rows))
+    frame.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in rows))
     axes.set_xlabel("Images")
-    ticks.whole_ticks(axes.xaxis)
+    frame.whole_ticks(axes.xaxis)
     if len(info.splits) > 1:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(info.splits), borderaxespad=0)
     return figure
@@ -65,14 +67,14 @@ def draw_matplotlib(info: ClassDistribution) -> Figure:
 
 def note(info: ClassDistribution) -> str:
     """What the drawing leaves out."""
-    return theme.drawn_note(len(info.class_names), "with the fewest images")
+    return frame.drawn_note(len(info.class_names), "with the fewest images")
 
 
 def _rows(info: ClassDistribution) -> NDArray[np.intp]:
     """The classes in their order; of very many, those with the fewest images, fewest first."""
-    if len(info.class_names) <= theme.MOST_CLASSES:
+    if len(info.class_names) <= frame.MOST_CLASSES:
         return np.arange(len(info.class_names))
-    return theme.limited(np.argsort(info.counts.sum(axis=0), kind="stable"))
+    return frame.limited(np.argsort(info.counts.sum(axis=0), kind="stable"))
 
 
 def _longest(info: ClassDistribution) -> int:
@@ -81,3 +83,16 @@ def _longest(info: ClassDistribution) -> int:
 
 def _color(split: int) -> str:
     return theme.SERIES[split % len(theme.SERIES)]
+
+
+FIGURES = (
+    FigureEntry(
+        "class_distribution",
+        TITLE,
+        DATA,
+        "class_distribution",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

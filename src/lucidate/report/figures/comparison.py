@@ -7,13 +7,13 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lucidate.analysis.class_changes import ClassChanges
-from lucidate.analysis.flips import Flips
+from lucidate.analysis.comparison import ClassChanges, Flips
 from lucidate.analysis.formatting import percent, points, points_interval, signed_points
-from lucidate.analysis.tiles import Tiles
+from lucidate.analysis.samples import Tiles
 from lucidate.core.records import jsonable
 from lucidate.report import labels, theme
-from lucidate.report.figures.tile_layout import CAPTION_LIMIT, MAX_TILES, Board
+from lucidate.report.figures import frame
+from lucidate.report.figures.tile_layout import CAPTION_LIMIT, MAX_TILES, TileGrid
 
 TITLE = "Change of each class"
 SHOWN = 30  # classes drawn, those with the largest changes; the table holds all
@@ -24,13 +24,13 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
     """A bar a class, gains to the right, in points, with 95 % intervals; customdata is the class index."""
     rows = _rows(info)
     change, low, high = _in_points(info, rows)
-    places = list(range(len(rows)))
+    positions = list(range(len(rows)))
     bars = go.Bar(
         x=jsonable(change),
-        y=places,
+        y=positions,
         orientation="h",
         marker={"color": _colors(info, rows), "opacity": _opacities(info, rows), "line": {"width": 0}},
-        error_x=theme.interval_bars(change, low, high, color=theme.LIGHT.ink, thickness=1.5),
+        error_x=frame.interval_bars(change, low, high, color=theme.LIGHT.ink, thickness=1.5),
         customdata=rows.tolist(),
         hovertext=[_words(info, k) for k in rows],
         hoverinfo="text",
@@ -52,36 +52,36 @@ def draw_plotly(info: ClassChanges) -> go.Figure:
         if side.any()
     ]
     zero = {"type": "line", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": theme.LIGHT.faint}}
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [bars, *amounts],
-        height=theme.row_height(len(rows)),
+        height=frame.row_height(len(rows)),
         shapes=[{**zero, "layer": "below"}],
         xaxis={"title": {"text": "Accuracy of B less A, in points"}, "tickformat": "~f", "range": _range(low, high)},
-        yaxis=theme.class_rows(tuple(info.class_names[k] for k in rows)),
+        yaxis=frame.class_rows(tuple(info.class_names[k] for k in rows)),
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: ClassChanges) -> Figure:
-    """The same bars, still."""
+@frame.static_drawing
+def draw_matplotlib(info: ClassChanges, style: frame.StaticStyle) -> Figure:
+    """The same bars, static."""
     rows = _rows(info)
     change, low, high = _in_points(info, rows)
-    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
-    places = np.arange(len(rows))
-    bars = axes.barh(places, change, height=0.6, color=_colors(info, rows))
+    figure, axes = frame.axes(TITLE, style, height=frame.rows_inches(len(rows)))
+    positions = np.arange(len(rows))
+    bars = axes.barh(positions, change, height=0.6, color=_colors(info, rows))
     for bar, opacity in zip(bars, _opacities(info, rows), strict=True):
         bar.set_alpha(opacity)
-    axes.hlines(places, low, high, color=theme.LIGHT.ink, linewidth=1.1)
+    axes.hlines(positions, low, high, color=theme.LIGHT.ink, linewidth=1.1)
     axes.axvline(0, color=theme.LIGHT.faint, linewidth=1, zorder=1)
-    theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in rows))
+    frame.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in rows))
     axes.set_xlim(*_range(low, high))
     axes.set_xlabel(theme.matplotlib_text(_axis(info)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
-    for place, k in enumerate(rows):
-        gains = change[place] >= 0
+    for position, k in enumerate(rows):
+        gains = change[position] >= 0
         axes.annotate(
             signed_points(info.change[k]),
-            (max(high[place], 0) if gains else min(low[place], 0), place),
+            (max(high[position], 0) if gains else min(low[position], 0), position),
             xytext=(4 if gains else -4, 0),
             textcoords="offset points",
             ha="left" if gains else "right",
@@ -101,7 +101,7 @@ def note(info: ClassChanges) -> str:
     return f"{words} Drawn are the {SHOWN} classes that changed most; the table has all." if left > 0 else words
 
 
-def flips_board(info: Flips) -> Board | None:
+def flips_grid(info: Flips) -> TileGrid | None:
     """The images with both answers under each; None where nothing flipped."""
     if not len(info):
         return None
@@ -109,7 +109,7 @@ def flips_board(info: Flips) -> Board | None:
     first, second = info.first, info.second
     wrong = first if info.fixed else second
     short = labels.telling(first.class_names, CAPTION_LIMIT)
-    return Board(
+    return TileGrid(
         ids=first.ids[:total],
         index=first.index[:total],
         cells=np.arange(total),
@@ -168,8 +168,8 @@ def _axis(info: ClassChanges) -> str:
 def _range(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[float]:
     """Axis that holds 0, all intervals and the numbers at their ends."""
     left, right = min(0.0, float(low.min())), max(0.0, float(high.max()))
-    room = 0.16 * (right - left)  # on a phone's screen
-    return [left - room, right + room]
+    margin = 0.16 * (right - left)  # on a phone's screen
+    return [left - margin, right + margin]
 
 
 def _words(info: ClassChanges, k: int) -> str:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from lucidate.analysis.confidence import ConfidenceHistogram
 from lucidate.analysis.formatting import count, percent
 from lucidate.core.records import jsonable
-from lucidate.report import theme, ticks
+from lucidate.report import theme
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import TRUST, FigureEntry
 
 TITLE = "Confidence of right and wrong predictions"
 RIGHT, WRONG = theme.LIGHT.right, theme.LIGHT.wrong
@@ -43,7 +45,7 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
     as_counts = {"y": [info.right.tolist(), info.wrong.tolist()]}
     as_shares = {"y": [share.tolist() for share in shares]}
     longest = int(np.stack([info.right, info.wrong]).max())
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [bars("right", info.right, RIGHT), bars("wrong", info.wrong, WRONG)],
         height=480,
         barmode="group",
@@ -54,16 +56,16 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
             for mean, color in ((info.mean_right, RIGHT), (info.mean_wrong, WRONG))
             if np.isfinite(mean)
         ],
-        updatemenus=theme.menu(
+        updatemenus=frame.menu(
             (
                 "Share of group",
                 as_shares,
-                {"yaxis.title.text": "Share of the group", **_axis(ticks.share_axis())},
+                {"yaxis.title.text": "Share of the group", **_axis(frame.share_axis())},
             ),
             (
                 "Count",
                 as_counts,
-                {"yaxis.title.text": "Predictions", **_axis(ticks.whole_axis(longest))},
+                {"yaxis.title.text": "Predictions", **_axis(frame.whole_axis(longest))},
             ),
         ),
         xaxis={
@@ -73,14 +75,14 @@ def draw_plotly(info: ConfidenceHistogram) -> go.Figure:
             "range": [-0.005, 1.005],
             "showgrid": False,
         },
-        yaxis={"title": {"text": "Share of the group"}, **ticks.share_axis(), "rangemode": "tozero"},
+        yaxis={"title": {"text": "Share of the group"}, **frame.share_axis(), "rangemode": "tozero"},
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: ConfidenceHistogram) -> Figure:
-    """The same bars as shares, still."""
-    figure, axes = theme.axes(TITLE)
+@frame.static_drawing
+def draw_matplotlib(info: ConfidenceHistogram, style: frame.StaticStyle) -> Figure:
+    """The same bars as shares, static."""
+    figure, axes = frame.axes(TITLE, style)
     width = float(np.diff(info.edges).min()) * 0.41
     for side, (name, counts, color, mean) in enumerate(
         (("right", info.right, RIGHT, info.mean_right), ("wrong", info.wrong, WRONG, info.mean_wrong))
@@ -92,8 +94,8 @@ def draw_matplotlib(info: ConfidenceHistogram) -> Figure:
     axes.set(xlabel="Confidence (dotted: means of the groups)", ylabel="Share of the group")
     axes.set_xlim(0, 1)
     axes.grid(False, axis="x")
-    ticks.share_ticks(axes.xaxis)
-    ticks.share_ticks(axes.yaxis)
+    frame.share_ticks(axes.xaxis)
+    frame.share_ticks(axes.yaxis)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     return figure
 
@@ -118,5 +120,17 @@ def _share(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _mean_line(mean: float, color: str) -> dict[str, object]:
-    place = {"type": "line", "x0": jsonable(mean), "x1": jsonable(mean), "y0": 0, "y1": 1, "yref": "paper"}
-    return {**place, "line": {"color": color, "dash": "dot", "width": 1.5}}
+    position = {"type": "line", "x0": jsonable(mean), "x1": jsonable(mean), "y0": 0, "y1": 1, "yref": "paper"}
+    return {**position, "line": {"color": color, "dash": "dot", "width": 1.5}}
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_confidence_hist",
+        TITLE,
+        TRUST,
+        "confidence",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+    ),
+)

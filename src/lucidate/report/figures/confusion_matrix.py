@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -21,10 +22,13 @@ from lucidate.analysis.confusion import ConfusionMatrix
 from lucidate.analysis.formatting import count, percent
 from lucidate.core.records import jsonable
 from lucidate.report import theme
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import ERRORS, FigureEntry
 from lucidate.report.labels import short_names
 
 TITLE = "Confusion matrix"
 LEAST_TOP = 0.05  # share of the true class: the darkest vermilion stands for no less
+VECTOR_CELLS = 2_500  # in print; more would be slow to show, and are embedded as an image
 MAX_NUMBERED = 20  # classes; beyond, a cell is too small for its number
 MAX_WORDED_ZEROS = 30  # classes; beyond, empty cells say nothing on hover, which saves most of the page's bytes
 RIGHT = (theme.LIGHT.right_0, theme.LIGHT.right_1, theme.LIGHT.right_2)
@@ -67,30 +71,32 @@ def draw_plotly(info: ConfusionMatrix) -> go.Figure:
     texts = [[np.where(cells, text, "").tolist() for cells in (hits, ~hits)] for text in (counts, shares)]
     turn = None if k <= MAX_NUMBERED else -90
     small = {"tickfont": {"size": 9, "color": theme.LIGHT.muted}} if k > 30 else {}
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [right, wrong],
         height=max(420, 160 + 50 * k) if k <= MAX_NUMBERED else max(900, 160 + 14 * k),
-        xaxis={**theme.class_axis(names), **small, "title": {"text": "Predicted class"}, "tickangle": turn},
-        yaxis={**theme.class_rows(names), **small, "title": {"text": "True class"}},
-        updatemenus=theme.menu(("Counts", {"text": texts[0]}, {}), ("% of true class", {"text": texts[1]}, {}))
+        xaxis={**frame.class_axis(names), **small, "title": {"text": "Predicted class"}, "tickangle": turn},
+        yaxis={**frame.class_rows(names), **small, "title": {"text": "True class"}},
+        updatemenus=frame.menu(("Counts", {"text": texts[0]}, {}), ("% of true class", {"text": texts[1]}, {}))
         if k <= MAX_NUMBERED
         else None,
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: ConfusionMatrix) -> Figure:
-    """The same matrix with counts, still."""
+@frame.static_drawing
+def draw_matplotlib(info: ConfusionMatrix, style: frame.StaticStyle) -> Figure:
+    """The same matrix with counts, static."""
     shown = drawn(info)
     k = len(shown)
     numbers, normalized = _part(info, shown)
     hits = np.eye(k, dtype=bool) & (numbers > 0)
-    figure, axes = theme.axes(TITLE, height=7.0)
+    figure, axes = frame.axes(TITLE, style, height=7.0)
     right = LinearSegmentedColormap.from_list("right", RIGHT)
     wrong = LinearSegmentedColormap.from_list("wrong", WRONG)
     root = PowerNorm(0.5, vmin=0, vmax=top_of_errors(info))
-    axes.imshow(np.where(hits, normalized, np.nan), cmap=right, vmin=0, vmax=1, aspect="auto")
-    axes.imshow(np.where(hits, np.nan, normalized), cmap=wrong, norm=root, aspect="auto")
+    cells = style.printed and k * k <= VECTOR_CELLS
+    _tint(axes, np.where(hits, normalized, np.nan), right, Normalize(0, 1), cells=cells)
+    _tint(axes, np.where(hits, np.nan, normalized), wrong, root, cells=cells)
+    axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5))
     size = 9 if k <= 30 else 5.5
     names = [theme.matplotlib_text(name) for name in short_names([info.class_names[each] for each in shown])]
     long = max(map(len, names)) * k > 90  # characters that a row of labels has room for
@@ -100,7 +106,8 @@ def draw_matplotlib(info: ConfusionMatrix) -> Figure:
             label.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(range(k), names, fontsize=size)
     axes.set(xlabel="Predicted class", ylabel="True class")
-    figure.supxlabel(note(info), fontsize=8, color=theme.LIGHT.muted)
+    if not style.printed:
+        figure.supxlabel(note(info), fontsize=8, color=theme.LIGHT.muted)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
@@ -118,6 +125,17 @@ def draw_matplotlib(info: ConfusionMatrix) -> Figure:
     return figure
 
 
+def _tint(
+    axes: Axes, shares: NDArray[np.float64], colors: LinearSegmentedColormap, norm: Normalize, *, cells: bool
+) -> None:
+    """Color shares (k, k), NaN where there is no tint. cells: as rectangles in place of an image."""
+    if cells:
+        edges = np.arange(len(shares) + 1) - 0.5
+        axes.pcolormesh(edges, edges, np.ma.masked_invalid(shares), cmap=colors, norm=norm, zorder=0)
+    else:
+        axes.imshow(shares, cmap=colors, norm=norm, aspect="auto")
+
+
 def top_of_errors(info: ConfusionMatrix) -> float:
     """Share of the true class at which an error is darkest: the largest one, at least 5 %."""
     shown = drawn(info)
@@ -127,20 +145,20 @@ def top_of_errors(info: ConfusionMatrix) -> float:
 
 def drawn(info: ConfusionMatrix) -> NDArray[np.intp]:
     """Ascending class indices: all or, of very many, those of the most frequent confusions, then the largest ones."""
-    if len(info.class_names) <= theme.MOST_CLASSES:
+    if len(info.class_names) <= frame.MOST_CLASSES:
         return np.arange(len(info.class_names))
     errors = info.counts - np.diag(np.diag(info.counts))
     pairs = np.argsort(-errors, axis=None, kind="stable")[: np.count_nonzero(errors)]
     involved = np.stack(np.unravel_index(pairs, errors.shape), axis=1).ravel()
     ranked = np.concatenate([involved, np.argsort(-info.counts.sum(axis=1), kind="stable")])
     first = np.sort(np.unique(ranked, return_index=True)[1])  # where each class comes up for the first time
-    return np.sort(theme.limited(ranked[first]))
+    return np.sort(frame.limited(ranked[first]))
 
 
 def note(info: ConfusionMatrix) -> str:
     """What it leaves out, and how its colors are to be read."""
     empty = "" if info.counts[drawn(info)].any(axis=1).all() else " An empty row is a class without images."
-    some = theme.drawn_note(len(info.class_names), "of the most frequent confusions")
+    some = frame.drawn_note(len(info.class_names), "of the most frequent confusions")
     return (
         f"{some} Color tells the share of the true class: teal is right, darkest at 100 %; "
         f"vermilion is wrong, darkest at {percent(top_of_errors(info))}.{empty}"
@@ -177,3 +195,17 @@ def _hover(info: ConfusionMatrix, shown: NDArray[np.intp]) -> NDArray[np.str_]:
             for true, row in enumerate(rows)
         ]
     )
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_confusion_matrix",
+        TITLE,
+        ERRORS,
+        "confusion_matrix",
+        "matrix",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from lucidate.analysis.curves import TrainingCurve
 from lucidate.analysis.formatting import percent
 from lucidate.core.records import jsonable
-from lucidate.report import theme, ticks
+from lucidate.report import theme
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import TRAINING, FigureEntry
 
 TRAIN, VALIDATION = theme.LIGHT.slate, theme.LIGHT.right
 TITLES = {"accuracy": "Accuracy by epoch", "loss": "Loss by epoch"}
@@ -54,7 +56,7 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
         # A label at the right end would leave the picture.
         "xanchor": "right" if info.best_epoch > len(epochs) / 2 else "left",
     }
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [line("training", info.train, TRAIN), line("validation", info.validation, VALIDATION), ring],
         height=480,
         hovermode="x unified",
@@ -64,20 +66,20 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
             "unifiedhovertitle": {"text": "epoch %{x:d}"},
             "showgrid": False,
             "range": _epochs(info),
-            **ticks.whole_axis(len(epochs)),
+            **frame.whole_axis(len(epochs)),
         },
         yaxis={
             "title": {"text": AXES[info.measure]},
             "range": _range(info),
-            **(ticks.share_axis() if accuracy else {}),
+            **(frame.share_axis() if accuracy else {}),
         },
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: TrainingCurve) -> Figure:
-    """The same lines, still."""
-    figure, axes = theme.axes(TITLES[info.measure])
+@frame.static_drawing
+def draw_matplotlib(info: TrainingCurve, style: frame.StaticStyle) -> Figure:
+    """The same lines, static."""
+    figure, axes = frame.axes(TITLES[info.measure], style)
     epochs = range(1, len(info.train) + 1)
     marker = "o" if len(info.train) == 1 else ""
     axes.plot(epochs, info.train, color=TRAIN, linewidth=2, marker=marker, label="training")
@@ -91,21 +93,22 @@ def draw_matplotlib(info: TrainingCurve) -> Figure:
         linewidth=2,
         zorder=4,
     )
-    axes.annotate(
-        f"best: epoch {info.best_epoch}, {_value(info, info.best)}",
-        (info.best_epoch, info.best),
-        textcoords="offset points",
-        xytext=(0, -17 if info.measure == "accuracy" else 12),
-        ha="right" if info.best_epoch > len(info.train) / 2 else "left",
-        color=theme.LIGHT.muted,
-    )
+    if not style.printed:  # where the caption names the best epoch; the label would lie on the lines
+        axes.annotate(
+            f"best: epoch {info.best_epoch}, {_value(info, info.best)}",
+            (info.best_epoch, info.best),
+            textcoords="offset points",
+            xytext=(0, -17 if info.measure == "accuracy" else 12),
+            ha="right" if info.best_epoch > len(info.train) / 2 else "left",
+            color=theme.LIGHT.muted,
+        )
     axes.set_xlabel("Epoch")
     axes.set_ylabel(AXES[info.measure])
     axes.grid(False, axis="x")
     axes.set(xlim=_epochs(info), ylim=_range(info))
-    ticks.whole_ticks(axes.xaxis)
+    frame.whole_ticks(axes.xaxis)
     if info.measure == "accuracy":
-        ticks.share_ticks(axes.yaxis)
+        frame.share_ticks(axes.yaxis)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     return figure
 
@@ -135,3 +138,16 @@ def _range(info: TrainingCurve) -> tuple[float, float] | None:
     pad = 0.1 * (high - low + 2 * spare)
     low, high, ring = low - spare - pad, high + spare + pad, 0.25 * pad
     return (max(low, -ring), min(high, 1 + ring)) if info.measure == "accuracy" else (low, high)
+
+
+FIGURES = tuple(
+    FigureEntry(
+        file,
+        TITLES[measure],
+        TRAINING,
+        f"{measure}_curve",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+    )
+    for file, measure in (("{dataset}_acc", "accuracy"), ("{dataset}_loss", "loss"))
+)

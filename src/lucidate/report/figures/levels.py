@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from lucidate.analysis.formatting import interval, percent, points
 from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.core.records import jsonable
-from lucidate.report import theme, ticks
+from lucidate.report import theme
+from lucidate.report.figures import frame
 
 TITLE = "Accuracy of each level"
 LINE = 22  # characters of a line of a level's name on the axis
@@ -31,7 +32,7 @@ def draw_plotly(info: LevelsTable) -> go.Figure:
         mode="markers",
         name="level",
         marker={"size": 12, "color": theme.LIGHT.right},
-        error_x=theme.interval_bars(accuracy, low, high),
+        error_x=frame.interval_bars(accuracy, low, high),
         customdata=[level.level for level in levels],
         hovertext=[_words(level) for level in levels],
         hoverinfo="text",
@@ -51,19 +52,19 @@ def draw_plotly(info: LevelsTable) -> go.Figure:
         )
         traces = [rings, whole]
     names = ["<br>".join(theme.plotly_text(line) for line in _name(level)) for level in levels]
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         traces,
         height=150 + ROW * len(rows),
         showlegend=bool(members),
-        xaxis={"title": {"text": AXIS}, **ticks.share_axis(), "range": _range(info)},
+        xaxis={"title": {"text": AXIS}, **frame.share_axis(), "range": _range(info)},
         yaxis={"tickmode": "array", "tickvals": rows, "ticktext": names, "range": [len(rows) - 0.5, -0.5]},
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: LevelsTable) -> Figure:
-    """The same points with their values, still."""
-    figure, axes = theme.axes(TITLE, height=height(info))
+@frame.static_drawing
+def draw_matplotlib(info: LevelsTable, style: frame.StaticStyle) -> Figure:
+    """The same points with their values, static."""
+    figure, axes = frame.axes(TITLE, style, height=0.75 + 0.36 * max(len(info.levels), 2))
     for row, level in enumerate(info.levels):
         axes.hlines(row, level.test_low, level.test_high, color=theme.LIGHT.slate, linewidth=1.8)
         inside = [member.test_accuracy for member in level.members]
@@ -83,13 +84,8 @@ def draw_matplotlib(info: LevelsTable) -> Figure:
     axes.set_ylim(len(names) - 0.5, -0.75)
     axes.set_xlabel(AXIS)
     axes.set_xlim(*_range(info))
-    ticks.share_ticks(axes.xaxis)
+    frame.share_ticks(axes.xaxis)
     return figure
-
-
-def height(info: LevelsTable) -> float:
-    """Inches of the still drawing."""
-    return 0.75 + 0.36 * max(len(info.levels), 2)
 
 
 def note(info: LevelsTable) -> str:

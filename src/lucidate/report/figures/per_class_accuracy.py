@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from lucidate.analysis.formatting import interval, percent
 from lucidate.analysis.per_class import PerClassAccuracy
 from lucidate.core.records import jsonable
-from lucidate.report import theme, ticks
+from lucidate.report import theme
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import ERRORS, FigureEntry
 
 TITLE = "Accuracy of each class"
 
@@ -25,7 +27,7 @@ def draw_plotly(info: PerClassAccuracy) -> go.Figure:
         y=list(range(len(order))),
         mode="markers",
         marker={"size": 11, "color": [_color(info, k) for k in order]},
-        error_x=theme.interval_bars(accuracy, info.low[order], info.high[order]),
+        error_x=frame.interval_bars(accuracy, info.low[order], info.high[order]),
         customdata=order.tolist(),
         hovertext=[_words(info, k) for k in order],
         hoverinfo="text",
@@ -34,27 +36,27 @@ def draw_plotly(info: PerClassAccuracy) -> go.Figure:
     line = {"x0": info.overall, "x1": info.overall, "y0": 0, "y1": 1, "yref": "paper", "type": "line", "layer": "below"}
     note = {"x": info.overall, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
     note["xanchor"] = "right" if info.overall > 0.9 else "center"  # at the right end it would leave the picture
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [points],
-        height=theme.row_height(len(order)),
+        height=frame.row_height(len(order)),
         margin={"t": 40},
         shapes=[{**line, "line": {"color": theme.LIGHT.faint, "dash": "dot", "width": 1.5}}],
         annotations=[{**note, "text": f"overall {percent(info.overall)}", "font": {"color": theme.LIGHT.muted}}],
-        xaxis={"title": {"text": "Accuracy, with its 95 % interval"}, **ticks.share_axis(), "range": _range(info)},
-        yaxis={**theme.class_rows(names), "showgrid": True},
+        xaxis={"title": {"text": "Accuracy, with its 95 % interval"}, **frame.share_axis(), "range": _range(info)},
+        yaxis={**frame.class_rows(names), "showgrid": True},
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: PerClassAccuracy) -> Figure:
-    """The same points, still."""
+@frame.static_drawing
+def draw_matplotlib(info: PerClassAccuracy, style: frame.StaticStyle) -> Figure:
+    """The same points, static."""
     order = _order(info)
-    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(order)))
+    figure, axes = frame.axes(TITLE, style, height=frame.rows_inches(len(order)))
     rows = np.arange(len(order))
     axes.hlines(rows, info.low[order], info.high[order], color=theme.LIGHT.slate, linewidth=1.6)
     axes.scatter(info.accuracy[order], rows, s=34, color=[_color(info, k) for k in order], zorder=3)
     axes.axvline(info.overall, color=theme.LIGHT.faint, linestyle=":", linewidth=1.4, zorder=1)
-    theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
+    frame.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
     axes.text(
         info.overall,
         1.01,
@@ -66,19 +68,19 @@ def draw_matplotlib(info: PerClassAccuracy) -> Figure:
     )
     axes.set_xlabel("Accuracy, with its 95 % interval")
     axes.set_xlim(*_range(info))
-    ticks.share_ticks(axes.xaxis)
+    frame.share_ticks(axes.xaxis)
     axes.grid(True, axis="y")
     return figure
 
 
 def note(info: PerClassAccuracy) -> str:
     """What the drawing leaves out."""
-    return theme.drawn_note(int((info.total > 0).sum()), "of the lowest accuracy")
+    return frame.drawn_note(int((info.total > 0).sum()), "of the lowest accuracy")
 
 
 def _order(info: PerClassAccuracy) -> NDArray[np.intp]:
     """Classes that have images by ascending accuracy, of very many the first ones."""
-    return theme.limited(np.argsort(info.accuracy, kind="stable")[: int((info.total > 0).sum())])
+    return frame.limited(np.argsort(info.accuracy, kind="stable")[: int((info.total > 0).sum())])
 
 
 def _color(info: PerClassAccuracy, k: int) -> str:
@@ -99,3 +101,16 @@ def _words(info: PerClassAccuracy, k: int) -> str:
         f"<b>{name}</b><br>{percent(info.accuracy[k])} ({interval(info.low[k], info.high[k])})<br>"
         f"{info.correct[k]:,} of {info.total[k]:,} right"
     )
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_per_class_accuracy",
+        TITLE,
+        ERRORS,
+        "per_class_accuracy",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

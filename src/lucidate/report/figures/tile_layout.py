@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lucidate.analysis.examples import ExamplesPerClass
+from lucidate.analysis.dataset import ExamplesPerClass
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.hard import HardButCorrect
-from lucidate.analysis.misclassified import Misclassified
-from lucidate.analysis.most_confident import MostConfident
-from lucidate.analysis.tiles import Tiles
+from lucidate.analysis.samples import HardButCorrect, Misclassified, MostConfident
 from lucidate.report.labels import telling
 
 MAX_TILES = 400  # drawn on a page; the table lists all, and a browser stays quick
@@ -26,7 +23,7 @@ CAPTION_LIMIT = 17  # characters under a tile: what 96 + 16 pixels hold in the t
 
 
 @dataclass(frozen=True, eq=False)
-class Board:
+class TileGrid:
     """T images on a grid, parallel arrays and tuples.
 
     ids: (T,) str; index: (T,) int64 rows of the packed store; cells: (T,) int64, reading order, may leave gaps.
@@ -36,7 +33,7 @@ class Board:
     third, third_amounts: a third line with its end, where two models answered: it is right where the second line is
     wrong and wrong where that is right; such tiles have no outline. Empty tuples: no tile has one.
     words: lines that hovering tells. pairs: (true, predicted) class indices. row_labels: one a row, or none at all.
-    left_out: images that the Info holds and the board does not.
+    left_out: images that the Info holds and the grid does not.
     """
 
     ids: NDArray[np.str_]
@@ -75,17 +72,17 @@ class Board:
         return np.zeros_like(self.wrong) if self.third else self.wrong
 
 
-def examples_board(info: ExamplesPerClass) -> Board | None:
+def examples_grid(info: ExamplesPerClass) -> TileGrid | None:
     """One row a class, named at its left; None without images."""
     if not len(info.ids):
         return None
     shown, rows = np.unique(info.labels, return_inverse=True)
-    places = np.arange(len(rows)) - np.searchsorted(rows, rows)  # labels ascend, so a row's images are neighbors
+    positions = np.arange(len(rows)) - np.searchsorted(rows, rows)  # labels ascend, so a row's images are neighbors
     names = [info.class_names[label] for label in info.labels]
-    return Board(
+    return TileGrid(
         ids=info.ids,
         index=info.index,
-        cells=rows * info.per_class + places,
+        cells=rows * info.per_class + positions,
         first=("",) * len(rows),
         second=("",) * len(rows),
         amounts=("",) * len(rows),
@@ -97,22 +94,9 @@ def examples_board(info: ExamplesPerClass) -> Board | None:
     )
 
 
-def confident_board(info: MostConfident) -> Board | None:
-    """The surest predictions, surest first."""
-    return _tiles_board(info.tiles)
-
-
-def hard_board(info: HardButCorrect) -> Board | None:
-    """Right answers, least sure first."""
-    return _tiles_board(info.tiles)
-
-
-def misclassified_board(info: Misclassified) -> Board | None:
-    """Wrong answers, by true then predicted class."""
-    return _tiles_board(info.tiles)
-
-
-def _tiles_board(tiles: Tiles) -> Board | None:
+def tiles_grid(info: MostConfident | HardButCorrect | Misclassified) -> TileGrid | None:
+    """The images in their order, with the true class and the answer under each; None without images."""
+    tiles = info.tiles
     if not len(tiles):
         return None
     total = min(len(tiles), MAX_TILES)
@@ -130,7 +114,7 @@ def _tiles_board(tiles: Tiles) -> Board | None:
         said = (f"taken for {predicted}, {sure} sure", f"{own} for {true}")
         return (true, *(said if true != predicted else (f"recognized, {sure} sure",)), str(tiles.ids[tile]))
 
-    return Board(
+    return TileGrid(
         ids=tiles.ids[:total],
         index=tiles.index[:total],
         cells=np.arange(total),

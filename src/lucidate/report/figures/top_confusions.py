@@ -7,9 +7,11 @@ import plotly.graph_objects as go
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lucidate.analysis.confusion import TopConfusions
 from lucidate.analysis.formatting import count, percent
-from lucidate.analysis.top_confusions import TopConfusions
-from lucidate.report import theme, ticks
+from lucidate.report import theme
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import ERRORS, FigureEntry
 from lucidate.report.labels import short_names
 
 TITLE = "Most frequent confusions"
@@ -22,7 +24,7 @@ TALLER = 8  # CSS pixels more a pair of two lines
 def draw_plotly(info: TopConfusions) -> go.Figure:
     """One bar a pair "true → predicted", the most frequent on top; customdata is [true, predicted]."""
     if not info.errors:
-        return theme.empty_plotly(info.headline)
+        return frame.empty_plotly(info.headline)
     rows = _most_frequent(info)
     pairs = _pairs(info, rows)
     long = max(map(len, pairs)) > LINE
@@ -49,11 +51,11 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
         hoverinfo="text",
     )
     longest = int(info.counts[rows].max())
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [bars],
         margin={"r": 16 + 7 * max(len(text) for text in bars.text)},
-        height=theme.row_height(len(rows)) + (TALLER * len(rows) if long else 0),
-        xaxis={"title": {"text": "Images"}, **ticks.whole_axis(longest, most=3), "range": [0, longest * 1.02]},
+        height=frame.row_height(len(rows)) + (TALLER * len(rows) if long else 0),
+        xaxis={"title": {"text": "Images"}, **frame.whole_axis(longest, most=3), "range": [0, longest * 1.02]},
         yaxis={
             "tickmode": "array",
             "tickvals": list(range(len(rows))),
@@ -64,13 +66,13 @@ def draw_plotly(info: TopConfusions) -> go.Figure:
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: TopConfusions) -> Figure:
-    """The same bars, still."""
+@frame.static_drawing
+def draw_matplotlib(info: TopConfusions, style: frame.StaticStyle) -> Figure:
+    """The same bars, static."""
     if not info.errors:
-        return theme.empty_matplotlib(TITLE, info.headline)
+        return frame.empty_matplotlib(TITLE, info.headline)
     rows = _most_frequent(info)
-    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(rows)))
+    figure, axes = frame.axes(TITLE, style, height=frame.rows_inches(len(rows)))
     axes.barh(range(len(rows)), info.counts[rows], height=0.68, color=theme.LIGHT.wrong)
     axes.set_yticks(range(len(rows)), [theme.matplotlib_text(pair) for pair in _pairs(info, rows)])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -78,9 +80,9 @@ def draw_matplotlib(info: TopConfusions) -> Figure:
     axes.set_xlabel("Images")
     longest = int(info.counts[rows].max())
     axes.set_xlim(0, longest * 1.16)
-    ticks.whole_ticks(axes.xaxis)
-    for place, row in enumerate(rows):
-        axes.text(info.counts[row] + longest * 0.01, place, _amount(info, row), va="center", fontsize=8)
+    frame.whole_ticks(axes.xaxis)
+    for position, row in enumerate(rows):
+        axes.text(info.counts[row] + longest * 0.01, position, _amount(info, row), va="center", fontsize=8)
     return figure
 
 
@@ -98,3 +100,15 @@ def _pairs(info: TopConfusions, rows: NDArray[np.intp]) -> list[str]:
 
 def _amount(info: TopConfusions, row: int) -> str:
     return f"{count(int(info.counts[row]))} ({percent(info.shares[row])})"
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_top_confusions",
+        TITLE,
+        ERRORS,
+        "top_confusions",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+    ),
+)

@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.true_probability import TrueClassProbability
+from lucidate.analysis.per_class import TrueClassProbability
 from lucidate.core.records import jsonable
-from lucidate.report import theme, ticks
+from lucidate.report import theme
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import TRUST, FigureEntry
 
 TITLE = "Average confidence in the true class"
 MEAN, MEDIAN = theme.LIGHT.right, theme.LIGHT.sand
@@ -50,28 +52,28 @@ def draw_plotly(info: TrueClassProbability) -> go.Figure:
 
     mean = points("mean", jsonable(info.mean[order]), MEAN, "circle")
     median = points("median", jsonable(info.median[order]), MEDIAN, "diamond")
-    return theme.plotly_figure(
+    return frame.plotly_figure(
         [between, median, mean],
-        height=theme.row_height(len(order)),
+        height=frame.row_height(len(order)),
         legend={"traceorder": "reversed"},
-        xaxis={"title": {"text": "Probability of the true class"}, **ticks.share_axis(), "range": _range(info)},
-        yaxis={**theme.class_rows(names), "showgrid": True},
+        xaxis={"title": {"text": "Probability of the true class"}, **frame.share_axis(), "range": _range(info)},
+        yaxis={**frame.class_rows(names), "showgrid": True},
     )
 
 
-@theme.matplotlib_style
-def draw_matplotlib(info: TrueClassProbability) -> Figure:
-    """The same points, still."""
+@frame.static_drawing
+def draw_matplotlib(info: TrueClassProbability, style: frame.StaticStyle) -> Figure:
+    """The same points, static."""
     order = _order(info)
     rows = np.arange(len(order))
-    figure, axes = theme.axes(TITLE, height=theme.rows_inches(len(order)))
+    figure, axes = frame.axes(TITLE, style, height=frame.rows_inches(len(order)))
     axes.hlines(rows, info.mean[order], info.median[order], color=theme.LIGHT.slate, linewidth=1.6)
     axes.scatter(info.mean[order], rows, s=36, color=MEAN, zorder=4, label="mean")
     axes.scatter(info.median[order], rows, s=34, color=MEDIAN, marker="D", zorder=3, label="median")
-    theme.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
+    frame.class_rows_matplotlib(axes, tuple(info.class_names[k] for k in order))
     axes.set_xlabel("Probability of the true class")
     axes.set_xlim(*_range(info))
-    ticks.share_ticks(axes.xaxis)
+    frame.share_ticks(axes.xaxis)
     axes.grid(True, axis="y")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     return figure
@@ -79,15 +81,28 @@ def draw_matplotlib(info: TrueClassProbability) -> Figure:
 
 def note(info: TrueClassProbability) -> str:
     """What the drawing leaves out."""
-    return theme.drawn_note(int(np.isfinite(info.mean).sum()), "of the lowest mean")
+    return frame.drawn_note(int(np.isfinite(info.mean).sum()), "of the lowest mean")
 
 
 def _order(info: TrueClassProbability) -> NDArray[np.intp]:
     """Classes that have images by ascending mean, of very many the first ones."""
-    return theme.limited(np.argsort(info.mean, kind="stable")[: int(np.isfinite(info.mean).sum())])
+    return frame.limited(np.argsort(info.mean, kind="stable")[: int(np.isfinite(info.mean).sum())])
 
 
 def _range(info: TrueClassProbability) -> list[float]:
     """Axis from a round 10 % below the lowest point to a little over 100 %."""
     lowest = float(np.nanmin([info.mean, info.median]))
     return [max(0.0, np.floor(lowest * 10) / 10) - 0.01, 1.01]
+
+
+FIGURES = (
+    FigureEntry(
+        "{dataset}_avg_confidence_per_true_class",
+        TITLE,
+        TRUST,
+        "true_class_probability",
+        draw_plotly=draw_plotly,
+        draw_matplotlib=draw_matplotlib,
+        note=note,
+    ),
+)

@@ -1,7 +1,8 @@
-"""Content → pages, by Typst.
+"""A run → its report: chapters composed in their order, typeset by Typst, written at once.
 
 The template beside this file holds the look and nothing that differs between reports. Words and numbers reach it as a
 JSON file, where a string is a string: what looks like markup in the name of a class is printed, never obeyed.
+To add a chapter: a function of ReportData that gives it, or None where there is nothing to say, and its entry here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +22,103 @@ import matplotlib as mpl
 import typst
 from matplotlib.font_manager import findfont, get_font
 
-from lucidate.report.pdf.content import Facts, Picture, Report
+from lucidate.analysis.findings import analyze_run
+from lucidate.analysis.heatmaps import Heatmaps
+from lucidate.analysis.levels import LevelsTable
+from lucidate.core.atomic import atomic_write
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import RunCard
+from lucidate.core.run import RunDir
+from lucidate.data.pack import Pack
+from lucidate.report.pdf import ending, opening, results
+from lucidate.report.pdf.content import Chapter, Facts, Picture, Report
+from lucidate.report.pdf.report_data import ReportData
 from lucidate.report.theme import LIGHT
 
 TEMPLATE = "template.typ"
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")  # Matplotlib's, for letters that the compiler's own fonts lack
 BREAK = "\N{ZERO WIDTH SPACE}"
 _LONG = re.compile(r"\S{20}(?=\S{8})")  # a word of 28 characters may be wider than half a page
+
+
+CHAPTERS: tuple[Callable[[ReportData], Chapter | None], ...] = (
+    opening.question,
+    opening.the_data,
+    opening.method,
+    opening.training,
+    results.results,
+    results.classes,
+    results.trust,
+    results.samples,
+    results.where_it_looks,
+    results.levels,
+    ending.limits,
+    ending.run_card,
+)
+STEPS = len(CHAPTERS) + 1  # of progress; the last one is typesetting
+
+
+def compose(data: ReportData, *, reporter: Reporter) -> Report:
+    """Everything that the report says."""
+    card = data.card
+    chapters = []
+    for done, chapter_of in enumerate(CHAPTERS):
+        reporter.advance("report", done, STEPS, chapter_of.__name__.replace("_", " "))
+        if chapter := chapter_of(data):
+            chapters.append(chapter)
+    reporter.advance("report", len(CHAPTERS), STEPS, "typesetting")
+    title = f"{data.model} on {card.data.dataset}"
+    return Report(
+        title=title,
+        answer=data.findings.summary.headline,
+        numbers=opening.key_numbers(data),
+        short=opening.in_short(data),
+        chapters=tuple(chapters),
+        footer=title,
+    )
+
+
+def report_of_run(
+    run: RunDir,
+    *,
+    pack: Pack | None = None,
+    split: str = "test",
+    levels: LevelsTable | None = None,
+    path: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Analyze one split of a run, write its report, and return the PDF's path.
+
+    pack: the run's images, where they are open already. levels: of the challenge that the run is part of.
+    path: default `report.pdf` in the run's folder, or `report-SPLIT.pdf` for another split than test.
+    Raises RunError where the split has not been predicted yet.
+    """
+    reporter = reporter or Silent()
+    analysis = analyze_run(run, split=split, pack=pack, reporter=reporter)
+    card = RunCard.load(run.card)
+    shown = run.heatmaps(split)
+    heatmaps = Heatmaps.load(shown) if shown.exists() else None
+    data = ReportData(card, analysis.findings, split, analysis.pack.images, levels, heatmaps)
+    path = path or run.path / ("report.pdf" if split == "test" else f"report-{split}.pdf")
+    return write_report(data, path, reporter=reporter)
+
+
+def write_report(data: ReportData, path: Path, *, reporter: Reporter | None = None) -> Path:
+    """Compose and typeset, and write the PDF at once: the same data gives the same bytes."""
+    reporter = reporter or Silent()
+    report = compose(data, reporter=reporter)
+    atomic_write(path, typeset(report, made=_seconds(data.card.created)))
+    reporter.advance("report", STEPS, STEPS)
+    return path
+
+
+def _seconds(created: str) -> int:
+    """A run card's date in Unix seconds; 0 where it does not say."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return 0
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def typeset(report: Report, *, made: int) -> bytes:

@@ -8,20 +8,20 @@ from lucidate.report.pdf.report_data import ReportData, duration
 
 FEW = 50  # images of a class, below which its accuracy is known to ±10 points or worse
 AGREES = 0.01  # difference of mean confidence and accuracy that is not worth a warning
-MOST_NOTES = 12  # of a passport's notes; a network fitted to small images brings many
+MOST_NOTES = 12  # of a run card's notes; a network fitted to small images brings many
 LITERAL = frozenset({"Command", "Commit", "Hash of the images"})
 
 
-def limits(material: ReportData) -> Chapter:
+def limits(data: ReportData) -> Chapter:
     """What a reader must not conclude."""
-    test = [] if material.card.origin else [_test(material)]  # a note says what is not known of it
-    points = [*_notes(material), *_data(material), *test, _seed(material), *_model(material)]
+    test = [] if data.card.origin else [_test(data)]  # a note says what is not known of it
+    points = [*_notes(data), *_data(data), *test, _seed(data), *_model(data)]
     return Chapter("What these figures do not tell", (Points(tuple(points)),))
 
 
-def run_card(material: ReportData) -> Chapter:
+def run_card(data: ReportData) -> Chapter:
     """Versions, hardware, seed, command."""
-    card = material.card
+    card = data.card
     hardware = card.hardware
     parts = (
         hardware.get("accelerator"),
@@ -47,15 +47,15 @@ def run_card(material: ReportData) -> Chapter:
     return Chapter("Run card", (Facts(facts, LITERAL),))
 
 
-def _notes(material: ReportData) -> list[str]:
-    notes = material.card.notes
+def _notes(data: ReportData) -> list[str]:
+    notes = data.card.notes
     if len(notes) <= MOST_NOTES:
         return list(notes)
     return [*notes[:MOST_NOTES], f"{count(len(notes) - MOST_NOTES, 'more note')} of this kind in run.json."]
 
 
-def _data(material: ReportData) -> list[str]:
-    card, points = material.card, []
+def _data(data: ReportData) -> list[str]:
+    card, points = data.card, []
     if card.split.requested != card.split.scheme:
         points.append(
             f"The split asked for was {card.split.requested}, but the source has no test images of its own: all were "
@@ -65,25 +65,25 @@ def _data(material: ReportData) -> list[str]:
         points.append(
             f"{count(aside, 'file')} of the source could not be used and {'was' if aside == 1 else 'were'} set aside."
         )
-    info = material.findings.per_class_accuracy
+    info = data.findings.per_class_accuracy
     if info.missing:
         points.append(
-            f"{without_images(info.missing, material.split).strip()} Nothing is known of how well these are recognized."
+            f"{without_images(info.missing, data.split).strip()} Nothing is known of how well these are recognized."
         )
     fewest = int(info.total[info.total > 0].min())
     if fewest < FEW:
         points.append(
-            f"The smallest class has {count(fewest, f'{material.split} image')}: accuracies of single classes are "
+            f"The smallest class has {count(fewest, f'{data.split} image')}: accuracies of single classes are "
             "known only as well as their intervals say."
         )
     points.append("Labels are taken as they are: a wrong one counts as a mistake of the model, or hides one.")
     return points
 
 
-def _test(material: ReportData) -> str:
-    opened = material.card.results.test_openings
-    if material.split != "test" or not opened:
-        return f"These are {material.split} images: where choices were made on them, the accuracy flatters the model."
+def _test(data: ReportData) -> str:
+    opened = data.card.results.test_openings
+    if data.split != "test" or not opened:
+        return f"These are {data.split} images: where choices were made on them, the accuracy flatters the model."
     if opened == 1:
         return "The sealed test split was opened once; what there was to choose was chosen on validation images."
     return (
@@ -92,25 +92,25 @@ def _test(material: ReportData) -> str:
     )
 
 
-def _seed(material: ReportData) -> str:
-    if material.card.origin:
+def _seed(data: ReportData) -> str:
+    if data.card.origin:
         return (
             "One model. The intervals count the luck of which images were drawn, not that of training: the same "
             "network trained once more gives a somewhat other accuracy."
         )
-    if material.ensemble:
+    if data.ensemble:
         return (
             "One ensemble. The intervals count the luck of which images were drawn, not that of training: other "
             "members, or the same ones from other seeds, give a somewhat other accuracy."
         )
     return (
-        f"One run with one seed ({material.card.seed}). The intervals count the luck of which images were drawn, not "
+        f"One run with one seed ({data.card.seed}). The intervals count the luck of which images were drawn, not "
         "that of the seed: another one gives another network, and a somewhat other accuracy."
     )
 
 
-def _model(material: ReportData) -> list[str]:
-    summary = material.findings.summary
+def _model(data: ReportData) -> list[str]:
+    summary = data.findings.summary
     gap = summary.overconfidence
     said = f"mean confidence is {percent(summary.mean_confidence)} at an accuracy of {percent(summary.accuracy)}"
     if abs(gap) < AGREES:
@@ -121,11 +121,11 @@ def _model(material: ReportData) -> list[str]:
         if gap < 0:
             sure = f"The model is less sure than it could be: {said}. Do not read its confidence as a probability."
     like = "The images it was judged on come from the same source as those it learned from. "
-    same = "" if material.card.origin else like
+    same = "" if data.card.origin else like
     return [
         sure,
         f"{same}How it does on images from elsewhere, of other cameras, crops or seasons, is not known.",
-        f"It answers with one of its {material.classes:,} classes whatever it is shown; it cannot say “none of these”.",
+        f"It answers with one of its {data.classes:,} classes whatever it is shown; it cannot say “none of these”.",
     ]
 
 

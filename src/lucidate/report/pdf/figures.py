@@ -1,4 +1,4 @@
-"""The gallery's still drawings as vector pictures in the report's type, and images as tiles.
+"""The report's figures as vector pictures in its type, and images as tiles.
 
 Text stays text: Typst sets it in the font of the page, so it is sharp and can be searched. Matplotlib lays it out in
 STIX, whose widths are close to those of Libertinus; it has no access to the latter, which is inside the compiler.
@@ -9,26 +9,20 @@ from __future__ import annotations
 import re
 import warnings
 from io import BytesIO
-from typing import cast
+from typing import TypeVar
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure as Drawing
-from matplotlib.image import AxesImage
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from lucidate.analysis.class_distribution import ClassDistribution
-from lucidate.analysis.misclassified import Misclassified
-from lucidate.analysis.per_class import PerClassAccuracy
-from lucidate.analysis.tiles import Tiles
-from lucidate.analysis.top_confusions import TopConfusions
-from lucidate.analysis.true_probability import TrueClassProbability
-from lucidate.report.figures.catalog import FIGURES, FigureEntry
+from lucidate.analysis.confusion import TopConfusions
+from lucidate.analysis.dataset import ClassDistribution
+from lucidate.analysis.per_class import PerClassAccuracy, TrueClassProbability
+from lucidate.analysis.samples import Misclassified, Tiles
+from lucidate.report.figures.catalog import FIGURES
+from lucidate.report.figures.entry import FigureEntry
+from lucidate.report.figures.frame import StaticDrawing, StaticStyle
 from lucidate.report.labels import short_names
 from lucidate.report.pdf.content import Picture
 from lucidate.report.sprites import fit
@@ -36,12 +30,13 @@ from lucidate.report.sprites import fit
 FULL, HALF = 6.54, 3.15  # inches: the page's column, and half of it less the gap
 TYPE = "Libertinus Serif"  # of the page
 LAYOUT_TYPE = ("STIXGeneral", "DejaVu Sans")  # both come with Matplotlib, so pages are alike on every machine
-VECTOR_CELLS = 2_500  # of a matrix; more would be slow to show, and are embedded as a picture of cells
+PADDING = (0.07, 0.02)  # inches; letters of the page are a little wider
 RASTER_DPI = 300
 JPEG_QUALITY = 88  # of a tile: 3 KB, where lossless takes 15
 NAME_LIMIT = 16  # characters of a class where half of the page's width is all there is
 MOST_ROWS = 20  # classes in a chart or a table: what fits beside another on a page
 _FAMILY = re.compile(rb"(font(?:-family)?:[^;\"]*?)'?STIXGeneral'?")  # Matplotlib's versions write either property
+Drawn = TypeVar("Drawn")
 
 
 def entry_of(question: str) -> FigureEntry:
@@ -49,25 +44,18 @@ def entry_of(question: str) -> FigureEntry:
     return next(entry for entry in FIGURES if entry.question == question)
 
 
-def vector(drawing: Drawing, *, width: float, height: float, alt: str) -> Picture:
-    """A drawing of Matplotlib's as SVG, without its title, which the caption replaces. width, height: inches."""
+def vector(draw: StaticDrawing[Drawn], info: Drawn, *, width: float, alt: str, height: float | None = None) -> Picture:
+    """An Info's Matplotlib drawing as SVG, without its title, which the caption replaces.
+
+    width, height: inches; height None: what the drawing needs by itself.
+    """
+    style = StaticStyle(width, height, LAYOUT_TYPE, PADDING, printed=True)
     settings = {"font.family": list(LAYOUT_TYPE), "svg.fonttype": "none", "svg.hashsalt": "lucidate"}
     buffer = BytesIO()
     with mpl.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
         # Letters that Matplotlib's fonts lack get a rough width here; Typst sets them in whichever font has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        drawing.set_size_inches(width, height)
-        engine = drawing.get_layout_engine()
-        if isinstance(engine, ConstrainedLayoutEngine):
-            engine.set(w_pad=0.07, h_pad=0.02)  # inches; letters of the page are a little wider
-        drawing.supxlabel("")
-        for axes in drawing.axes:
-            axes.set_title("", loc="left")
-            for image in list(axes.images):
-                _as_cells(axes, image)
-        for text in drawing.findobj(Text):
-            text.set_fontfamily(list(LAYOUT_TYPE))
-        drawing.savefig(buffer, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Creator": None})
+        draw(info, style).savefig(buffer, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Creator": None})
     content = _FAMILY.sub(rb"\1'" + TYPE.encode() + b"'", buffer.getvalue())
     return Picture(content, "svg", alt)
 
@@ -122,24 +110,10 @@ def fewer(info: Misclassified, most: int) -> Misclassified:
     tiles = info.tiles
     if len(tiles) <= most:
         return info
-    places = np.linspace(0, len(tiles) - 1, most).round().astype(np.int64)
-    arrays = {key: values[places] for key, values in vars(tiles).items() if key != "class_names"}
+    positions = np.linspace(0, len(tiles) - 1, most).round().astype(np.int64)
+    arrays = {key: values[positions] for key, values in vars(tiles).items() if key != "class_names"}
     return Misclassified(info.pool, info.images, Tiles(**arrays, class_names=tiles.class_names))
 
 
 def _names(names: tuple[str, ...], chosen: NDArray[np.intp]) -> tuple[str, ...]:
     return tuple(short_names([names[k] for k in chosen.tolist()], NAME_LIMIT))
-
-
-def _as_cells(axes: Axes, image: AxesImage) -> None:
-    """Put rectangles in the place of an image: viewers blur small images, or show them as they like."""
-    values = np.ma.masked_invalid(np.asarray(image.get_array()))
-    if values.ndim != 2 or values.size > VECTOR_CELLS:
-        return
-    limits = axes.get_xlim(), axes.get_ylim()
-    rows, columns = (np.arange(side + 1) - 0.5 for side in values.shape)
-    axes.pcolormesh(
-        columns, rows, values, cmap=image.get_cmap(), norm=cast(Normalize, image.norm), zorder=image.get_zorder()
-    )
-    axes.set(xlim=limits[0], ylim=limits[1])
-    image.remove()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lucidate.analysis.curves import TrainingCurve
 from lucidate.analysis.formatting import count, images, percent
+from lucidate.core.records import RunCard
+from lucidate.core.registry import ENSEMBLE, TIMM
 from lucidate.report.figures import class_distribution, curves, tile_layout
 from lucidate.report.labels import short_names
 from lucidate.report.pdf import figures
@@ -22,11 +26,17 @@ from lucidate.report.pdf.content import (
     Tile,
     Tiles,
 )
-from lucidate.report.pdf.recipe import recipe_facts
 from lucidate.report.pdf.report_data import ReportData, class_list, duration, interval_of, machine, of_classes, span
 
 FEWEST = 12  # classes whose numbers of images are drawn: what fits on the first page
 EXAMPLE_ROWS = 10  # classes whose examples are shown
+SETTINGS = {"epochs", "batch_size", "lr", "optimizer", "schedule", "flip", "views"}  # told whatever their values
+BEGINNING = ("pretrained", "weights")  # options of timm models that have a line of their own
+MODELS = {
+    "compact": "three blocks of two convolutions with batch normalization, global average pooling, a dense layer",
+    "fastnet": "a convolutional network built for accuracy per second: whitened patches first, then three groups of "
+    "convolutions that begin as the identity, after K. Jordan (arXiv:2404.00498)",
+}
 USES = {
     "train": "the weights are fitted to these",
     "validation": "settings and epochs are chosen on these",
@@ -34,15 +44,15 @@ USES = {
 }
 
 
-def key_numbers(material: ReportData) -> tuple[KeyNumber, ...]:
+def key_numbers(data: ReportData) -> tuple[KeyNumber, ...]:
     """What a reader should keep."""
-    card, summary = material.card, material.findings.summary
+    card, summary = data.card, data.findings.summary
     results = card.results
     split = summary.split.capitalize()
     spread = f"95 % interval {span(summary.low, summary.high)}"
     baseline = f"always the most frequent class: {percent(summary.majority_accuracy)}"
     numbers = [KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"{spread}; {baseline}")]
-    if material.split != "validation" and results.val_accuracy is not None:
+    if data.split != "validation" and results.val_accuracy is not None:
         low, high = interval_of(results.val_accuracy, card.split.sizes.get("validation", 0))
         numbers.append(
             KeyNumber(percent(results.val_accuracy), "Validation accuracy", f"95 % interval {span(low, high)}")
@@ -55,20 +65,20 @@ def key_numbers(material: ReportData) -> tuple[KeyNumber, ...]:
     return tuple(numbers)
 
 
-def in_short(material: ReportData) -> Points:
+def in_short(data: ReportData) -> Points:
     """The findings that a reader in a hurry needs."""
-    findings = material.findings
+    findings = data.findings
     told = [findings.per_class_accuracy.headline, findings.top_confusions.headline, findings.confidence.headline]
-    if material.levels:
-        told.append(material.levels.headline)
+    if data.levels:
+        told.append(data.levels.headline)
     return Points(tuple(told))
 
 
-def question(material: ReportData) -> Chapter:
+def question(data: ReportData) -> Chapter:
     """What was asked."""
-    card, summary = material.card, material.findings.summary
+    card, summary = data.card, data.findings.summary
     train = card.split.sizes.get("train", 0)
-    who = "An ensemble of networks" if material.ensemble else material.model
+    who = "An ensemble of networks" if data.ensemble else data.model
     unseen = "" if summary.split in ("train", "all") else " that it had not learned from"
     learned = f"learned from {count(train, 'labeled image')} and was then"
     if card.origin:
@@ -79,7 +89,7 @@ def question(material: ReportData) -> Chapter:
             Paragraph(
                 f"What does an image show? {who} {learned} asked to name the class of "
                 f"{images(summary.images, summary.split)}{unseen}. "
-                f"Each belongs to one of {material.classes:,} classes: {class_list(card.classes)}. This report says "
+                f"Each belongs to one of {data.classes:,} classes: {class_list(card.classes)}. This report says "
                 "how often the answer is right, which classes are mixed up, how far the model's own confidence can be "
                 "trusted, and what none of these figures can tell."
             ),
@@ -87,56 +97,142 @@ def question(material: ReportData) -> Chapter:
     )
 
 
-def data(material: ReportData) -> Chapter:
+def the_data(data: ReportData) -> Chapter:
     """The images and how they were divided."""
-    card, findings = material.card, material.findings
+    card, findings = data.card, data.findings
     side = card.data.image_size
     blocks: list[Block] = [
         Paragraph(
             f"The images come from {card.data.dataset}: {count(card.data.images, 'image')} of {side}×{side} pixels in "
-            f"{material.classes:,} classes, divided with a fixed seed. {findings.class_distribution.headline}"
+            f"{data.classes:,} classes, divided with a fixed seed. {findings.class_distribution.headline}"
         ),
-        Beside(_distribution(material), _split_table(material), share=0.56),
+        Beside(_distribution(data), _split_table(data), share=0.56),
     ]
-    if tiles := _examples(material):
+    if tiles := _examples(data):
         blocks.append(tiles)
     return Chapter("The data", tuple(blocks))
 
 
-def method(material: ReportData) -> Chapter:
+def method(data: ReportData) -> Chapter:
     """The model and its recipe."""
-    return Chapter("The method", (Facts(recipe_facts(material.card)),))
+    blocks: list[Block] = [Facts(model_facts(data.card))]
+    if not data.ensemble and not data.card.origin:  # others were not trained here
+        blocks.append(settings_table(data.card))
+    return Chapter("The method", tuple(blocks))
 
 
-def training(material: ReportData) -> Chapter | None:
+def training(data: ReportData) -> Chapter | None:
     """The curves; None where there is no history, as of an ensemble."""
-    accuracy, loss = material.findings.accuracy_curve, material.findings.loss_curve
+    accuracy, loss = data.findings.accuracy_curve, data.findings.loss_curve
     if accuracy is None or loss is None:
         return None
     words = Paragraph(
-        f"{count(len(accuracy.train), 'epoch')} took {duration(material.card.results.train_seconds)} on "
-        f"{machine(material.card)}. Values of training are means over an epoch, of images that were augmented and a "
+        f"{count(len(accuracy.train), 'epoch')} took {duration(data.card.results.train_seconds)} on "
+        f"{machine(data.card)}. Values of training are means over an epoch, of images that were augmented and a "
         "network that was still changing: they may lie below those of validation."
     )
     return Chapter("The training", (words, Beside(_curve(accuracy), _curve(loss))))
 
 
-def _curve(info: TrainingCurve) -> Figure:
-    drawing = curves.draw_matplotlib(info)
-    for note in list(drawing.axes[0].texts):
-        note.remove()  # names the best epoch, as the caption does; at half the width it would lie on the lines
-    return Figure(
-        info.headline, figures.vector(drawing, width=figures.HALF, height=2.1, alt=f"{info.measure} by epoch")
+def model_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
+    """Label and words of what is known of a run's model; parts without a choice are left out."""
+    if card.recipe.model.name == ENSEMBLE:
+        return _ensemble_facts(card)
+    views, parameters = card.recipe.predict.views, f"{card.model.parameters:,}"
+    if card.origin:
+        return (
+            ("Model", f"{card.model.name}, a model from elsewhere"),
+            ("Parameters", parameters),
+            ("Training", "not known here: neither its recipe nor its images came with it"),
+            ("Test-time views", views),
+        )
+    ran, most = card.results.epochs, card.recipe.train.epochs
+    epochs = f"{count(ran, 'epoch')}{f' of at most {most:,}' if ran < most else ''}" if ran else ""
+    facts = (
+        ("Model", _model(card)),
+        ("Parameters", f"{parameters} trainable"),
+        ("Begins with", _beginning(card)),
+        ("Trained for", epochs),
+        ("Arithmetic", card.precision),
+    )
+    return tuple((label, words) for label, words in facts if words)
+
+
+def settings_table(card: RunCard) -> Table:
+    """The settings of a training that every reader asks for, and all others that are not at their defaults."""
+    rows, sections = [], {"train": card.recipe.train, "augment": card.recipe.augment, "predict": card.recipe.predict}
+    for section, settings in sections.items():
+        for name, field in type(settings).model_fields.items():
+            value = getattr(settings, name)
+            if name in SETTINGS or value != field.default:
+                words = _plain(value)
+                if value == "auto" and name == "flip":
+                    words += ": they do" if card.data.flips else ": they do not"
+                rows.append((f"{section}.{name}", words, field.description or ""))
+    head = ("Setting", "Value", "What it is")
+    return Table("The recipe", head, tuple(rows), "lll", wide=2, note="All others have the values of every recipe.")
+
+
+def _ensemble_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
+    """An ensemble was not trained: its members were, each by a recipe of its own."""
+    options = card.model.options
+    members = card.recipe.model.options.get("members", [])
+    named = (f"{m['name']} ({m['model']['name']}, share {m['share']:.2f})" for m in members)
+    ways = {
+        "softmax": "the mean of the members' probabilities",
+        "logits": "the mean of the members' logits",
+        "weighted": "the weighted mean of the members' probabilities, shares fitted on validation images",
+        "greedy": "the mean of the members selected on validation images, by forward selection with replacement",
+    }
+    method = str(options.get("method", ""))
+    return (
+        ("Model", f"ensemble of {len(members)} networks, each trained by a recipe of its own"),
+        ("Members", "; ".join(named)),
+        ("Combination", ways.get(method, method)),
+        ("Parameters", f"{card.model.parameters:,} trainable, all members together"),
     )
 
 
-def _distribution(material: ReportData) -> Figure:
-    info = material.findings.class_distribution
+def _model(card: RunCard) -> str:
+    name = card.model.name
+    told = {key: value for key, value in card.model.options.items() if not (name.startswith(TIMM) and key in BEGINNING)}
+    options = "; ".join(f"{key} {_plain(value)}" for key, value in told.items())
+    words = f"{name.removeprefix(TIMM)} of timm" if name.startswith(TIMM) else name
+    if name in MODELS:
+        words += f": {MODELS[name]}"
+    return f"{words} ({options})" if options else words
+
+
+def _beginning(card: RunCard) -> str:
+    options = card.model.options
+    if not card.model.name.startswith(TIMM):
+        return ""
+    if options.get("weights"):
+        return f"the weights of {options['weights']}"
+    return "pretrained weights, those that timm names on the hub" if options.get("pretrained") else "random weights"
+
+
+def _plain(value: Any) -> str:
+    """A setting as it is said: 0.25, "48, 128, 192", yes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _curve(info: TrainingCurve) -> Figure:
+    alt = f"{info.measure} by epoch"
+    return Figure(info.headline, figures.vector(curves.draw_matplotlib, info, width=figures.HALF, height=2.1, alt=alt))
+
+
+def _distribution(data: ReportData) -> Figure:
+    info = data.findings.class_distribution
     shown = figures.fewest_images(info, FEWEST)
-    drawing = class_distribution.draw_matplotlib(shown)
     rows = len(shown.class_names)
     picture = figures.vector(
-        drawing,
+        class_distribution.draw_matplotlib,
+        shown,
         width=0.56 * figures.FULL - 0.12,
         height=figures.rows_height(rows, legend=True),
         alt="images of each class, by split",
@@ -144,12 +240,12 @@ def _distribution(material: ReportData) -> Figure:
     return Figure(
         "Images of each class",
         picture,
-        of_classes(rows, material.classes, "{} smallest" if info.imbalance > 1 else "first {}"),
+        of_classes(rows, data.classes, "{} smallest" if info.imbalance > 1 else "first {}"),
     )
 
 
-def _split_table(material: ReportData) -> Table:
-    card = material.card
+def _split_table(data: ReportData) -> Table:
+    card = data.card
     total = max(sum(card.split.sizes.values()), 1)
     rows = []
     for name, size in card.split.sizes.items():
@@ -169,17 +265,17 @@ def _split_table(material: ReportData) -> Table:
     )
 
 
-def _examples(material: ReportData) -> Tiles | None:
-    info = material.findings.examples_per_class
-    board = tile_layout.examples_board(info)
-    if board is None:
+def _examples(data: ReportData) -> Tiles | None:
+    info = data.findings.examples_per_class
+    grid = tile_layout.examples_grid(info)
+    if grid is None:
         return None
-    rows = min(len(board.row_labels), EXAMPLE_ROWS)
-    cells: list[Tile | None] = [None] * (rows * board.columns)
-    for place, cell in enumerate(board.cells.tolist()):
+    rows = min(len(grid.row_labels), EXAMPLE_ROWS)
+    cells: list[Tile | None] = [None] * (rows * grid.columns)
+    for position, cell in enumerate(grid.cells.tolist()):
         if cell < len(cells):
-            pixels = np.asarray(material.pixels[board.index[place]])
-            cells[cell] = Tile(figures.tile(pixels, alt=board.words[place][0]))
-    note = f"The first {rows} of these; the gallery shows more." if rows < len(board.row_labels) else ""
-    names = tuple(short_names(board.row_labels, 14)[:rows])
-    return Tiles(info.headline, tuple(cells), board.columns, names, note)
+            pixels = np.asarray(data.pixels[grid.index[position]])
+            cells[cell] = Tile(figures.tile(pixels, alt=grid.words[position][0]))
+    note = f"The first {rows} of these; the gallery shows more." if rows < len(grid.row_labels) else ""
+    names = tuple(short_names(grid.row_labels, 14)[:rows])
+    return Tiles(info.headline, tuple(cells), grid.columns, names, note)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from lucidate.analysis.findings import Findings
 from lucidate.analysis.heatmaps import Heatmaps
-from lucidate.analysis.intervals import wilson_interval
 from lucidate.analysis.levels import LevelsTable
+from lucidate.analysis.statistics import wilson_interval
 from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, TIMM
 from lucidate.report import labels

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import resources
 from io import BytesIO
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -14,44 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.heat_colors import heat_colors
-from lucidate.analysis.heatmaps import Group, Heatmaps, center_words
+from lucidate.analysis.heatmaps import Group, Heatmaps, center_words, heat_colors
 from lucidate.report import theme
-from lucidate.report.labels import escape
-from lucidate.report.site import pages, site
-from lucidate.report.site.tables import Table
-from lucidate.report.sprites import TILE, Sheet, fit, make_sheet
+from lucidate.report.site import site
+from lucidate.report.site.pages import Card, Table, write_page
+from lucidate.report.sprites import TILE, Sprite, fit, make_sprite
 
 NAME = "heatmaps"
 COLUMNS = 10
-PREVIEW = 8  # images of the still picture
+PREVIEW = 8  # images of the static picture
 GAP = 6  # pixels between them
 
-_BODY = Template("""<header class="head">
-<p class="eyebrow">Where it looks</p>
-<h1>Heatmaps by $method</h1>
-<p class="lead">$headline</p>
-</header>
-<div class="fader"><label for="fade">image</label>
-<input id="fade" type="range" min="0" max="100" value="60" aria-label="Fade between image and heatmap"
- oninput="document.documentElement.style.setProperty('--fade', this.value / 100)"><span>heatmap</span></div>
-$groups
-<section class="part"><h2>Where it looks for each class</h2>
-<p class="lead">The mean heatmap of all images that were answered with a class. What is bright is looked at often.
-An even spread says that no place matters by itself; a bright middle may be the photographers' habit.</p>
-<ul class="means">$means</ul></section>
-<section class="part"><h2>Whether to trust them</h2>
-<dl class="trust">$trust</dl>
-<p class="links">$downloads</p>
-<p class="hint">Taken from layer $layer. An empty map is not stretched to show something: its image stays plain.</p>
-</section>
-""")
 MEANINGS = (
-    (
-        "randomization",
-        "Rank correlation with maps of random weights",
-        "near 0 is right: maps depend on the weights",
-    ),
+    ("randomization", "Rank correlation with maps of random weights", "near 0 is right: maps depend on the weights"),
     ("pointing", "Share in the right quarter of a mosaic of four", "0.25 is chance, 1 is best"),
     ("deletion", "Confidence while marked places are taken away", "lower is better"),
     ("deletion_random", "… while random places are", "what deletion is to beat"),
@@ -62,52 +35,46 @@ MEANINGS = (
 )
 
 
-def write_heatmaps(folder: Path, info: Heatmaps, pixels: NDArray[np.uint8], *, title: str) -> pages.Card:
+def write_heatmaps(folder: Path, info: Heatmaps, pixels: NDArray[np.uint8], *, title: str) -> Card:
     """Write the page, its sprites, picture and table into a site, and return its card. pixels: (N, H, W, 3) uint8."""
-    styles = (resources.files("lucidate.report.site") / "assets/heatmaps.css").read_text(encoding="utf-8")
-    site.write_text(folder / "assets/heatmaps.css", styles)
-    sections = []
+    site.add_style(folder, "heatmaps.css")
+    groups, means = [], _means(info)
     for group in info.groups:
-        sheets = _sheets(group, pixels)
-        for sheet, kind in zip(sheets, ("image", "first", "second"), strict=True):
-            (folder / "assets/sprites" / f"{NAME}-{group.key}-{kind}.webp").write_bytes(sheet.encoded())
-        sections.append(_section(group, sheets, info.class_names))
-    means = _means(info)
-    (folder / "assets/sprites" / f"{NAME}-means.webp").write_bytes(means.encoded())
-    table = Table("Heatmaps", NAME, info.frame())
-    site.write_tables(folder, [table])
+        sprites = _sprites(group, pixels)
+        images = [_image(group, tile, sprites, info.class_names) for tile in range(len(group.tiles))]
+        groups.append({"key": group.key, "title": group.title, "sprite": sprites[0], "images": images})
+        for sprite in sprites:
+            (folder / sprite.file).write_bytes(sprite.encoded())
+    (folder / means.file).write_bytes(means.encoded())
+    site.write_tables(folder, [Table("Heatmaps", NAME, info.frame())])
     picture, size = preview(info, pixels)
     (folder / "plots" / f"{NAME}.png").write_bytes(picture)
-    body = _BODY.substitute(
-        method=escape(info.title),
-        headline=pages.text(info.headline),
-        groups="".join(sections),
-        means="".join(_mean(place, name, info, means) for place, name in enumerate(info.class_names)),
-        trust=_trust(info),
-        downloads=pages.download(f"../assets/csv/{NAME}.csv", "Heatmaps (CSV)")
-        + pages.download(f"../plots/{NAME}.png", "Picture (PNG)"),
-        layer=escape(info.layer or "none"),
-    )
-    arrow = '<span aria-hidden="true">←</span>'
-    page = pages.frame(
-        body,
+    write_page(
+        folder / "docs" / f"{NAME}.html",
+        "heatmaps.html",
         title=f"Heatmaps – {title}",
         description=info.headline,
-        root="../",
-        home=f'<a class="home" href="../index.html">{arrow} {escape(title)} gallery</a>',
-        styles=["heatmaps.css"],
+        style="heatmaps.css",
+        site_title=f"{title} gallery",
+        content={
+            "info": info,
+            "groups": groups,
+            "mean_sprite": means,
+            "means": list(zip(info.class_names, map(center_words, info.center.tolist()), strict=True)),
+            "trust": measured(info),
+        },
     )
-    site.write_text(folder / "docs" / f"{NAME}.html", page)
-    return pages.Card(
-        name=NAME,
-        title="Where it looks",
-        group="Where it looks",
-        headline=info.headline,
-        kind="grid",
-        question=NAME,
-        size=size,
-        sheet=None,
-    )
+    where = "Where it looks"
+    return Card(name=NAME, title=where, group=where, headline=info.headline, kind="grid", question=NAME, size=size)
+
+
+def measured(info: Heatmaps) -> list[tuple[str, Any, str]]:
+    """Label, figures {mean, low, high} and meaning of each test of trust that was made."""
+    return [
+        (label, share, meaning)
+        for key, label, meaning in MEANINGS
+        if (share := info.trust.get(key)) and share["mean"] is not None
+    ]
 
 
 def colors(heatmap: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -133,7 +100,7 @@ def enlarged(heatmap: NDArray[np.floating], side: int) -> NDArray[np.float64]:
 
 
 def preview(info: Heatmaps, pixels: NDArray[np.uint8]) -> tuple[bytes, tuple[int, int]]:
-    """A still picture of the first group as a PNG: images, and below them both maps. Also its size in pixels."""
+    """A static picture of the first group as a PNG: images, and below them both maps. Also its size in pixels."""
     group = info.groups[0] if info.groups else None
     columns = min(PREVIEW, len(group.tiles)) if group else 0
     size = (max(columns, 1) * (TILE + GAP) - GAP, 3 * (TILE + GAP) - GAP)
@@ -149,26 +116,22 @@ def preview(info: Heatmaps, pixels: NDArray[np.uint8]) -> tuple[bytes, tuple[int
     return buffer.getvalue(), size
 
 
-def _sheets(group: Group, pixels: NDArray[np.uint8]) -> tuple[Sheet, Sheet, Sheet]:
+def _sprites(group: Group, pixels: NDArray[np.uint8]) -> tuple[Sprite, Sprite, Sprite]:
     """The images, and the colors of their two maps, cell by cell."""
-    cells = np.arange(len(group.tiles))
-    own = make_sheet(
+    name = f"{NAME}-{group.key}"
+    own = make_sprite(
         pixels,
         group.tiles.index,
         ids=group.tiles.ids,
-        cells=cells,
+        cells=np.arange(len(group.tiles)),
         columns=COLUMNS,
         gaps=(0, 0),
-        url=f"../assets/sprites/{NAME}-{group.key}-image.webp",
+        url=f"../assets/sprites/{name}-image.webp",
     )
-    return (
-        own,
-        _colored(own, group.first, f"{NAME}-{group.key}-first"),
-        _colored(own, group.second, f"{NAME}-{group.key}-second"),
-    )
+    return own, _colored(own, group.first, f"{name}-first"), _colored(own, group.second, f"{name}-second")
 
 
-def _colored(like: Sheet, maps: NDArray[np.float32], name: str) -> Sheet:
+def _colored(like: Sprite, maps: NDArray[np.float32], name: str) -> Sprite:
     image = np.zeros_like(like.image)
     for cell, heatmap in enumerate(maps):
         left, top = like.corner(cell)
@@ -176,9 +139,9 @@ def _colored(like: Sheet, maps: NDArray[np.float32], name: str) -> Sheet:
     return replace(like, image=image, url=f"../assets/sprites/{name}.webp")
 
 
-def _means(info: Heatmaps) -> Sheet:
+def _means(info: Heatmaps) -> Sprite:
     rows = -(-len(info.class_names) // COLUMNS)
-    blank = Sheet(
+    blank = Sprite(
         np.zeros((rows * TILE, COLUMNS * TILE, 4), np.uint8),
         (None,) * (rows * COLUMNS),
         COLUMNS,
@@ -191,50 +154,14 @@ def _means(info: Heatmaps) -> Sheet:
     return _colored(blank, info.mean_maps / np.maximum(peaks, 1e-30), f"{NAME}-means")
 
 
-def _section(group: Group, sheets: tuple[Sheet, Sheet, Sheet], names: tuple[str, ...]) -> str:
-    items = []
-    for tile in range(len(group.tiles)):
-        left, top = sheets[0].corner(tile)
-        true, said, other = (names[k[tile]] for k in (group.tiles.labels, group.tiles.predicted, group.other))
-        sure = percent(group.tiles.confidence[tile])
-        pair = ""
-        for sheet, name, peak, kind in (
-            (sheets[1], said, group.first_peak[tile], "right" if said == true else "wrong"),
-            (sheets[2], other, group.second_peak[tile], "right" if other == true else "wrong"),
-        ):
-            words = "empty" if peak == 0 else f"for {name}"
-            pair += (
-                f'<figure><span class="tile" role="img" aria-label="{escape(true)}: what speaks {escape(words)}" '
-                f'style="background-image: url({sheets[0].url}); background-position: -{left}px -{top}px">'
-                f'<span class="map" style="background-image: url({sheet.url}); '
-                f'background-position: -{left}px -{top}px"></span></span>'
-                f'<figcaption class="{kind}">{escape(words)}</figcaption></figure>'
-            )
-        items.append(
-            f'<li><div class="pair">{pair}</div><span class="true">{escape(true)}</span> '
-            f'<span class="sure">answered {escape(said)}, {pages.text(sure)} sure</span></li>'
+def _image(group: Group, tile: int, sprites: tuple[Sprite, ...], names: tuple[str, ...]) -> dict[str, Any]:
+    """What the page says of one image and its two maps."""
+    true, said, other = (names[k[tile]] for k in (group.tiles.labels, group.tiles.predicted, group.other))
+    maps = [
+        {"sprite": sprite, "words": f"for {name}" if peak else "empty", "kind": "right" if name == true else "wrong"}
+        for sprite, name, peak in (
+            (sprites[1], said, group.first_peak[tile]),
+            (sprites[2], other, group.second_peak[tile]),
         )
-    return (
-        f'<section class="part" id="{group.key}"><h2>{escape(group.title)}</h2>'
-        f'<ul class="heatmaps">{"".join(items)}</ul></section>'
-    )
-
-
-def _mean(place: int, name: str, info: Heatmaps, sheet: Sheet) -> str:
-    left, top = sheet.corner(place)
-    return (
-        f'<li><span class="tile mean" role="img" aria-label="{escape(name)}" '
-        f'style="background-image: url({sheet.url}); background-position: -{left}px -{top}px"></span>'
-        f'<span class="true">{escape(name)}</span> '
-        f'<span class="sure">{pages.text(center_words(float(info.center[place])))}</span></li>'
-    )
-
-
-def _trust(info: Heatmaps) -> str:
-    lines = []
-    for key, label, meaning in MEANINGS:
-        share = info.trust.get(key)
-        if share and share["mean"] is not None:
-            value = f"{share['mean']:.2f} <span>({share['low']:.2f} to {share['high']:.2f})</span>"
-            lines.append(f"<div><dt>{escape(label)}</dt><dd>{value}<span>{escape(meaning)}</span></dd></div>")
-    return "".join(lines) or "<div><dt>Trust</dt><dd>was not measured</dd></div>"
+    ]
+    return {"cell": tile, "true": true, "said": said, "sure": percent(group.tiles.confidence[tile]), "maps": maps}

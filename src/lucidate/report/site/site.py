@@ -1,84 +1,40 @@
-"""Build the gallery's folder: pages, pictures, sprites, tables, one copy of plotly.js."""
+"""The folder of a site: figures with their data, sprites, pictures and tables, and one copy of plotly.js."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import resources
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.offline
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
-from lucidate.analysis.findings import Findings
 from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import PredictionsError
-from lucidate.core.progress import Reporter, Silent
-from lucidate.core.records import Predictions, slug
+from lucidate.core.progress import Reporter
+from lucidate.core.records import slug
 from lucidate.report import theme
-from lucidate.report.figures.catalog import FEW, FigureEntry, Info, figures_of
-from lucidate.report.site import pages, png
-from lucidate.report.site.index import index_page
-from lucidate.report.site.tables import Table
-from lucidate.report.sprites import Sheet
+from lucidate.report.figures import frame
+from lucidate.report.figures.entry import FigureEntry, Info
+from lucidate.report.site.pages import Card, Table
+from lucidate.report.sprites import Sprite
 
-
-@dataclass(frozen=True)
-class About:
-    """What the first page says of the run, in words meant for people.
-
-    title: the data set; model: the model's name. facts: (label, value) pairs. notes: caveats, shown plainly.
-    """
-
-    title: str
-    model: str
-    facts: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = ()
-
-
-def build_gallery(
-    folder: Path,
-    predictions: Predictions,
-    findings: Findings,
-    pixels: NDArray[np.uint8],
-    *,
-    about: About,
-    more: Callable[[Path], pages.Card] | None = None,
-    reporter: Reporter = Silent(),  # noqa: B008 (stateless)
-) -> Path:
-    """Write the gallery to `folder`, replacing the one that stood there, and return its index.html.
-
-    pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped; row = index of predictions and findings.
-    more: writes one more page into the new site, and returns its card for the first page.
-    The same arguments give the same bytes. The folder is complete or not there: it is written aside and swapped in.
-    Raises PredictionsError where pixels are not the images that the predictions speak of.
-    """
-    check_pixels(pixels, predictions.index)
-    asked = figures_of(findings)
-    with new_site(folder) as site:
-        cards = write_figures(site, asked, pixels, dataset=predictions.dataset, task="gallery", reporter=reporter)
-        for place, card in enumerate(cards):
-            tables = [Table(card.title, card.name, asked[place][1].frame())]
-            if asked[place][0].question == "per_class_accuracy":
-                report = findings.classification_report
-                tables.append(Table("Classification report", f"{card.name}_report", report.frame()))
-            if asked[place][0].question == "misclassified" and 0 < findings.summary.errors <= FEW:
-                pairs = findings.top_confusions.frame()
-                tables.append(Table("Confusions", f"{slug(predictions.dataset)}_top_confusions", pairs))
-            write_tables(site, tables)
-            page = pages.figure_page(cards, place, tables=tables, about_title=about.title)
-            write_text(site / "docs" / f"{card.name}.html", page)
-        if more:
-            cards.append(more(site))
-        index = index_page(cards, findings, title=about.title, model=about.model, facts=about.facts, notes=about.notes)
-        write_text(site / "index.html", index)
-    reporter.advance("gallery", len(asked), len(asked))
-    return folder / "index.html"
+COLORS = 192  # of a chart's palette
+PHOTO_COLORS = 128  # fitted by k-means they miss the true ones less than 192 of a median cut, in fewer bytes
+EVERY = 12  # pixels each way: one of 144 is enough to fit a palette to photographs, and takes a tenth of the time
+APART = 8  # levels between these and the fitted ones
+INKS = ("surface", "ink", "muted", "wrong")  # colors of a grid's lines and letters, which few pixels carry
 
 
 def check_pixels(pixels: NDArray[np.uint8], index: NDArray[np.int64]) -> None:
@@ -91,12 +47,22 @@ def check_pixels(pixels: NDArray[np.uint8], index: NDArray[np.int64]) -> None:
 
 
 @contextmanager
-def new_site(folder: Path) -> Iterator[Path]:
-    """A site with what all pages share and no page: written aside, swapped in where the block raises nothing."""
+def new_site(folder: Path, *, style: str = "") -> Iterator[Path]:
+    """A site with what all pages share and no page: written aside, swapped in where the block raises nothing.
+
+    style: a style sheet of its own, by its name in assets/.
+    """
     with atomic_path(folder) as site:
         for part in ("docs", "plots", "assets/data", "assets/sprites", "assets/csv"):
             (site / part).mkdir(parents=True)
-        _write_assets(site)
+        assets = resources.files("lucidate.report.site") / "assets"
+        common = theme.css_variables() + (assets / "gallery.css").read_text(encoding="utf-8")
+        (site / "assets/gallery.css").write_text(common, encoding="utf-8", newline="\n")
+        (site / "assets/gallery.js").write_bytes((assets / "gallery.js").read_bytes())
+        (site / "assets/plotly.min.js").write_text(plotly.offline.get_plotlyjs(), encoding="utf-8", newline="\n")
+        (site / ".nojekyll").touch()  # GitHub Pages would otherwise run its own generator over the folder
+        if style:
+            add_style(site, style)
         yield site
 
 
@@ -108,9 +74,9 @@ def write_figures(
     dataset: str,
     task: str,
     reporter: Reporter,
-) -> list[pages.Card]:
-    """Draw each info by its entry, interactive and still, and return their cards. task: what the reporter is told."""
-    cards: list[pages.Card] = []
+) -> list[Card]:
+    """Draw each info by its entry, interactive and static, and return their cards. task: what the reporter is told."""
+    cards: list[Card] = []
     for done, (entry, info) in enumerate(asked):
         reporter.advance(task, done, len(asked), entry.title)
         cards.append(_write_figure(site, entry, info, pixels, name=entry.name(slug(dataset))))
@@ -123,58 +89,85 @@ def write_tables(site: Path, tables: Sequence[Table]) -> None:
         (site / "assets/csv" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8", newline="")
 
 
-def write_text(path: Path, text: str) -> None:
-    """The same bytes on every system."""
-    path.write_text(text, encoding="utf-8", newline="\n")
+def add_style(site: Path, name: str) -> None:
+    """Add a style sheet of some of its pages."""
+    (site / "assets" / name).write_bytes((resources.files("lucidate.report.site") / "assets" / name).read_bytes())
 
 
-def _write_assets(site: Path) -> None:
-    """What all pages share."""
-    assets = resources.files("lucidate.report.site") / "assets"
-    style = theme.css_variables() + (assets / "gallery.css").read_text(encoding="utf-8")
-    write_text(site / "assets/gallery.css", style)
-    (site / "assets/gallery.js").write_bytes((assets / "gallery.js").read_bytes())
-    write_text(site / "assets/plotly.min.js", plotly.offline.get_plotlyjs())
-    (site / ".nojekyll").touch()  # GitHub Pages would otherwise run its own generator over the folder
-
-
-def _write_figure(site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np.uint8], *, name: str) -> pages.Card:
+def _write_figure(site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np.uint8], *, name: str) -> Card:
     """Draw one figure both ways; write its sprite, data and picture."""
-    board = entry.board(info) if entry.board else None
-    sheet = entry.sheet(info, pixels, url=f"../assets/sprites/{name}-001.webp")
-    if sheet:
-        (site / "assets/sprites" / f"{name}-001.webp").write_bytes(sheet.encoded())
-    data = page_data(entry.interactive(info, sheet), sheet, title=entry.title)
+    grid = entry.grid(info) if entry.grid else None
+    sprite = entry.sprite(info, pixels, url=f"../assets/sprites/{name}-001.webp")
+    if sprite:
+        (site / "assets/sprites" / f"{name}-001.webp").write_bytes(sprite.encoded())
+    data = page_data(entry.interactive(info, sprite), sprite, title=entry.title)
     (site / "assets/data" / f"{name}.js").write_text(data, encoding="ascii", newline="\n")
-    picture, size = png.png(entry.still(info, sheet), photographs=sheet is not None)
+    picture, size = png_of(entry.static(info, sprite), photographs=sprite is not None)
     (site / "plots" / f"{name}.png").write_bytes(picture)
-    return pages.Card(
+    return Card(
         name=name,
         title=entry.title,
         group=entry.group,
         headline=info.headline,
-        kind=entry.kind if sheet or entry.kind != "grid" else "chart",  # an empty grid is a sentence
+        kind=entry.kind if sprite or entry.kind != "grid" else "chart",  # an empty grid is a sentence
         question=entry.question,
         size=size,
-        sheet=sheet,
+        sprite=sprite,
         note=entry.note(info) if entry.note else "",
-        left_out=board.left_out if board else 0,
+        left_out=grid.left_out if grid else 0,
     )
 
 
-def page_data(figure: go.Figure, sheet: Sheet | None, *, title: str) -> str:
+def page_data(figure: go.Figure, sprite: Sprite | None, *, title: str) -> str:
     """A page's data as a script, since a page opened from a disk may not fetch files.
 
     `lucidate.page({title, figure: {data, layout}, dark, sprite})`. dark: light color → dark color. sprite: None, or
-    {sheet, columns, tile, gap: [x, y], ids}: the cell n of `sheet` (relative to docs/) has its upper left corner at
+    {sprite, columns, tile, gap: [x, y], ids}: the cell n of `sprite` (relative to docs/) has its upper left corner at
     ((n % columns) * (tile + gap[0]), floor(n / columns) * (tile + gap[1])) and shows the image ids[n], or none if null.
     """
     content: dict[str, Any] = {
         "title": title,
         "figure": figure.to_plotly_json(),
         "dark": theme.dark_of_light(),
-        "sprite": sheet.address() if sheet else None,
+        "sprite": sprite.address() if sprite else None,
     }
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     safe = text.replace("</", "<\\/")  # as it must be if the script is ever put inline
     return f"lucidate.page({safe});\n"
+
+
+def png_of(figure: Figure, *, photographs: bool = False) -> tuple[bytes, tuple[int, int]]:
+    """The figure as a palette PNG, twice the size it is shown at, and that file's (width, height) in pixels.
+
+    Written through Pillow: a tenth of the bytes of Matplotlib's own true-color files, and no date or version inside.
+    """
+    figure.set_dpi(frame.PNG_DPI)
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        # A class name in a script that no installed font has is drawn as boxes; the page beside it has the letters.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels[..., :3])
+    buffer = BytesIO()
+    if photographs:
+        small = image.quantize(palette=_palette(pixels[..., :3]), dither=Image.Dither.NONE)
+    else:
+        small = image.quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    # What is left to gain above zlib's level 6 is 1 % of photographs, in thrice the time.
+    small.save(buffer, "PNG", compress_level=6 if photographs else 9)
+    return buffer.getvalue(), image.size
+
+
+def _palette(pixels: NDArray[np.uint8]) -> Image.Image:
+    """A palette for a grid of photographs; pixels: (H, W, 3)."""
+    sample = pixels[EVERY // 2 :: EVERY, EVERY // 2 :: EVERY].reshape(-1, 3)
+    inks = np.array([[round(255 * part) for part in to_rgb(getattr(theme.LIGHT, ink))] for ink in INKS], dtype=np.uint8)
+    fitted = Image.fromarray(sample[None]).quantize(PHOTO_COLORS, method=Image.Quantize.MEDIANCUT, kmeans=1)
+    colors = np.array(fitted.getpalette(), dtype=np.uint8).reshape(-1, 3)
+    # Pillow finds the nearest color only roughly: one close to the page's white would tint the page.
+    far = np.abs(colors[:, None].astype(np.int64) - inks).max(axis=2).min(axis=1) > APART
+    colors = np.concatenate([inks, colors[far]])
+    holder = Image.new("P", (1, 1))
+    holder.putpalette(colors.tobytes())
+    return holder

@@ -1,0 +1,300 @@
+"""What all figures share: Plotly's template, Matplotlib's settings, axes of classes, and ticks that read true."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, wraps
+from math import ceil, log10
+from typing import Any, Protocol, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import Formatter, MaxNLocator
+from numpy.typing import NDArray
+
+from lucidate.core.records import jsonable
+from lucidate.report import theme
+from lucidate.report.labels import short_names
+
+PNG_WIDTH = 8.0  # inches; at PNG_DPI twice the 800 px that a picture takes in a text
+PNG_DPI = 200
+MOST_CLASSES, WORST = 100, 50  # drawn in one figure; of more than that, so many
+SANS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans", "Noto Sans CJK SC")
+_STEPS = [1, 2, 5, 10]  # of ticks that read well
+
+I_contra = TypeVar("I_contra", contravariant=True)
+
+
+@dataclass(frozen=True)
+class StaticStyle:
+    """What a static figure is drawn for. width, height: inches; height None: what the figure needs.
+
+    padding: inches at its sides, and at its top and bottom. printed: in a document, whose caption holds the title and
+    the notes, and where cells of a matrix are vectors, since viewers blur small images or show them as they like.
+    """
+
+    width: float = PNG_WIDTH
+    height: float | None = None
+    fonts: tuple[str, ...] = SANS
+    padding: tuple[float, float] = (0.16, 0.14)
+    printed: bool = False
+
+
+PNG = StaticStyle()
+
+
+class StaticDrawing(Protocol[I_contra]):
+    """A figure's Matplotlib drawing."""
+
+    def __call__(self, info: I_contra, style: StaticStyle = PNG) -> Figure: ...
+
+
+@cache
+def plotly_template() -> go.layout.Template:
+    """Transparent ground, hairline grid, quiet type."""
+    axis = {
+        "gridcolor": theme.LIGHT.grid,
+        "linecolor": theme.LIGHT.line,
+        "zeroline": False,
+        "ticks": "",
+        "ticklabelstandoff": 6,
+        "automargin": True,
+        "title": {"font": {"size": 13, "color": theme.LIGHT.muted}, "standoff": 14},
+        "tickfont": {"size": 12, "color": theme.LIGHT.muted},
+    }
+    layout = {
+        "font": {"family": theme.WEB_FONTS, "size": 13, "color": theme.LIGHT.ink},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": [theme.LIGHT.right, theme.LIGHT.wrong, theme.LIGHT.sand, theme.LIGHT.slate],
+        "xaxis": axis,
+        "yaxis": axis,
+        "margin": {"l": 16, "r": 16, "t": 24, "b": 16},
+        "hoverlabel": {
+            "bgcolor": theme.LIGHT.surface,
+            "bordercolor": theme.LIGHT.faint,
+            "align": "left",
+            "font": {"family": theme.WEB_FONTS, "size": 13, "color": theme.LIGHT.ink},
+        },
+        "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "title": {"text": ""}},
+        "bargap": 0.4,
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.LIGHT.faint, "activecolor": theme.LIGHT.right},
+    }
+    return go.layout.Template(layout=layout)
+
+
+def plotly_figure(traces: list[Any], *, height: int, **layout: Any) -> go.Figure:
+    """A figure in the house template. height: CSS pixels; the width follows the page."""
+    figure = go.Figure(data=traces)
+    return figure.update_layout(template=plotly_template(), height=height, **layout)
+
+
+def class_axis(names: tuple[str, ...]) -> dict[str, Any]:
+    """A Plotly axis over class positions 0 … K - 1. Numbers, not categories, since shortened names may be alike."""
+    ticks = [theme.plotly_text(name) for name in short_names(names)]
+    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": ticks, "showgrid": False}
+
+
+def class_rows(names: tuple[str, ...]) -> dict[str, Any]:
+    """The same axis as rows, the first class on top."""
+    return {**class_axis(names), "range": [len(names) - 0.5, -0.5]}
+
+
+def limited(order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of classes (K,), the ones to draw first in front: all up to 100, else the first 50; more rows cannot be read."""
+    return order if len(order) <= MOST_CLASSES else order[:WORST]
+
+
+def drawn_note(classes: int, which: str) -> str:
+    """What a drawing leaves out; nothing where it is whole. which: such as "of the lowest accuracy"."""
+    if classes <= MOST_CLASSES:
+        return ""
+    return f"Drawn are the {WORST} classes {which}, of {classes:,}; the gallery's CSV file has all."
+
+
+def row_height(rows: int) -> int:
+    """CSS pixels for a chart of one row a class."""
+    return 110 + max(rows, 3) * (30 if rows <= 30 else 22)
+
+
+def menu(*views: tuple[str, dict[str, Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Plotly's buttons for two or more views: (label, changes to traces, changes to layout), the first one active.
+
+    In the gallery the script draws them as buttons of the page, which a keyboard can reach.
+    """
+    buttons = [{"label": label, "method": "update", "args": [traces, layout]} for label, traces, layout in views]
+    position = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    return [{"type": "buttons", "direction": "right", "active": 0, "showactive": True, "buttons": buttons, **position}]
+
+
+def interval_bars(
+    values: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    *,
+    color: str = theme.LIGHT.slate,
+    thickness: float = 2,
+) -> dict[str, Any]:
+    """Plotly's `error_x` for intervals (R,) around values (R,)."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": jsonable(high - values),
+        "arrayminus": jsonable(values - low),
+        "color": color,
+        "thickness": thickness,
+        "width": 0,
+    }
+
+
+def empty_plotly(sentence: str) -> go.Figure:
+    """What stands where there is nothing to draw: the sentence that says so."""
+    note = {"text": _wrapped(theme.plotly_text, sentence, "<br>"), "font": {"size": 16, "color": theme.LIGHT.muted}}
+    position = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+    hidden = {"visible": False, "fixedrange": True}
+    return plotly_figure([], height=240, annotations=[{**note, **position}], xaxis=hidden, yaxis=hidden)
+
+
+@cache
+def matplotlib_settings(style: StaticStyle = PNG) -> dict[str, Any]:
+    """Matplotlib's side of the template; sizes in points."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}  # naming others logs a warning for each
+    return {
+        "font.family": [name for name in style.fonts if name in installed],
+        "font.size": 9,
+        "axes.titlesize": 11.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 12,
+        "axes.labelsize": 9,
+        "axes.labelcolor": theme.LIGHT.muted,
+        "axes.edgecolor": theme.LIGHT.line,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "grid.color": theme.LIGHT.grid,
+        "grid.linewidth": 0.8,
+        "xtick.color": theme.LIGHT.line,
+        "ytick.color": theme.LIGHT.line,
+        "xtick.labelcolor": theme.LIGHT.muted,
+        "ytick.labelcolor": theme.LIGHT.muted,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "text.color": theme.LIGHT.ink,
+        "legend.frameon": False,
+        "figure.facecolor": theme.LIGHT.surface,
+        "axes.facecolor": theme.LIGHT.surface,
+        "figure.dpi": PNG_DPI,
+    }
+
+
+@contextmanager
+def static_settings(style: StaticStyle = PNG) -> Iterator[None]:
+    """Draw under the house settings, and leave Matplotlib's own as they were; also a decorator."""
+    with mpl.rc_context(matplotlib_settings(style)):  # type: ignore[arg-type]
+        yield
+
+
+def static_drawing(draw: Callable[[I_contra, StaticStyle], Figure]) -> StaticDrawing[I_contra]:
+    """Decorator of a figure's `draw_matplotlib`: the house settings, and a PNG where no other style is asked for."""
+
+    @wraps(draw)
+    def drawing(info: I_contra, style: StaticStyle = PNG) -> Figure:
+        with static_settings(style):
+            return draw(info, style)
+
+    return drawing
+
+
+def axes(title: str, style: StaticStyle = PNG, *, height: float = 4.6) -> tuple[Figure, Axes]:
+    """A figure of the style with one set of axes, its title on the left. height: inches, where the style has none."""
+    width_pad, height_pad = style.padding
+    layout = ConstrainedLayoutEngine(w_pad=width_pad, h_pad=height_pad)
+    figure = Figure(figsize=(style.width, style.height or height), layout=layout)
+    FigureCanvasAgg(figure)
+    drawn = figure.add_subplot()
+    if title and not style.printed:
+        drawn.set_title(theme.matplotlib_text(title))
+    return figure, drawn
+
+
+def class_rows_matplotlib(drawn: Axes, names: tuple[str, ...]) -> None:
+    """Rows 0 … K - 1 named, the first on top, in type that still fits."""
+    size = 9 if len(names) <= 30 else 6.5
+    drawn.set_yticks(range(len(names)), [theme.matplotlib_text(name) for name in short_names(names)], fontsize=size)
+    drawn.set_ylim(len(names) - 0.5, -0.5)
+    drawn.grid(False, axis="y")
+
+
+def rows_inches(rows: int) -> float:
+    """Height of a picture of one row a class, in inches."""
+    return 1.4 + max(rows, 6) * (0.27 if rows <= 30 else 0.15)
+
+
+@static_settings()
+def empty_matplotlib(title: str, sentence: str) -> Figure:
+    """The static twin of `empty_plotly`."""
+    figure, drawn = axes(title, height=2.6)
+    drawn.set_axis_off()
+    text = _wrapped(theme.matplotlib_text, sentence, "\n")
+    drawn.text(
+        0.5, 0.5, text, ha="center", va="center", fontsize=11, color=theme.LIGHT.muted, transform=drawn.transAxes
+    )
+    return figure
+
+
+def _wrapped(escape: Callable[[str], str], sentence: str, newline: str) -> str:
+    return newline.join(escape(line) for line in textwrap.wrap(sentence, 40))
+
+
+def whole_axis(span: float, *, most: int = 6) -> dict[str, Any]:
+    """A Plotly axis of counts or epochs over `span` of them; at most `most` steps where it is short.
+
+    Plotly by itself puts ticks at halves of a short one.
+    """
+    step = next((step for step in (1, 2, 5) if span <= step * most), None)
+    position = {"tick0": 0, "dtick": step} if step else {}
+    return {"tickformat": ",~f", **position}  # "~f" rather than "d": zoomed in, 0.5 must not read as another 1
+
+
+def share_axis() -> dict[str, Any]:
+    """A Plotly axis of shares as percentages, whose decimals follow the distance of its ticks, zoomed in or out."""
+    ends = ((0.000999, ".2%"), (0.00999, ".1%"), (None, ".0%"))
+    stops = [{"dtickrange": [None, end], "value": form} for end, form in ends]
+    return {"tickformat": ".0%", "tickformatstops": stops}
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Matplotlib's side of `whole_axis`."""
+    axis.set_major_locator(MaxNLocator(7, integer=True, steps=_STEPS))
+    axis.set_major_formatter("{x:,.0f}")
+
+
+def share_ticks(axis: Axis) -> None:
+    """Matplotlib's side of `share_axis`."""
+    axis.set_major_locator(MaxNLocator(7, steps=_STEPS))
+    axis.set_major_formatter(_Percentages())
+
+
+class _Percentages(Formatter):
+    """As many decimals as the distance of ticks asks for: 52 %, 53 %; 53.5 %, 54.0 %."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:  # noqa: ARG002 (Matplotlib's signature)
+        return f"{100 * x:.0f}%"
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        step = float(np.diff(values).min()) if len(values) > 1 else 1.0
+        decimals = max(0, ceil(-log10(100 * step) - 1e-6))
+        return [f"{100 * value:.{decimals}f}%" for value in values]
