@@ -28,16 +28,14 @@ from lucidate.data.decode import TooLarge, decode
 from lucidate.serve import images as images_module
 from lucidate.serve import loading
 from lucidate.serve import logging as serve_logging
-from lucidate.serve.answers import predictions
+from lucidate.serve.access import KNOWN, Keys, Rates
 from lucidate.serve.calibration import Calibration, Views, store_calibrations
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.images import GROUP, ImageLimits, decode_images
-from lucidate.serve.keys import Keys
 from lucidate.serve.middleware import guarded
-from lucidate.serve.model_version import Answers
-from lucidate.serve.rates import KNOWN, Rates
+from lucidate.serve.model_version import Answers, predictions
 from lucidate.serve.settings import Settings
-from lucidate.serve.stats import Recent
+from lucidate.serve.state import Recent
 from lucidate.serve.v1 import accuracy_of
 
 PHOTOS = [photo(number) for number in range(6)]

@@ -17,10 +17,9 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lucidate.serve import logging
+from lucidate.serve.access import Keys, Rates
 from lucidate.serve.errors import Expired, Overloaded, RequestError
-from lucidate.serve.http_protocol import GONE
-from lucidate.serve.keys import Keys
-from lucidate.serve.rates import Rates
+from lucidate.serve.http_protocol import ON_DISCONNECT
 from lucidate.serve.request_body import ClientGone, read_body
 from lucidate.serve.settings import Settings
 
@@ -102,7 +101,7 @@ class _Request:
         self.id = shown if SANE_ID.fullmatch(shown) else secrets.token_hex(8).encode()
         self.scope = scope
         scope[ID] = self.id.decode()
-        scope[GONE] = self.gone
+        scope[ON_DISCONNECT] = self.gone
         self.open = scope["path"] == "/" or scope["path"].startswith(OPEN)
         self.held = 0
         self.status = 0  # of the answer, once it has begun
@@ -123,7 +122,7 @@ class _Request:
         finally:
             self.task = None
             self.stop_clock()
-            del self.scope[GONE]  # the connection keeps the scope until its next request
+            del self.scope[ON_DISCONNECT]  # the connection keeps the scope until its next request
             self.guard.held -= self.held
             seconds = perf_counter() - self.begun
             if self.guard.observe is not None:

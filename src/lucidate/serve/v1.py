@@ -18,17 +18,15 @@ from starlette.responses import Response
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
 from lucidate.serve import schemas as docs
-from lucidate.serve.answers import predictions
 from lucidate.serve.calibration import Views
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
-from lucidate.serve.images import Decoded, ImageLimits, decode_images
+from lucidate.serve.images import Decoded, ImageLimits, Upload, decode_images, uploads
 from lucidate.serve.middleware import request_id
-from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.off_loop import apart
+from lucidate.serve.model_version import ModelVersion, predictions
+from lucidate.serve.request_body import in_thread_if_large
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import state_of
-from lucidate.serve.uploads import Upload, uploads
 
 TOP = 3
 CLASS_BYTES = 64  # of an answer, about
@@ -76,7 +74,7 @@ async def predict(request: Request) -> Response:
         content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
         return _json({**head, "predictions": content, **how, **_promise(served)})
 
-    return await apart(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
+    return await in_thread_if_large(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
 
 
 async def explain(request: Request) -> Response:
@@ -148,7 +146,7 @@ async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], 
     kind = request.headers.get("content-type", "")
     body = await request.body()
     read = partial(uploads, body, kind, most=settings.max_images, json=settings.json_limits)
-    return await apart(len(body), read)
+    return await in_thread_if_large(len(body), read)
 
 
 async def _decoded(found: Sequence[Upload], served: ModelVersion, settings: Settings) -> list[Decoded]:

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lucidate.serve import describe
+from lucidate.serve.access import Keys
 from lucidate.serve.errors import BadRequest, RequestError
-from lucidate.serve.json_limits import JsonLimits, parsed
-from lucidate.serve.keys import Keys
 from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.protocol import infer
+from lucidate.serve.request_body import JsonLimits, parse_json
 from lucidate.serve.state import State, state_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -141,7 +141,7 @@ async def _body(request: Request) -> dict[str, object]:
     if not body:
         return {}
     try:
-        value = parsed(body, limits=SMALL, instead="nothing in it is looked at but what the protocol names")
+        value = parse_json(body, limits=SMALL, instead="nothing in it is looked at but what the protocol names")
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
