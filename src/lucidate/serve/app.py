@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Scope
 from lucidate import __version__
 from lucidate.serve import openapi
 from lucidate.serve.errors import RequestError
-from lucidate.serve.fast_routes import Closing, Front, quick, room_in
+from lucidate.serve.fast_routes import ClosingConnections, FastRoutes, fast_route, queue_admission
 from lucidate.serve.metrics import CONTENT_TYPE, Metrics
-from lucidate.serve.middleware import guarded
+from lucidate.serve.middleware import with_middleware
 from lucidate.serve.page import page_routes
 from lucidate.serve.repository import Repository
 from lucidate.serve.settings import Settings
@@ -29,7 +29,7 @@ PREDICTING = ("/predict", "/infer")  # routes whose answers the page counts
 
 
 def make_app(settings: Settings, repository: Repository, *, life: Life | None = None) -> ASGIApp:
-    """The server's application behind its guard. life: where the caller says how far the server is."""
+    """The server's application behind its middleware. life: where the caller says how far the server is."""
     state = State(settings, repository, Metrics(), life or Life(ready=True))
     app = FastAPIOffline(  # whose /docs asks nothing of other servers
         title="lucidate",
@@ -59,14 +59,16 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
 
     def observe(scope: Scope, status: int, seconds: float) -> None:
         endpoint = scope.get("endpoint")
-        if endpoint is None and (found := quick(scope)):  # refused before it was routed
+        if endpoint is None and (found := fast_route(scope)):  # refused before it was routed
             endpoint = found[0]
         path = paths.get(endpoint, "other")
         state.metrics.observe(path, status, seconds)
         if status == 200 and path.endswith(PREDICTING):
             state.recent.add(seconds)
 
-    return Closing(guarded(Front(app), settings, observe=observe, room=room_in(repository)), state.life)
+    return ClosingConnections(
+        with_middleware(FastRoutes(app), settings, observe=observe, admit=queue_admission(repository)), state.life
+    )
 
 
 async def metrics(request: Request) -> Response:
@@ -97,7 +99,7 @@ async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG
 
 
 async def _raised(request: Request, error: Exception) -> Response:
-    """The guard answers, with the request's id, and tells the operator."""
+    """`ErrorResponses` answers, with the request's id, and tells the operator."""
     try:
         raise error
     finally:
