@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
-from lucidate.serve import schemas as docs
 from lucidate.serve.calibration import Views
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
@@ -31,24 +28,6 @@ from lucidate.serve.state import state_of
 TOP = 3
 CLASS_BYTES = 64  # of an answer, about
 SIDES = (8, 1024)  # pixels of a picture that may be asked for
-
-
-class RawRoute(APIRoute):
-    """Documented as any route of FastAPI's, and called as it stands: nothing is parsed for it, or checked after it."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
-
-
-def people_router() -> APIRouter:
-    """/v1: predict, explain, models, live."""
-    router = APIRouter(route_class=RawRoute, tags=["people"])
-    router.add_api_route("/v1/predict", predict, methods=["POST"], **docs.PREDICT)
-    router.add_api_route("/v1/explain", explain, methods=["POST"], **docs.EXPLAIN)
-    router.add_api_route("/v1/models", models, methods=["GET"], **docs.MODELS)
-    router.add_api_route("/v1/live", live, methods=["GET"], **docs.LIVE)
-    return router
 
 
 async def predict(request: Request) -> Response:
