@@ -31,7 +31,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.models.build import build
 from lucidate.models.checkpoint import load_model, save_weights
 from lucidate.serve.app import make_app
-from lucidate.serve.http_protocol import wire
+from lucidate.serve.http_protocol import http_protocol
 from lucidate.serve.repository import Repository
 from lucidate.serve.settings import Settings
 
@@ -236,7 +236,7 @@ def running(settings: Settings, runs: Mapping[str, RunDir]) -> Iterator[Running]
             return
         config = uvicorn.Config(
             make_app(settings, repository),
-            http=wire(settings),
+            http=http_protocol(settings),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -64,7 +64,7 @@ def served(*runs: str | Path, log: Path, options: tuple[str, ...] = ()) -> Itera
 
 
 def in_process(runs: dict[str, Path], **settings: Any) -> tuple[TestClient, Repository]:
-    """The whole application, guard and all, with its models loaded. Use the client as a context manager."""
+    """The whole application, middleware and all, with its models loaded. Use the client as a context manager."""
     chosen = Settings(**settings)
     repository = Repository(runs, chosen)
     asyncio.run(repository.load_all())

@@ -20,11 +20,11 @@ from pydantic import SecretStr
 from lucidate.core.errors import ServeError
 from lucidate.core.run import RunDir
 from lucidate.serve.errors import Overloaded, RequestError
-from lucidate.serve.json_limits import JsonLimits, parsed
+from lucidate.serve.images import uploads
 from lucidate.serve.model_version import ModelVersion
+from lucidate.serve.request_body import JsonLimits, parse_json
 from lucidate.serve.settings import Settings, load_settings
 from lucidate.serve.tensors import read_request
-from lucidate.serve.uploads import uploads
 
 PNG = encoded(photo(1))
 HANG = 10.0  # seconds: all of these take well under one
@@ -89,7 +89,7 @@ def test_what_is_long_is_answered_as_what_is_short(server: Running, monkeypatch:
     asked = {"/v1/predict?top=10": {"images": [*texts, "AAAA"]}, INFER: {"inputs": [one]}}
     found = []
     for large in (1, 10**9):
-        monkeypatch.setattr("lucidate.serve.off_loop.LARGE", large)
+        monkeypatch.setattr("lucidate.serve.request_body.LARGE", large)
         replies = [server.ask(path, json.dumps(content).encode(), headers=JSON) for path, content in asked.items()]
         assert [reply.status for reply in replies] == [200, 200]
         found.append([{key: value for key, value in reply.json.items() if key != "id"} for reply in replies])
@@ -153,15 +153,15 @@ def test_numbers_come_flat_or_nested_as_their_shape_says(data: Any, good: bool) 
 
 def test_json_is_bounded_by_its_values_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     few = JsonLimits(bytes=1000, values=10)
-    assert parsed(b"[" + b",".join([b"0"] * 10) + b"]", limits=few, instead="") == [0] * 10
-    assert parsed(b'"' + b"a" * 900 + b'"', limits=few, instead="") == "a" * 900
-    monkeypatch.setattr("lucidate.serve.json_limits.orjson.loads", lambda _: pytest.fail("it was parsed"))
+    assert parse_json(b"[" + b",".join([b"0"] * 10) + b"]", limits=few, instead="") == [0] * 10
+    assert parse_json(b'"' + b"a" * 900 + b'"', limits=few, instead="") == "a" * 900
+    monkeypatch.setattr("lucidate.serve.request_body.orjson.loads", lambda _: pytest.fail("it was parsed"))
     for text in (b"[" + b"0," * 10 + b"0]", b"[" * 11, b'{"":' * 11, b"[{}," * 6):
         with pytest.raises(RequestError, match="at most 10 values in JSON") as raised:
-            parsed(text, limits=few, instead="do without")
+            parse_json(text, limits=few, instead="do without")
         assert (raised.value.status, raised.value.message.endswith("; do without")) == (413, True)
     with pytest.raises(RequestError, match="at most 1,000 bytes of JSON, received 1,001"):
-        parsed(bytes(1001), limits=few, instead="")
+        parse_json(bytes(1001), limits=few, instead="")
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/explain", INFER, "/v2/repository/index"])
@@ -184,7 +184,7 @@ def test_whole_batches_fit_into_json(server: Running) -> None:
 
 @pytest.mark.parametrize("piece", [1, 7, 64, 1 << 20])
 def test_forms_are_read_piece_by_piece(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lucidate.serve.uploads.PIECE", piece)
+    monkeypatch.setattr("lucidate.serve.images.PIECE", piece)
     contents = [PNG[:200], b"\r\n--" * 30, b"\r\n--xy" * 9, b"", bytes(range(256))]
     head = b'--xyz\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
     body = b"".join(head + content + b"\r\n" for content in contents) + b"--xyz--\r\n"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 from typing import Any
 
 import pytest
+import uvicorn
 from servers import Server
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from lucidate.serve.scheduling import AT_ONCE, in_turns
-from lucidate.serve.write_coalescing import _Holding
+from lucidate.serve.http_protocol import AT_ONCE, OneWrite, http_protocol
+from lucidate.serve.settings import Settings
 
 
 class Transport:
@@ -36,7 +38,7 @@ HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", b"{}"
 
 def test_head_and_body_are_one_write_and_later_pieces_their_own() -> None:
     below = Transport()
-    above: Any = _Holding(below)  # type: ignore[arg-type]
+    above: Any = OneWrite(below)  # type: ignore[arg-type]
     above.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     above.write(HEAD)
     above.write(BODY)
@@ -47,7 +49,7 @@ def test_head_and_body_are_one_write_and_later_pieces_their_own() -> None:
 @pytest.mark.parametrize("body", [b"", None])
 def test_a_head_without_a_body_is_not_kept(body: bytes | None) -> None:
     below = Transport()
-    above: Any = _Holding(below)  # type: ignore[arg-type]
+    above: Any = OneWrite(below)  # type: ignore[arg-type]
     above.write(HEAD)
     if body is not None:
         above.write(body)  # an empty one, as of a 204
@@ -68,25 +70,24 @@ def test_answers_come_whole(server: Server, method: str) -> None:
 
 class Cycle:
     def __init__(self, path: str) -> None:
-        self.scope = {"path": path}
+        self.scope = {"path": path, "method": "GET"}
+        self.transport = Transport()
 
 
-class Below(HttpToolsProtocol):
-    """A protocol that notes which requests begin."""
-
-    begun: list[str]
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ARG002
-        self.begun.append(cycle.scope["path"])
-
-
-def test_a_burst_begins_in_turns_and_health_at_once() -> None:
+def test_a_burst_begins_in_turns_and_health_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
+    monkeypatch.setattr(
+        HttpToolsProtocol,
+        "_start_asgi_task",
+        lambda _, cycle, app: begun.append(cycle.scope["path"]),  # noqa: ARG005
+    )
 
     async def main() -> None:
-        busy = {"tasks": set(range(AT_ONCE)), "begun": begun}
-        kind: Any = in_turns(type("Protocol", (Below,), busy), asyncio.get_running_loop())
+        kind: Any = http_protocol(Settings())
         lines = [kind.__new__(kind) for _ in range(3)]  # connections share their turns
+        busy = set(range(AT_ONCE))
+        for line in lines:
+            line.tasks, line.loop = busy, asyncio.get_running_loop()
         for number in range(3 * AT_ONCE):
             lines[number % 3]._start_asgi_task(Cycle(f"/{number}"), None)
         lines[0]._start_asgi_task(Cycle("/v2/health/live"), None)
@@ -94,8 +95,26 @@ def test_a_burst_begins_in_turns_and_health_at_once() -> None:
         for turn in range(1, 4):
             await asyncio.sleep(0)
             assert begun[1:] == [f"/{number}" for number in range(turn * AT_ONCE)]
-        lines[0].tasks.clear()
+        busy.clear()
         lines[0]._start_asgi_task(Cycle("/last"), None)  # nothing waits any more
         assert begun[-1] == "/last"
 
     asyncio.run(main())
+
+
+def test_uvicorn_is_inside_as_the_protocol_takes_it_to_be() -> None:
+    """Another version may differ: this fails then, rather than a server under load."""
+    assert list(inspect.signature(HttpToolsProtocol._start_asgi_task).parameters) == ["self", "cycle", "app"]
+    assert not inspect.signature(HttpToolsProtocol._unset_keepalive_if_required).parameters.keys() - {"self"}
+    config = uvicorn.Config(Cycle, http=http_protocol(Settings()), loop="asyncio", log_config=None)
+    config.load()
+    loop = asyncio.new_event_loop()
+    protocol = HttpToolsProtocol(config, uvicorn.server.ServerState(), {}, loop)
+    loop.close()
+    for name in ("cycle", "pipeline", "parser", "tasks", "connections", "headers", "loop", "transport"):
+        assert hasattr(protocol, name), name
+    source = inspect.getsource(RequestResponseCycle.__init__)
+    for name in ("scope", "transport", "message_event", "disconnected", "response_complete", "response_started"):
+        assert f"self.{name} = " in source, name
+    assert "self.more_body = " in source
+    assert "self.keep_alive = " in source

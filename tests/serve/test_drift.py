@@ -10,9 +10,8 @@ from recorded import photographs
 
 from fakes import random_predictions
 from lucidate.serve import calibration as references
-from lucidate.serve.calibration import Calibration, in_tenths
+from lucidate.serve.calibration import Calibration, image_statistics, in_tenths
 from lucidate.serve.drift import ENOUGH, WINDOW, Drift, population_stability
-from lucidate.serve.image_statistics import image_statistics
 
 
 def test_statistics_are_pillows() -> None:

@@ -78,7 +78,7 @@ def test_the_map_is_grad_cam(target: int | str | None, server: Running, run: Run
 def test_the_graph_and_torch_give_the_same_map(server: Running, run: RunDir) -> None:
     """By ONNX Runtime where the graph is at hand, by torch where it is not."""
     quick = server.ask("/v1/explain", PNG).json
-    assert server.repository.get().explainer._quick is not None
+    assert server.repository.get().explainer._features is not None
     with running(Settings(access_log=True), {"photos": run}) as other:
         kept = run.exports / "serve.onnx"
         content = kept.read_bytes()
@@ -88,7 +88,7 @@ def test_the_graph_and_torch_give_the_same_map(server: Running, run: RunDir) -> 
                 kept.write_bytes(instead)
             other.repository.get().__dict__.pop("explainer", None)
             slow = other.ask("/v1/explain", PNG).json
-            assert other.repository.get().explainer._quick is None
+            assert other.repository.get().explainer._features is None
             np.testing.assert_allclose(slow["map"], quick["map"], rtol=1e-4, atol=1e-6)
             assert slow["target"] == quick["target"]
         kept.write_bytes(content)

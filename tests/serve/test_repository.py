@@ -16,9 +16,8 @@ from lucidate.core.errors import RunError, ServeError
 from lucidate.core.run import RunDir
 from lucidate.export.onnx import export_onnx
 from lucidate.serve.errors import BadRequest, NotFound
-from lucidate.serve.names import name_runs
 from lucidate.serve.repository import Repository
-from lucidate.serve.settings import Settings
+from lucidate.serve.settings import Settings, name_runs
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from lucidate.data.splits import Splits
 from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
 from lucidate.serve import calibration as references
-from lucidate.serve import image_statistics as statistics
+from lucidate.serve import calibration as statistics
 from lucidate.serve.calibration import Histogram, calibration_of_run, in_tenths, load_calibrations
 
 

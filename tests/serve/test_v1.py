@@ -1,4 +1,4 @@
-"""The routes for people: what they say, checked against torch and SciPy; and the parts of the guard by themselves."""
+"""The routes for people: what they say, checked against torch and SciPy; and parts of the middleware by themselves."""
 
 from __future__ import annotations
 
@@ -28,16 +28,14 @@ from lucidate.data.decode import TooLarge, decode
 from lucidate.serve import images as images_module
 from lucidate.serve import loading
 from lucidate.serve import logging as serve_logging
-from lucidate.serve.answers import predictions
+from lucidate.serve.access import KNOWN, Keys, Rates
 from lucidate.serve.calibration import Calibration, Views, store_calibrations
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.images import GROUP, ImageLimits, decode_images
-from lucidate.serve.keys import Keys
-from lucidate.serve.middleware import guarded
-from lucidate.serve.model_version import Answers
-from lucidate.serve.rates import KNOWN, Rates
+from lucidate.serve.middleware import RequestBody, with_middleware
+from lucidate.serve.model_version import Answers, predictions
 from lucidate.serve.settings import Settings
-from lucidate.serve.stats import Recent
+from lucidate.serve.state import Recent
 from lucidate.serve.v1 import accuracy_of
 
 PHOTOS = [photo(number) for number in range(6)]
@@ -413,7 +411,7 @@ def test_small_files_are_known_by_their_headers(format: str) -> None:
         images_module._is_small(encoded(photo(0), format)[:length])  # never beyond its end
 
 
-# The guard's parts
+# The middleware's parts
 
 
 class Clock:
@@ -484,7 +482,7 @@ def test_lines_are_json_whatever_a_client_wrote() -> None:
     assert "ValueError: inside" in json.loads(line)["traceback"]
 
 
-def test_the_guard_lets_a_servers_own_messages_through() -> None:
+def test_the_middleware_lets_a_servers_own_messages_through() -> None:
     seen: list[str] = []
     sent: list[dict[str, Any]] = []
 
@@ -497,9 +495,9 @@ def test_the_guard_lets_a_servers_own_messages_through() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    guard = guarded(app, Settings(access_log=False))
-    asyncio.run(guard({"type": "lifespan"}, nothing, send))
-    asyncio.run(guard({"type": "websocket"}, nothing, send))
+    stack = with_middleware(app, Settings(access_log=False))
+    asyncio.run(stack({"type": "lifespan"}, nothing, send))
+    asyncio.run(stack({"type": "websocket"}, nothing, send))
     assert seen == ["lifespan"]
     assert sent == [{"type": "websocket.close", "code": 1003}]
 
@@ -515,12 +513,14 @@ def test_an_answer_that_broke_off_is_not_followed_by_another() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    guard = guarded(app, Settings(access_log=False), observe=lambda _, status, seconds: told.append((status, seconds)))
+    stack = with_middleware(
+        app, Settings(access_log=False), observe=lambda _, status, seconds: told.append((status, seconds))
+    )
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     logger = logging.getLogger("lucidate.serve")
     before, logger.disabled = logger.disabled, True
     try:
-        asyncio.run(guard(scope, None, send))
+        asyncio.run(stack(scope, None, send))
     finally:
         logger.disabled = before
     assert [message["type"] for message in sent] == ["http.response.start"]
@@ -553,4 +553,6 @@ def test_the_server_lets_go_of_bodies(server: Running) -> None:
     for _ in range(3):
         server.predict(bytes(1_000_000))
     app: Any = server.server.config.app
-    wait_until(lambda: getattr(app, "_app", app).held == 0)
+    while not isinstance(app, RequestBody):
+        app = app.app
+    wait_until(lambda: app.held == 0)

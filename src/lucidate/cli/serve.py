@@ -55,8 +55,7 @@ def serve(
     Examples: lucidate serve models/cifar10-fastnet; lucidate serve old=runs/a new=runs/b --port 9000 --set max_batch=16
     """
     from lucidate.serve.logging import write_to_stderr
-    from lucidate.serve.names import name_runs
-    from lucidate.serve.settings import load_settings
+    from lucidate.serve.settings import load_settings, name_runs
 
     named: dict[str, Any] = {"port": port, "host": host, "views": views, "int8": int8 or None}
     overrides = {**_assignments(set_ or []), **{name: value for name, value in named.items() if value is not None}}

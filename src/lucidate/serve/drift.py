@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from lucidate.serve.calibration import Calibration, Histogram
-from lucidate.serve.image_statistics import NAMES, image_statistics
+from lucidate.serve.calibration import NAMES, Calibration, Histogram, image_statistics
 
 WINDOW = 2_000  # images; at a few a second some minutes, and enough to read .02 as what it is
 ENOUGH = 200  # images; fewer say nothing: of ten bins, chance alone makes an index of .05 and, one time in twenty, .09

@@ -106,7 +106,7 @@ class Engine:
         """Images admitted and not yet answered."""
         return self._depth
 
-    def require_room(self, images: int = 1) -> None:
+    def require_capacity(self, images: int = 1) -> None:
         """Raise Overloaded where so many more would be too many: before an image is decoded for nothing."""
         if self._depth + images > self.queue_images:
             self.statistics.refused += 1
@@ -123,7 +123,7 @@ class Engine:
         if count > self.queue_images:
             self.statistics.refused += 1
             raise BadRequest(f"images: expected at most {self.queue_images} in one request, received {count}")
-        self.require_room(count)
+        self.require_capacity(count)
         loop = asyncio.get_running_loop()
         now = perf_counter_ns()
         items = [
@@ -223,8 +223,8 @@ def _work(queue: SimpleQueue[_Item | None], session: Session, max_batch: int, de
 def _take(queue: SimpleQueue[_Item | None], held: deque[_Item], max_batch: int) -> tuple[list[_Item], bool]:
     """What waits, up to `max_batch` images and in its order, and whether the end has come; waits for the first."""
     items: list[_Item] = []
-    room = max_batch
-    while room > 0:
+    capacity = max_batch
+    while capacity > 0:
         if held:
             item: _Item | None = held.popleft()
         elif items:
@@ -239,12 +239,12 @@ def _take(queue: SimpleQueue[_Item | None], held: deque[_Item], max_batch: int) 
         if item.future.done():  # canceled, or expired
             item = None  # not to be held while this waits for the next
             continue
-        if len(item.images) > room:
+        if len(item.images) > capacity:
             held.append(item)
             break
         item.taken = True
         items.append(item)
-        room -= len(item.images)
+        capacity -= len(item.images)
     return items, False
 
 

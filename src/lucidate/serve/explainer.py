@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lucidate.data.preprocess import Preprocess
     from lucidate.explain.heatmaps import Layers, Method
-    from lucidate.serve.quick_maps import QuickMaps
+    from lucidate.serve.features import FeatureGraph
 
 PNG_LEVEL = 1  # of zlib: the usual 6 takes four times as long for a file a tenth smaller
 LISTED = 64  # cells a side, at most, of a map that is given as numbers
@@ -72,7 +72,7 @@ class Explainer:
         self._weights = weights
         self._ready: _Ready | None = None
         self._layers: dict[str, Layers] = {}
-        self._quick: QuickMaps | None = None
+        self._features: FeatureGraph | None = None
         self._tried = False  # to make it
         self._trust: dict[str, tuple[object, Mapping[str, Any]]] = {}
 
@@ -130,18 +130,20 @@ class Explainer:
 
         from lucidate.explain.cam import METHODS
         from lucidate.explain.heatmaps import heatmaps
-        from lucidate.serve.quick_maps import quick_maps, slow_parts
+        from lucidate.serve.features import cam_inputs, feature_graph
 
-        if method in METHODS and "" in layers:
-            if not self._tried:
-                self._tried, self._quick = True, quick_maps(self._run, ready.model, ready.preprocess, layers[""])
-            if self._quick is not None:
-                parts = self._quick(pixels, target)
-            else:
-                shown = ready.preprocess.normalize(torch.from_numpy(pixels)[None])
-                parts = slow_parts(ready.model, shown, layers[""], target)
-            return METHODS[method](parts.activations, parts.gradients), parts.asked
         shown = ready.preprocess.normalize(torch.from_numpy(pixels)[None])
+        if method in METHODS and "" in layers:
+            layer = layers[""]
+            if not self._tried:
+                self._tried = True
+                self._features = feature_graph(self._run, ready.model, ready.preprocess, layer)
+            if self._features is None:
+                found = cam_inputs(ready.model, shown, layer, target=target)
+            else:
+                features = self._features(pixels)
+                found = cam_inputs(ready.model, shown[:0], layer, target=target, features=features)
+            return METHODS[method](found.activations, found.gradients), found.target
         if target is None:
             with torch.inference_mode():
                 target = int(ready.model(shown).argmax())

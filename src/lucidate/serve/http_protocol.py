@@ -1,11 +1,16 @@
-"""uvicorn's HTTP protocol with what it lacks: a limit on the time and size of a request's head, errors as JSON.
+"""uvicorn's HTTP protocol with what it lacks: limits of a request's head, errors as JSON, health first, whole answers.
 
-By itself it waits for ever for the end of a head, and takes header values of megabytes.
+By itself it waits for ever for the end of a head, and takes header values of megabytes. A burst of hundreds keeps a
+probe waiting until all have run: the event loop reads every connection that has something, then runs every request that
+came of it, and only then looks for new ones. An answer takes two writes, and its client two reads.
+
+This is the one place that goes by uvicorn's inside (see `HttpProtocol`); a test tells what of it has to be there.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -19,16 +24,19 @@ from uvicorn.server import ServerState
 
 from lucidate.serve.settings import Settings
 
-LINES = 100  # headers of a request
-GONE = "lucidate.gone"  # in a scope: what to call when its client goes before the answer
+MOST_HEADERS = 100  # of a request
+AT_ONCE = 32  # requests that begin in one pass of the loop, of a few tenths of a millisecond each
+HEALTH = ("/v2/health/", "/healthz", "/readyz")  # begin before all others
+CONTINUE = b"HTTP/1.1 100"  # not the head of an answer, and waited for
+ON_DISCONNECT = "lucidate.on_disconnect"  # in a scope: what to call when its client goes before the answer
 
 
 class _Refused(Exception):
     """A head that is not read to its end."""
 
 
-def wire(settings: Settings) -> type[HttpToolsProtocol]:
-    """The protocol, for uvicorn's `http`, with a server's limits.
+def http_protocol(settings: Settings) -> type[HttpToolsProtocol]:
+    """The protocol, for uvicorn's `http`, with the limits of one server.
 
     A head must be complete within `head_timeout` of the connection's beginning, or its own. A connection that sends a
     body which nobody waits for is closed after as long.
@@ -37,13 +45,39 @@ def wire(settings: Settings) -> type[HttpToolsProtocol]:
         "head_seconds": settings.head_timeout,
         "head_bytes": settings.head_bytes,
         "most_connections": settings.connections,
+        "pending": PendingRequests(),
     }
-    return type("Wire", (Wire,), limits)
+    return type("ServerProtocol", (HttpProtocol,), limits)
 
 
-class Wire(HttpToolsProtocol):
-    """See `wire`. It reads uvicorn's own state: `cycle` (the request in work), `scope`, `pipeline`, `parser`."""
+class PendingRequests:
+    """Requests that have been read and not begun, over all connections of a server."""
 
+    def __init__(self) -> None:
+        self._requests: deque[tuple[HttpProtocol, RequestResponseCycle, ASGI3Application]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._requests)
+
+    def add(self, protocol: HttpProtocol, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not self._requests:
+            protocol.loop.call_soon(self._begin, protocol.loop)
+        self._requests.append((protocol, cycle, app))
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(AT_ONCE, len(self._requests))):
+            protocol, cycle, app = self._requests.popleft()
+            protocol.begin(cycle, app)
+        if self._requests:
+            loop.call_soon(self._begin, loop)  # in the next pass, after new requests have been read
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """See `http_protocol`. Of uvicorn's own state it reads `cycle` (the request in work), `scope`, `pipeline`,
+    `parser`, `tasks`, and of a cycle how far its answer is; it replaces `_start_asgi_task`.
+    """
+
+    pending: PendingRequests
     head_seconds: float = 10.0
     head_bytes: int = 65_536
     most_connections: int = 1000
@@ -78,9 +112,9 @@ class Wire(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True  # uvicorn tells the newest request alone, which may not be the one in work
             running.message_event.set()
-            gone: Callable[[], None] | None = running.scope.get(GONE)  # type: ignore[assignment]
-            if gone is not None:
-                gone()
+            told: Callable[[], None] | None = running.scope.get(ON_DISCONNECT)  # type: ignore[assignment]
+            if told is not None:
+                told()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -123,6 +157,15 @@ class Wire(HttpToolsProtocol):
         self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if (len(self.tasks) < AT_ONCE and not self.pending) or cycle.scope["path"].startswith(HEALTH):
+            self.begin(cycle, app)
+        else:
+            self.pending.add(self, cycle, app)
+
+    def begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Have a request answered."""
+        if cycle.scope["method"] != "HEAD":  # whose answers have no body to wait for
+            cycle.transport = OneWrite(cycle.transport)  # type: ignore[assignment]  # all of it that a cycle uses
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
@@ -139,8 +182,8 @@ class Wire(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value))
-        if len(self.headers) >= LINES:
-            self._stop(431, f"headers: expected at most {LINES}, received more")
+        if len(self.headers) >= MOST_HEADERS:
+            self._stop(431, f"headers: expected at most {MOST_HEADERS}, received more")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -178,3 +221,33 @@ class Wire(HttpToolsProtocol):
             self.refuse(408, f"headers: expected them within {self.head_seconds:g} seconds")
         elif not self.transport.is_closing():
             self.transport.close()
+
+
+class OneWrite:
+    """A transport that keeps an answer's head until its body comes: uvloop hands each write to the system at once."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = b""  # None once it has been written
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._transport.write(data)
+        elif self._head:
+            self._transport.write(self._head + data)
+            self._head = None
+        elif data.startswith(CONTINUE):
+            self._transport.write(data)
+        else:
+            self._head = data
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = None
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()

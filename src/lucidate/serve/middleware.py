@@ -1,7 +1,4 @@
-"""What stands before every route: who asks, how much, how long; and whatever goes wrong becomes an answer.
-
-A request's body is read here, whole, before anything else runs: routes find it there at once.
-"""
+"""What stands before every route, one concern each: see `with_middleware` for their order."""
 
 from __future__ import annotations
 
@@ -17,14 +14,13 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lucidate.serve import logging
+from lucidate.serve.access import Keys, Rates
 from lucidate.serve.errors import Expired, Overloaded, RequestError
-from lucidate.serve.http_protocol import GONE
-from lucidate.serve.keys import Keys
-from lucidate.serve.rates import Rates
+from lucidate.serve.http_protocol import ON_DISCONNECT
 from lucidate.serve.request_body import ClientGone, read_body
 from lucidate.serve.settings import Settings
 
-ID = "lucidate.id"  # in a scope: the request's id
+CONTEXT = "lucidate.context"  # in a scope: its RequestContext
 OPEN = ("/v2/health/", "/healthz", "/readyz", "/static/", "/docs", "/openapi.json", "/favicon.ico")  # to anybody
 UNTIMED = "/v2/repository/"  # loading a model may take its time
 SLOWEST = 8192  # bytes a second that a body has to come at, if it is not there at once
@@ -33,234 +29,275 @@ BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 PAGE = b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 DOCS = PAGE + b"; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"  # Swagger's
 MARGIN = 1.0  # seconds beyond `request_timeout`, within which a queue says itself what has expired
+CLIENT_GONE = 499  # the status that is noted, as nginx does: no answer was sent
 Observe = Callable[[Scope, int, float], None]  # a request's scope, the status of its answer, its seconds
-Room = Callable[[Scope], None]  # raises Overloaded where nobody will have time for a request
+Admit = Callable[[Scope], None]  # raises Overloaded where nobody will have time for a request
 
 
-def guarded(app: ASGIApp, settings: Settings, *, observe: Observe | None = None, room: Room | None = None) -> ASGIApp:
-    """The application behind its guard.
+def with_middleware(
+    app: ASGIApp, settings: Settings, *, observe: Observe | None = None, admit: Admit | None = None
+) -> ASGIApp:
+    """The application behind all of it.
 
-    observe: is told of every request that was answered. room: is asked before a request's body is read.
+    observe: is told of every request that was answered. admit: is asked before a request's body is read.
     """
-    return Guard(app, settings, observe, room)
+    app = RequestTimeout(app, settings.request_timeout + MARGIN)
+    app = RequestBody(app, settings)
+    if admit is not None:
+        app = QueueAdmission(app, admit)
+    if settings.api_keys or settings.rate:
+        app = AccessControl(app, settings)
+    app = CancelOnDisconnect(app)
+    app = ErrorResponses(app)
+    app = ResponseHeaders(app)
+    return RequestLog(app, access_log=logging.wanted(settings.access_log), observe=observe)
+
+
+class RequestContext:
+    """What is known of a request.
+
+    open: whether anybody may ask it. status: of its answer, 0 before that begins. body_bytes: that were read of it.
+    """
+
+    __slots__ = ("body_bytes", "failure", "headers", "id", "open", "status")
+
+    def __init__(self, scope: Scope) -> None:
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        shown = self.headers.get(b"x-request-id", b"")
+        self.id = shown if SANE_ID.fullmatch(shown) else secrets.token_hex(8).encode()
+        self.open: bool = scope["path"] == "/" or scope["path"].startswith(OPEN)
+        self.status = 0
+        self.body_bytes = 0
+        self.failure: Exception | None = None
 
 
 def request_id(scope: Mapping[str, Any]) -> str:
     """The id of a request: its own X-Request-ID, else one that was made for it."""
-    return str(scope.get(ID, ""))
+    return str(scope[CONTEXT].id.decode()) if CONTEXT in scope else ""
 
 
-class Guard:
-    """See `guarded`."""
+class RequestLog:
+    """Makes a request's context; in the end counts it, and writes its line."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, observe: Observe | None, room: Room | None) -> None:
+    def __init__(self, app: ASGIApp, *, access_log: bool, observe: Observe | None) -> None:
         self.app = app
-        self.settings = settings
+        self.access_log = access_log
         self.observe = observe
-        self.room = room
-        self.keys = Keys((*settings.api_keys, *settings.admin_keys) if settings.api_keys else ())
-        self.rates = Rates(per_second=settings.rate, burst=settings.burst) if settings.rate else None
-        self.logs = logging.wanted(settings.access_log)
-        self.held = 0  # bytes of bodies, of all requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await _Request(self, scope, receive, send).run()
-        elif scope["type"] == "lifespan":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1003})
-
-
-class _Request:
-    """One request on its way through."""
-
-    __slots__ = (
-        "begun",
-        "cut_by",
-        "failure",
-        "guard",
-        "headers",
-        "held",
-        "id",
-        "open",
-        "receive",
-        "scope",
-        "send",
-        "status",
-        "task",
-        "timer",
-    )
-
-    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
-        self.guard = guard
-        self.receive = receive
-        self.send = send
-        self.begun = perf_counter()
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        shown = self.headers.get(b"x-request-id", b"")
-        self.id = shown if SANE_ID.fullmatch(shown) else secrets.token_hex(8).encode()
-        self.scope = scope
-        scope[ID] = self.id.decode()
-        scope[GONE] = self.gone
-        self.open = scope["path"] == "/" or scope["path"].startswith(OPEN)
-        self.held = 0
-        self.status = 0  # of the answer, once it has begun
-        self.cut_by: RequestError | ClientGone | None = None
-        self.failure: Exception | None = None
-        self.task: asyncio.Task[Any] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-    async def run(self) -> None:
-        self.task = asyncio.current_task()
-        try:
-            await self.attempt()
-        except asyncio.CancelledError:
-            if self.task is None or not isinstance(self.cut_by, ClientGone):
-                raise  # the server's own end
-            self.task.uncancel()
-            self.status = 499
-        finally:
-            self.task = None
-            self.stop_clock()
-            del self.scope[GONE]  # the connection keeps the scope until its next request
-            self.guard.held -= self.held
-            seconds = perf_counter() - self.begun
-            if self.guard.observe is not None:
-                self.guard.observe(self.scope, self.status, seconds)
-            if self.guard.logs or self.failure is not None:
-                self.log(seconds)
-            # Errors know the frames that they went through, and these the body, which would wait for a collection.
-            self.cut_by = self.failure = None
-
-    async def attempt(self) -> None:
-        """Have the request answered, whatever happens."""
-        try:
-            try:
-                self.admit()
-                await self.serve()
-            except asyncio.CancelledError:
-                if self.task is None or not isinstance(self.cut_by, RequestError):
-                    raise
-                self.task.uncancel()
-                raise self.cut_by from None
-        except ClientGone:
-            self.status = 499
-        except RequestError as error:
-            await self.refuse(error)
-        except Exception as error:
-            self.failure = error
-            await self.refuse(RequestError(f"something went wrong here; its id is {self.id.decode()}"))
-
-    def admit(self) -> None:
-        """Raises RequestError (401) and Overloaded."""
-        if self.open:
             return
-        guard = self.guard
-        asker = None
-        if guard.keys:
-            asker = guard.keys.holder(self.headers)
-        if guard.rates is not None:  # also of those who guess keys
-            client = self.scope.get("client")
-            wait = guard.rates.wait(asker or (client[0] if client else ""))
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        begun = perf_counter()
+        context = scope[CONTEXT] = RequestContext(scope)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            seconds = perf_counter() - begun
+            if self.observe is not None:
+                self.observe(scope, context.status, seconds)
+            if self.access_log or context.failure is not None:
+                client = scope.get("client")
+                fields = {
+                    "id": context.id.decode(),
+                    "client": client[0] if client else None,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": context.status,
+                    "ms": round(1000 * seconds, 2),
+                    "bytes": context.body_bytes,
+                }
+                logging.request_line(fields, failure=context.failure)
+            # An error knows the frames that it went through, and these the body, which would wait for a collection.
+            context.failure = None
+
+
+class ResponseHeaders:
+    """The headers that every answer has, and the note of its status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        context: RequestContext = scope[CONTEXT]
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                context.status = message["status"]
+                headers = list(message.get("headers", ()))
+                headers.append((b"x-request-id", context.id))
+                headers.append((b"x-content-type-options", b"nosniff"))
+                if any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers):
+                    headers.append((b"content-security-policy", DOCS if scope["path"] == "/docs" else PAGE))
+                    headers.append((b"referrer-policy", b"no-referrer"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+class ErrorResponses:
+    """Whatever goes wrong becomes an answer, unless one has begun: then nothing can be said any more."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except ClientGone:
+            scope[CONTEXT].status = CLIENT_GONE
+        except RequestError as error:
+            await _refuse(scope, send, error)
+        except Exception as error:
+            context = scope[CONTEXT]
+            context.failure = error
+            await _refuse(scope, send, RequestError(f"something went wrong here; its id is {context.id.decode()}"))
+
+
+async def _refuse(scope: Scope, send: Send, error: RequestError) -> None:
+    if scope[CONTEXT].status:
+        return
+    body = orjson.dumps({"error": error.message})
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
+    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class CancelOnDisconnect:
+    """Ends a request's work when its client goes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        gone = False
+
+        def disconnected() -> None:
+            nonlocal gone
+            if task is not None and not gone:
+                gone = True
+                task.cancel()
+
+        scope[ON_DISCONNECT] = disconnected
+        try:
+            await self.app(scope, receive, send)
+        except asyncio.CancelledError:
+            if task is None or not gone:
+                raise  # the server's own end
+            task.uncancel()
+            raise ClientGone from None
+        finally:
+            del scope[ON_DISCONNECT]  # the connection keeps the scope until its next request
+
+
+class AccessControl:
+    """Asks for a known key, and lets each asker ask so often. Raises RequestError (401) and Overloaded."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.keys = Keys((*settings.api_keys, *settings.admin_keys) if settings.api_keys else ())
+        self.rates = Rates(per_second=settings.rate, burst=settings.burst) if settings.rate else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope[CONTEXT].open:
+            self.admit(scope)
+        await self.app(scope, receive, send)
+
+    def admit(self, scope: Scope) -> None:
+        asker = self.keys.holder(scope[CONTEXT].headers) if self.keys else None
+        if self.rates is not None:  # also of those who guess keys
+            client = scope.get("client")
+            wait = self.rates.wait(asker or (client[0] if client else ""))
             if wait > 0:
                 raise Overloaded("too many requests; come again later", retry_after=ceil(wait))
-        if guard.keys and asker is None:
+        if self.keys and asker is None:
             raise RequestError(
                 "key: expected a known one in X-API-Key or Authorization: Bearer",
                 status=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        if guard.room is not None:
-            guard.room(self.scope)
 
-    async def serve(self) -> None:
-        guard, settings = self.guard, self.guard.settings
-        receive = self.receive
-        # Nothing that is open to anybody takes a body: those without a key would fill the room of the others'.
-        if not self.open and (self.scope["method"] not in BODILESS or b"content-length" in self.headers):
-            self.start_clock(settings.body_timeout, self.look_at_body, 0)
-            body = await read_body(self.receive, self.headers, limit=settings.body_bytes, take=self.take)
-            self.stop_clock()
-            if b"content-encoding" in self.headers:
-                self.scope["headers"] = _unpacked_headers(self.scope["headers"], len(body))
-            receive = _Again(body, self.receive)
-        if not self.scope["path"].startswith(UNTIMED):
-            self.start_clock(settings.request_timeout + MARGIN, self.cut, _expired)
-        await guard.app(self.scope, receive, self.answer)
 
-    def take(self, size: int) -> None:
-        """Count what of a body has come. Raises Overloaded where too much is held."""
-        guard = self.guard
-        if guard.held + size > guard.settings.bodies_bytes:
-            raise Overloaded("the server holds as much as it can of other requests; come again later")
-        guard.held += size
-        self.held += size
+class QueueAdmission:
+    """Refuses what would find its model's queue full, before its body is read."""
 
-    async def answer(self, message: Message) -> None:
-        """`send`, with the headers that every answer has."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = list(message.get("headers", ()))
-            headers.append((b"x-request-id", self.id))
-            headers.append((b"x-content-type-options", b"nosniff"))
-            if any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers):
-                headers.append((b"content-security-policy", DOCS if self.scope["path"] == "/docs" else PAGE))
-                headers.append((b"referrer-policy", b"no-referrer"))
-            message = {**message, "headers": headers}
-        await self.send(message)
+    def __init__(self, app: ASGIApp, admit: Admit) -> None:
+        self.app = app
+        self.admit = admit
 
-    async def refuse(self, error: RequestError) -> None:
-        """Answer with an error, unless an answer has begun: then nothing can be said any more."""
-        self.stop_clock()
-        if self.status:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope[CONTEXT].open:
+            self.admit(scope)
+        await self.app(scope, receive, send)
+
+
+class RequestBody:
+    """Reads a body whole, within bounds of size and time: routes find it there at once. held: bytes of all of them."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self.held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Nothing that is open to anybody takes a body: those without a key would take the memory for the others'.
+        if scope["type"] != "http" or scope[CONTEXT].open:
+            await self.app(scope, receive, send)
             return
-        body = orjson.dumps({"error": error.message})
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers.items()]
-        headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self.answer({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        context: RequestContext = scope[CONTEXT]
+        if scope["method"] in BODILESS and b"content-length" not in context.headers:
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await self.read(context, receive)
+            if b"content-encoding" in context.headers:
+                scope["headers"] = _unpacked_headers(scope["headers"], len(body))
+            again = _Again(body, receive)
+            del body  # it goes with the last who needs it
+            await self.app(scope, again, send)
+        finally:
+            self.held -= context.body_bytes
 
-    # What cuts a request short: its time, its client.
+    async def read(self, context: RequestContext, receive: Receive) -> bytes:
+        """Raises RequestError (400, 408, 413, 415, 429) and ClientGone."""
+        settings, loop = self.settings, asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
 
-    def start_clock(self, seconds: float, then: Callable[..., None], argument: Any) -> None:
-        self.stop_clock()
-        self.timer = asyncio.get_running_loop().call_later(seconds, then, argument)
+        def take(size: int) -> None:
+            if self.held + size > settings.bodies_bytes:
+                raise Overloaded("the server holds as much as it can of other requests; come again later")
+            self.held += size
+            context.body_bytes += size
 
-    def stop_clock(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        def look(before: int) -> None:
+            """Another span of time for a body that has come steadily since the last look; else that was all of it."""
+            nonlocal timer
+            if context.body_bytes - before < SLOWEST * settings.body_timeout:
+                clock.reschedule(loop.time())
+            else:
+                timer = loop.call_later(settings.body_timeout, look, context.body_bytes)
 
-    def look_at_body(self, before: int) -> None:
-        """Another span of time for a body that has come steadily since the last look; else that was all of it."""
-        seconds = self.guard.settings.body_timeout
-        if self.held - before < SLOWEST * seconds:
-            self.cut(_late)
-        else:
-            self.start_clock(seconds, self.look_at_body, self.held)
-
-    def gone(self) -> None:
-        self.cut(ClientGone)
-
-    def cut(self, reason: Callable[[], RequestError | ClientGone]) -> None:
-        """Cancel the request's work, once."""
-        if self.task is not None and self.cut_by is None:
-            self.cut_by = reason()
-            self.task.cancel()
-
-    def log(self, seconds: float) -> None:
-        client = self.scope.get("client")
-        fields = {
-            "id": self.id.decode(),
-            "client": client[0] if client else None,
-            "method": self.scope["method"],
-            "path": self.scope["path"],
-            "status": self.status,
-            "ms": round(1000 * seconds, 2),
-            "bytes": self.held,
-        }
-        logging.request_line(fields, failure=self.failure)
+        timer = loop.call_later(settings.body_timeout, look, 0)
+        try:
+            async with asyncio.timeout(None) as clock:
+                return await read_body(receive, context.headers, limit=settings.body_bytes, take=take)
+        except TimeoutError:
+            text = "body: expected at once, received too slowly or not to its end"
+            raise RequestError(text, status=408, headers={"Connection": "close"}) from None
+        finally:
+            timer.cancel()
 
 
 class _Again:
@@ -279,15 +316,26 @@ class _Again:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-def _late() -> RequestError:
-    text = "body: expected at once, received too slowly or not to its end"
-    return RequestError(text, status=408, headers={"Connection": "close"})
-
-
-def _expired() -> RequestError:
-    return Expired("the request's time was over before its answer")
-
-
 def _unpacked_headers(headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
     told = (b"content-encoding", b"content-length", b"transfer-encoding")
     return [pair for pair in headers if pair[0] not in told] + [(b"content-length", b"%d" % size)]
+
+
+class RequestTimeout:
+    """Ends a request's work when its time is over. Raises Expired."""
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self.app = app
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(UNTIMED):
+            await self.app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self.seconds) as clock:
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise Expired("the request's time was over before its answer") from None

@@ -1,167 +1,131 @@
-"""The Open Inference Protocol's routes in /openapi.json, which FastAPI makes of its own routes alone."""
+"""/openapi.json, made from the table of routes."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.responses import JSONResponse, Response
 
-Schema = dict[str, Any]
+from lucidate.serve import schemas
 
-ERROR: Schema = {
-    "type": "object",
-    "properties": {"error": {"type": "string"}},
-    "required": ["error"],
-    "additionalProperties": False,
+REF = "#/components/schemas/{model}"
+BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+IMAGES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"  # 1×1, black
+ONE = {"one": {"value": {"image": PIXEL}}}
+SEVERAL = {"several": {"value": {"images": [PIXEL, PIXEL]}}}
+BODIES = (schemas.OneImage, schemas.SeveralImages, schemas.ImageForm, schemas.InferRequest)  # beside JSON: bytes
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": schemas.Error, "description": "No image that can be read, or a parameter that cannot be meant"},
+    401: {"model": schemas.Error, "description": "No known key, where keys are asked for"},
+    404: {"model": schemas.Error, "description": "No such model or version"},
+    408: {"model": schemas.Error, "description": "The body did not come in time"},
+    413: {"model": schemas.Error, "description": "More bytes, pixels or images than are taken"},
+    415: {"model": schemas.Error, "description": "A format that is not read"},
+    429: {"model": schemas.Error, "description": "Too many wait; Retry-After says when to come again"},
+    500: {"model": schemas.Error, "description": "Something went wrong here"},
+    503: {"model": schemas.Error, "description": "The model is being loaded, or the server is about to end"},
+    504: {"model": schemas.Error, "description": "Not computed in time"},
 }
-TEXT: Schema = {"type": "string"}
-SIDES: Schema = {"type": "array", "items": {"type": "integer"}}
-OBJECT: Schema = {"type": "object"}
-TENSOR: Schema = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "enum": ["images"]},
-        "datatype": {"type": "string", "enum": ["UINT8", "FP32", "BYTES"]},
-        "shape": {**SIDES, "description": "[n, S, S, 3]; of BYTES [n]"},
-        "parameters": OBJECT,
-        "data": {"type": "array", "description": "numbers from 0 to 255, flat or nested; of BYTES, base64"},
-    },
-    "required": ["name", "datatype", "shape"],
+EITHER: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": schemas.Error, "description": "What is wrong"},
+    "5XX": {"model": schemas.Error, "description": "What is wrong"},
 }
-REQUEST: Schema = {
-    "type": "object",
-    "properties": {
-        "id": TEXT,
-        "parameters": OBJECT,
-        "inputs": {"type": "array", "items": TENSOR, "minItems": 1, "maxItems": 1},
-        "outputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"name": {"type": "string", "enum": ["probabilities", "logits"]}, "parameters": OBJECT},
-                "required": ["name"],
-            },
-        },
-    },
-    "required": ["inputs"],
-}
-ANSWER: Schema = {
-    "type": "object",
-    "properties": {
-        "model_name": TEXT,
-        "model_version": TEXT,
-        "id": TEXT,
-        "outputs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "name": TEXT,
-                    "datatype": {"type": "string", "enum": ["FP32", "BYTES"]},
-                    "shape": SIDES,
-                    "data": {"type": "array"},
-                    "parameters": OBJECT,
-                },
-                "required": ["name", "datatype", "shape"],
-            },
-        },
-    },
-    "required": ["model_name", "model_version", "outputs"],
-}
-INDEX: Schema = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {"name": TEXT, "version": TEXT, "state": TEXT, "reason": TEXT},
-        "required": ["name", "version", "state", "reason"],
-    },
-}
-BYTES: Schema = {"schema": {"type": "string", "format": "binary"}}
-OPTIONAL_BODY = "Nothing, or a JSON object."
 
 
-def extend(app: FastAPI) -> None:
-    """Let `app.openapi` tell of the protocol's routes too."""
-    own = app.openapi
+@dataclass(frozen=True)
+class Operation:
+    """What is said of a route. answer: its form in JSON, if it is any. kinds: its other forms. body: what it takes."""
 
-    def whole() -> dict[str, Any]:
+    summary: str
+    answer: Any = dict[str, Any]
+    errors: dict[int | str, dict[str, Any]] = field(default_factory=lambda: EITHER)
+    about: str = "Answered"
+    kinds: dict[str, Any] = field(default_factory=dict)
+    query: type[BaseModel] | None = None
+    headers: type[BaseModel] | None = None
+    body: dict[str, Any] | None = None
+    tag: Literal["people", "Open Inference Protocol"] = "Open Inference Protocol"
+
+
+def images_body(*forms: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """Raw bytes, a form, or JSON of one of some forms."""
+    refs = [_ref(form) for form in forms]
+    content: dict[str, Any] = dict.fromkeys(IMAGES, BYTES)
+    content["multipart/form-data"] = {"schema": _ref(schemas.ImageForm)}
+    content["application/json"] = {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}, "examples": examples}
+    return {"required": True, "description": "Raw bytes of an image, a form's files, or base64.", "content": content}
+
+
+def infer_body() -> dict[str, Any]:
+    content = {"application/json": {"schema": _ref(schemas.InferRequest)}, "application/octet-stream": BYTES}
+    return {"required": True, "content": content}
+
+
+def optional_body() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {"required": False, "description": "Nothing, or a JSON object.", "content": content}
+
+
+def describe_routes(app: FastAPI, operations: Sequence[tuple[str, str, Any, Operation]]) -> None:
+    """Let `app.openapi` tell of these operations: (path, method, endpoint, what is said of it) each."""
+
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = own()
-            schema["paths"] = {**paths(), **schema.get("paths", {})}
+            routes = [_documented(*each) for each in operations]
+            schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=routes)
+            _, bodies = models_json_schema([(body, "validation") for body in BODIES], ref_template=REF)
+            schema["components"]["schemas"] |= bodies["$defs"]
             app.openapi_schema = schema
         return app.openapi_schema
 
-    app.openapi = whole  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def paths() -> dict[str, Any]:
-    """Path items by path."""
-    found: dict[str, Any] = {
-        "/v2/health/live": _get("Whether the process answers", OBJECT),
-        "/v2/health/ready": _get("Whether every model answers", OBJECT),
-        "/healthz": _get("The same as /v2/health/live", OBJECT),
-        "/readyz": _get("The same as /v2/health/ready", OBJECT),
-        "/metrics": {"get": _operation("What Prometheus reads", {"text/plain": {"schema": TEXT}})},
-        "/v2": _get("The server's name, version and extensions", OBJECT),
-        "/v2/models/stats": _get("Statistics of every model", OBJECT),
-        "/v2/repository/index": _post("The models that can be served", INDEX, _optional(OBJECT)),
-        "/v2/repository/models/{model}/load": _post(
-            "Read a model anew from its folder; a new version where it has changed", OBJECT, _optional(OBJECT)
-        ),
-        "/v2/repository/models/{model}/unload": _post("Let go of a model", OBJECT, _optional(OBJECT)),
-    }
-    for form in ("", "/versions/{version}"):
-        start = f"/v2/models/{{model}}{form}"
-        found[start] = _get("A model's inputs and outputs", OBJECT)
-        found[f"{start}/ready"] = _get("Whether a model answers", OBJECT)
-        found[f"{start}/config"] = _get("A model's configuration in Triton's form", OBJECT)
-        found[f"{start}/stats"] = _get("What a model has done, and how long it took", OBJECT)
-        found[f"{start}/infer"] = _infer()
-    for path, item in found.items():
-        names = [name for name in ("model", "version") if f"{{{name}}}" in path]
-        if names:
-            item["parameters"] = [{"name": name, "in": "path", "required": True, "schema": TEXT} for name in names]
+def _documented(path: str, method: str, endpoint: Any, operation: Operation) -> APIRoute:
+    """A route that nobody asks: FastAPI describes routes of its own kind alone."""
+    found = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _names(path)]
+    found += _parameters(operation.query, "query") + _parameters(operation.headers, "header")
+    extra: dict[str, Any] = {"parameters": found} if found else {}
+    if operation.body is not None:
+        extra["requestBody"] = operation.body
+    responses = dict(operation.errors)
+    if operation.kinds:
+        responses[200] = {"content": operation.kinds}
+    return APIRoute(
+        path,
+        endpoint,
+        methods=[method],
+        tags=[operation.tag],
+        summary=operation.summary,
+        response_model=operation.answer,
+        response_class=Response if operation.answer is None else JSONResponse,
+        response_description=operation.about,
+        responses=responses,
+        openapi_extra=extra,
+    )
+
+
+def _names(path: str) -> list[str]:
+    return re.findall(r"{(\w+)", path)
+
+
+def _parameters(model: type[BaseModel] | None, place: str) -> list[dict[str, Any]]:
+    fields = model.model_json_schema()["properties"] if model is not None else {}
+    found = []
+    for name, schema in fields.items():
+        about = {key: value for key, value in schema.items() if key not in ("title", "description")}
+        found.append({"name": name, "in": place, "description": schema["description"], "schema": about})
     return found
 
 
-def _infer() -> dict[str, Any]:
-    operation = _operation(
-        "Probabilities of images",
-        {"application/json": {"schema": ANSWER}, "application/octet-stream": BYTES},
-    )
-    operation["parameters"] = [
-        {
-            "name": "Inference-Header-Content-Length",
-            "in": "header",
-            "description": "How many of the body's bytes are JSON; 0: the body is one image. Without it, all are.",
-            "schema": {"type": "integer", "minimum": 0},
-        }
-    ]
-    operation["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": REQUEST}, "application/octet-stream": BYTES},
-    }
-    return {"post": operation}
-
-
-def _get(summary: str, schema: Schema) -> dict[str, Any]:
-    return {"get": _operation(summary, {"application/json": {"schema": schema}})}
-
-
-def _post(summary: str, schema: Schema, body: dict[str, Any]) -> dict[str, Any]:
-    operation = _operation(summary, {"application/json": {"schema": schema}})
-    operation["requestBody"] = body
-    return {"post": operation}
-
-
-def _optional(schema: Schema) -> dict[str, Any]:
-    return {"required": False, "description": OPTIONAL_BODY, "content": {"application/json": {"schema": schema}}}
-
-
-def _operation(summary: str, content: dict[str, Any]) -> dict[str, Any]:
-    refused = {"description": "What is wrong", "content": {"application/json": {"schema": ERROR}}}
-    return {
-        "tags": ["Open Inference Protocol"],
-        "summary": summary,
-        "responses": {"200": {"description": "Answered", "content": content}, "4XX": refused, "5XX": refused},
-    }
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REF.format(model=model.__name__)}

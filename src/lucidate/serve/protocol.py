@@ -7,11 +7,17 @@ of fields: the client sends no Content-Type, and mostly bytes.
 
 from __future__ import annotations
 
+import gzip
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,8 +28,7 @@ from lucidate.serve.engine import INPUT
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.images import ImageLimits, decode_images
 from lucidate.serve.model_version import Answers, ModelVersion
-from lucidate.serve.off_loop import apart
-from lucidate.serve.outputs import Answer, compressed, in_words, write_answer
+from lucidate.serve.request_body import in_thread_if_large
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import state_of
 from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Tensor, Wanted, read_request
@@ -46,7 +51,7 @@ async def infer(request: Request) -> Response:
         json=settings.json_limits,
         images=settings.max_images,
     )
-    asked = await apart(len(content), read)
+    asked = await in_thread_if_large(len(content), read)
     wanted = _wanted(asked)
     timeout = min(_timeout(asked) or inf, settings.request_timeout)
     images = await _images(asked, served, settings)
@@ -61,7 +66,7 @@ async def infer(request: Request) -> Response:
         packed, coding = compressed(whole, accepted)
         return packed, json_length, coding
 
-    body, json_length, coding = await apart(answers.logits.size * len(wanted) * VALUE_BYTES, told)
+    body, json_length, coding = await in_thread_if_large(answers.logits.size * len(wanted) * VALUE_BYTES, told)
     response = Response(body, media_type="application/json" if json_length is None else "application/octet-stream")
     if json_length is not None:
         response.headers["Inference-Header-Content-Length"] = str(json_length)
@@ -109,7 +114,7 @@ async def _images(asked: InferRequest, served: ModelVersion, settings: Settings)
         if tensor.shape not in ((len(tensor.data),), (len(tensor.data), 1)):
             raise BadRequest(f"input {INPUT!r}: expected encoded images of shape [n], received {list(tensor.shape)}")
         return await _decoded(tensor.data, size, limits)
-    return await apart(tensor.data.nbytes, partial(_pixels, tensor, tensor.data, size))
+    return await in_thread_if_large(tensor.data.nbytes, partial(_pixels, tensor, tensor.data, size))
 
 
 def _pixels(tensor: Tensor, data: NDArray[Any], size: int) -> NDArray[np.uint8]:
@@ -149,3 +154,73 @@ async def _decoded(blobs: list[bytes], size: int, limits: ImageLimits) -> NDArra
             raise found.anew()
         images.append(found)
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
+
+
+SMALLEST = 512  # bytes; fewer are not worth the time, and gain nothing
+LEVEL = 4  # of 9: the later ones take twice the time for a few percent
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """An output. values: float32, or of classes (n, k) texts."""
+
+    name: str
+    values: NDArray[np.float32] | list[list[str]]
+    binary: bool
+
+    @property
+    def datatype(self) -> str:
+        return "BYTES" if isinstance(self.values, list) else "FP32"
+
+    @property
+    def shape(self) -> list[int]:
+        if isinstance(self.values, list):
+            return [len(self.values), len(self.values[0]) if self.values else 0]
+        return list(self.values.shape)
+
+    def encoded(self) -> bytes:
+        """As it stands behind the JSON."""
+        if isinstance(self.values, list):
+            texts = [text.encode() for row in self.values for text in row]
+            return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        return self.values.astype("<f4", copy=False).tobytes()
+
+
+def write_answer(head: dict[str, Any], outputs: Sequence[Answer]) -> tuple[bytes, int | None]:
+    """A whole answer, and how many of its bytes are JSON where others follow. head: all but its outputs."""
+    described: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for output in outputs:
+        one: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
+        if output.binary:
+            blobs.append(output.encoded())
+            one["parameters"] = {"binary_data_size": len(blobs[-1])}
+        elif isinstance(output.values, list):
+            one["data"] = [text for row in output.values for text in row]
+        else:
+            one["data"] = np.ascontiguousarray(output.values).reshape(-1)
+        described.append(one)
+    text = orjson.dumps({**head, "outputs": described}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
+
+
+def in_words(values: NDArray[np.float32], names: Sequence[str], count: int) -> list[list[str]]:
+    """The `count` best classes of each row as "value:index:name", the best first; the lower index on a tie."""
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    return [[f"{row[k]:.6f}:{k}:{names[k]}" for k in best] for row, best in zip(values, order.tolist(), strict=True)]
+
+
+def compressed(body: bytes, accepted: str) -> tuple[bytes, str | None]:
+    """A body and its Content-Encoding, by what Accept-Encoding allows of gzip and deflate (zlib's format, RFC 9110)."""
+    if len(body) < SMALLEST or not accepted:
+        return body, None
+    allowed = set()
+    for part in accepted.lower().split(","):
+        coding, _, weight = part.partition(";")
+        if weight.strip().replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+            allowed.add(coding.strip())
+    if "gzip" in allowed:
+        return gzip.compress(body, LEVEL, mtime=0), "gzip"
+    if "deflate" in allowed:
+        return zlib.compress(body, LEVEL), "deflate"
+    return body, None

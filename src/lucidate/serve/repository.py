@@ -18,8 +18,7 @@ from lucidate.core.errors import LucidateError
 from lucidate.serve import loading
 from lucidate.serve.errors import BadRequest, NotFound, NotReady
 from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.names import NAME
-from lucidate.serve.settings import Settings
+from lucidate.serve.settings import NAME, Settings
 
 AT_ONCE = 2  # models that are loaded at a time: each may need a core and a second copy of its weights
 

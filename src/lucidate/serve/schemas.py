@@ -1,10 +1,17 @@
-"""What /openapi.json says of the routes for people. The answers' forms stand here and nowhere else."""
+"""What is asked and answered, as /openapi.json says it. These forms stand here and nowhere else."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+ABSENT: Any = Field(None, json_schema_extra=_without_default)  # may be left out, but is never null
 
 
 class Answer(BaseModel):
@@ -134,131 +141,126 @@ class Live(Answer):
     models: list[ModelLive]
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Error, "description": "No image that can be read, or a parameter that cannot be meant"},
-    401: {"model": Error, "description": "No known key, where keys are asked for"},
-    404: {"model": Error, "description": "No such model or version"},
-    408: {"model": Error, "description": "The body did not come in time"},
-    413: {"model": Error, "description": "More bytes, pixels or images than are taken"},
-    415: {"model": Error, "description": "A format that is not read"},
-    429: {"model": Error, "description": "Too many wait; Retry-After says when to come again"},
-    500: {"model": Error, "description": "Something went wrong here"},
-    503: {"model": Error, "description": "The model is being loaded, or the server is about to end"},
-    504: {"model": Error, "description": "Not computed in time"},
-}
-MODEL_QUERY = [
-    {"name": "model", "in": "query", "description": "default: the first that is served", "schema": {"type": "string"}},
-    {"name": "version", "in": "query", "description": "default: the current one", "schema": {"type": "string"}},
-]
-BINARY = {"schema": {"type": "string", "format": "binary"}, "description": "an encoded image, any size"}
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"  # 1×1, black
-ONE = {
-    "type": "object",
-    "properties": {"image": {"type": "string", "format": "byte", "description": "base64, or a data URL"}},
-    "required": ["image"],
-    "additionalProperties": False,
-}
-SEVERAL = {
-    "type": "object",
-    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "byte"}, "minItems": 1}},
-    "required": ["images"],
-    "additionalProperties": False,
-}
-FORM = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "string", "format": "binary", "description": "any field names; files alone count"}
-    },
-    "required": ["image"],
-}
+# /v2
 
 
-def _body(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    kinds = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
-    content: dict[str, Any] = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
-    content["multipart/form-data"] = {"schema": FORM}
-    content["application/json"] = {"schema": schema, "examples": examples}
-    return {"required": True, "description": "Raw bytes of an image, a form's files, or base64.", "content": content}
+class OutputTensor(BaseModel):
+    """An output, in JSON or as bytes behind it."""
+
+    name: str
+    datatype: Literal["FP32", "BYTES"]
+    shape: list[int]
+    data: list[Any] = ABSENT
+    parameters: dict[str, Any] = ABSENT
 
 
-PREDICT: dict[str, Any] = {
-    "summary": "What is on one image, or on several",
-    "response_model": Predictions,
-    "responses": ERRORS,
-    "openapi_extra": {
-        "parameters": [
-            *MODEL_QUERY,
-            {
-                "name": "top",
-                "in": "query",
-                "description": "classes to name",
-                "schema": {"type": "integer", "minimum": 1, "maximum": 1_000_000, "default": 3},
-            },
-            {
-                "name": "calibrated",
-                "in": "query",
-                "description": "false: probabilities of the logits as they are; abstaining goes by calibrated ones",
-                "schema": {"type": "boolean", "default": True},
-            },
-        ],
-        "requestBody": _body(
-            {"oneOf": [ONE, SEVERAL]},
-            {"one": {"value": {"image": PIXEL}}, "several": {"value": {"images": [PIXEL, PIXEL]}}},
-        ),
-    },
-}
-EXPLAIN: dict[str, Any] = {
-    "summary": "What in an image spoke for its class",
-    "response_model": Explanation,
-    "responses": {
-        **ERRORS,
-        200: {
-            "model": Explanation,
-            "description": "The picture alone where Accept asks for image/png",
-            "content": {"image/png": {}},
-        },
-    },
-    "openapi_extra": {
-        "parameters": [
-            *MODEL_QUERY,
-            {
-                "name": "method",
-                "in": "query",
-                "description": "rollout suits vision transformers alone",
-                "schema": {
-                    "type": "string",
-                    "default": "gradcam",
-                    "enum": [
-                        "gradcam",
-                        "hirescam",
-                        "layercam",
-                        "gradcam++",
-                        "eigencam",
-                        "rollout",
-                        "integrated-gradients",
-                        "occlusion",
-                    ],
-                },
-            },
-            {
-                "name": "target",
-                "in": "query",
-                "description": "predicted, or a class by its name or number",
-                "schema": {"type": "string", "default": "predicted"},
-            },
-            {
-                "name": "side",
-                "in": "query",
-                "description": "pixels of the picture; default: as the model sees the image",
-                "schema": {"type": "integer", "minimum": 8, "maximum": 1024},
-            },
-        ],
-        "requestBody": _body(ONE, {"one": {"value": {"image": PIXEL}}}),
-    },
-}
-MODELS: dict[str, Any] = {"summary": "What is served", "response_model": list[Model], "responses": {401: ERRORS[401]}}
-LIVE: dict[str, Any] = {
-    "summary": "How the server has done for the last minute",
-    "response_model": Live,
-    "responses": {401: ERRORS[401]},
-}
+class InferAnswer(BaseModel):
+    """id: the request's own, where it had one."""
+
+    model_name: str
+    model_version: str
+    id: str = ABSENT
+    outputs: list[OutputTensor]
+
+
+class IndexEntry(BaseModel):
+    """A model that can be served. reason: why it is not ready."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class InputTensor(BaseModel):
+    """Images."""
+
+    name: Literal["images"]
+    datatype: Literal["UINT8", "FP32", "BYTES"]
+    shape: list[int] = Field(description="[n, S, S, 3]; of BYTES [n]")
+    parameters: dict[str, Any] = ABSENT
+    data: list[Any] = Field(
+        default_factory=list,
+        description="numbers from 0 to 255, flat or nested; of BYTES, base64",
+        json_schema_extra=_without_default,
+    )
+
+
+class RequestedOutput(BaseModel):
+    """An output that is asked for."""
+
+    name: Literal["probabilities", "logits"]
+    parameters: dict[str, Any] = ABSENT
+
+
+class InferRequest(BaseModel):
+    """One input; without outputs, the probabilities."""
+
+    id: str = ABSENT
+    parameters: dict[str, Any] = ABSENT
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[RequestedOutput] = ABSENT
+
+
+# Images, and what stands in a query
+
+
+class OneImage(Answer):
+    """An image in JSON."""
+
+    image: Annotated[str, Field(json_schema_extra={"format": "byte"})] = Field(description="base64, or a data URL")
+
+
+class SeveralImages(Answer):
+    """Images in JSON."""
+
+    images: list[Annotated[str, Field(json_schema_extra={"format": "byte"})]] = Field(min_length=1)
+
+
+class ImageForm(BaseModel):
+    """Files of a form."""
+
+    image: str = Field(description="any field names; files alone count", json_schema_extra={"format": "binary"})
+
+
+class ModelQuery(BaseModel):
+    """Which model."""
+
+    model: str = Field(description="default: the first that is served")
+    version: str = Field(description="default: the current one")
+
+
+class PredictQuery(ModelQuery):
+    """What is told of its answer."""
+
+    top: int = Field(3, ge=1, le=1_000_000, description="classes to name")
+    calibrated: bool = Field(
+        True, description="false: probabilities of the logits as they are; abstaining goes by calibrated ones"
+    )
+
+
+class ExplainQuery(ModelQuery):
+    """How a class is explained."""
+
+    method: Literal[
+        "gradcam",
+        "hirescam",
+        "layercam",
+        "gradcam++",
+        "eigencam",
+        "rollout",
+        "integrated-gradients",
+        "occlusion",
+    ] = Field("gradcam", description="rollout suits vision transformers alone")
+    target: str = Field("predicted", description="predicted, or a class by its name or number")
+    side: int = Field(ge=8, le=1024, description="pixels of the picture; default: as the model sees the image")
+
+
+class InferHeaders(BaseModel):
+    """Headers of a request for inference."""
+
+    length: int = Field(
+        ge=0,
+        alias="Inference-Header-Content-Length",
+        description="How many of the body's bytes are JSON; 0: the body is one image. Without it, all are.",
+    )

@@ -17,12 +17,10 @@ import uvicorn
 from lucidate.core.errors import ServeError
 from lucidate.serve.app import make_app
 from lucidate.serve.graph import stop_making
-from lucidate.serve.http_protocol import wire
+from lucidate.serve.http_protocol import http_protocol
 from lucidate.serve.repository import Repository
-from lucidate.serve.scheduling import in_turns
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import Life
-from lucidate.serve.write_coalescing import in_one_write
 
 LINGER = 1.0  # seconds in which an idle connection may still be used, before it is closed
 TICK = 0.02  # seconds
@@ -119,7 +117,7 @@ async def _serve(settings: Settings, runs: Mapping[str, Path], listener: socket.
 def _config(settings: Settings, app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=in_turns(in_one_write(wire(settings)), asyncio.get_running_loop()),
+        http=http_protocol(settings),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,10 +1,13 @@
-"""How the server behaves: from a TOML file, from LUCIDATE_SERVE_*, from the command line, the later winning."""
+"""How the server behaves: from a TOML file, from LUCIDATE_SERVE_*, from the command line, the later winning; and which
+models it serves, under which names. Quick to import, since most mistakes are made here.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +17,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from lucidate.core.errors import ServeError
 from lucidate.core.registry import choices
-from lucidate.serve.json_limits import JsonLimits
+from lucidate.core.run import RunDir
+from lucidate.serve.request_body import JsonLimits
 
 PREFIX = "LUCIDATE_SERVE_"
 
@@ -118,3 +122,38 @@ def _describe(error: ValidationError, file: str, others: Mapping[str, Any]) -> s
     if first["type"] == "extra_forbidden":
         return f"{where}unknown setting {name!r}; expected {choices(name, list(Settings.model_fields))}"
     return f"{where}{name}: expected {first['msg'].removeprefix('Input should be ')}"
+
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a model: it stands in addresses
+
+
+def name_runs(arguments: Sequence[str]) -> dict[str, Path]:
+    """Runs by the names they are served under: that of `NAME=RUN`, else the folder's, or a file's without its ending.
+
+    Checks that they can be opened; loads nothing. Raises ServeError, RunError.
+    """
+    runs: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals or Path(argument).exists():  # a folder's own name may hold "="
+            name, path = "", argument
+        place = Path(path)
+        name = name or _plain_name(place)
+        if not NAME.fullmatch(name) or ".." in name:
+            raise ServeError(
+                f"run: expected a name of letters, digits, '.', '_' and '-', received {name!r}; choose one as NAME=RUN"
+            )
+        if name in runs:
+            raise ServeError(
+                f"run: expected each name once, received {name} for {runs[name]} and for {place}; "
+                "rename one as NAME=RUN"
+            )
+        if not place.is_file():
+            RunDir.open(place)
+        runs[name] = place
+    return runs
+
+
+def _plain_name(place: Path) -> str:
+    whole = place.resolve()  # "." has no name
+    return whole.name if whole.is_dir() else whole.stem

@@ -21,7 +21,7 @@ import orjson
 from numpy.typing import NDArray
 
 from lucidate.serve.errors import BadRequest, RequestError
-from lucidate.serve.json_limits import JsonLimits, parsed
+from lucidate.serve.request_body import JsonLimits, parse_json
 
 HEADER_LENGTH = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,10}")
@@ -103,7 +103,7 @@ def read_request(body: bytes, header_length: str | None, *, json: JsonLimits, im
 
 def _parsed(text: bytes, limits: JsonLimits) -> Any:
     try:
-        return parsed(text, limits=limits, instead="send tensors as bytes")
+        return parse_json(text, limits=limits, instead="send tensors as bytes")
     except orjson.JSONDecodeError:
         raise BadRequest("body: expected JSON (without NaN or Infinity), received something else") from None
 

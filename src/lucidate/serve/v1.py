@@ -4,53 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
-from lucidate.serve import schemas as docs
-from lucidate.serve.answers import predictions
 from lucidate.serve.calibration import Views
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
-from lucidate.serve.images import Decoded, ImageLimits, decode_images
+from lucidate.serve.images import Decoded, ImageLimits, Upload, decode_images, uploads
 from lucidate.serve.middleware import request_id
-from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.off_loop import apart
+from lucidate.serve.model_version import ModelVersion, predictions
+from lucidate.serve.request_body import in_thread_if_large
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import state_of
-from lucidate.serve.uploads import Upload, uploads
 
 TOP = 3
 CLASS_BYTES = 64  # of an answer, about
 SIDES = (8, 1024)  # pixels of a picture that may be asked for
-
-
-class RawRoute(APIRoute):
-    """Documented as any route of FastAPI's, and called as it stands: nothing is parsed for it, or checked after it."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
-
-
-def people_router() -> APIRouter:
-    """/v1: predict, explain, models, live."""
-    router = APIRouter(route_class=RawRoute, tags=["people"])
-    router.add_api_route("/v1/predict", predict, methods=["POST"], **docs.PREDICT)
-    router.add_api_route("/v1/explain", explain, methods=["POST"], **docs.EXPLAIN)
-    router.add_api_route("/v1/models", models, methods=["GET"], **docs.MODELS)
-    router.add_api_route("/v1/live", live, methods=["GET"], **docs.LIVE)
-    return router
 
 
 async def predict(request: Request) -> Response:
@@ -76,7 +53,7 @@ async def predict(request: Request) -> Response:
         content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
         return _json({**head, "predictions": content, **how, **_promise(served)})
 
-    return await apart(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
+    return await in_thread_if_large(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
 
 
 async def explain(request: Request) -> Response:
@@ -148,7 +125,7 @@ async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], 
     kind = request.headers.get("content-type", "")
     body = await request.body()
     read = partial(uploads, body, kind, most=settings.max_images, json=settings.json_limits)
-    return await apart(len(body), read)
+    return await in_thread_if_large(len(body), read)
 
 
 async def _decoded(found: Sequence[Upload], served: ModelVersion, settings: Settings) -> list[Decoded]:

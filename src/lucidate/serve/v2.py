@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from lucidate.serve import describe
+from lucidate.serve.access import Keys
 from lucidate.serve.errors import BadRequest, RequestError
-from lucidate.serve.json_limits import JsonLimits, parsed
-from lucidate.serve.keys import Keys
 from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.protocol import infer
+from lucidate.serve.request_body import JsonLimits, parse_json
 from lucidate.serve.state import State, state_of
 
-Endpoint = Callable[[Request], Awaitable[Response]]
 SMALL = JsonLimits(bytes=65_536, values=4096)
-
-
-def v2_routes() -> list[Route]:
-    """Inference first: routes are tried in their order."""
-    routes = [*_of_model("infer", infer, "POST"), *_of_model("ready", model_ready), *_of_model("", metadata)]
-    routes += [*_of_model("config", config), *_of_model("stats", statistics)]
-    # Before the routes of one model: a model of this name cannot have statistics of its own without a version.
-    routes.insert(0, Route("/v2/models/stats", all_statistics, methods=["GET"]))
-    return [
-        *routes,
-        Route("/v2/health/live", live, methods=["GET"]),
-        Route("/v2/health/ready", ready, methods=["GET"]),
-        Route("/healthz", live, methods=["GET"]),
-        Route("/readyz", ready, methods=["GET"]),
-        Route("/v2", server, methods=["GET"]),
-        Route("/v2/", server, methods=["GET"]),
-        Route("/v2/repository/index", index, methods=["POST"]),
-        Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
-        Route("/v2/repository/models/{model}/unload", unload, methods=["POST"]),
-    ]
-
-
-def _of_model(verb: str, endpoint: Endpoint, method: str = "GET") -> list[Route]:
-    """The two forms of a model's route: of its current version, and of one that is named."""
-    end = f"/{verb}" if verb else ""
-    return [
-        Route(f"/v2/models/{{model}}{end}", endpoint, methods=[method]),
-        Route(f"/v2/models/{{model}}/versions/{{version}}{end}", endpoint, methods=[method]),
-    ]
 
 
 def answer(value: object, status: int = 200) -> Response:
@@ -141,7 +108,7 @@ async def _body(request: Request) -> dict[str, object]:
     if not body:
         return {}
     try:
-        value = parsed(body, limits=SMALL, instead="nothing in it is looked at but what the protocol names")
+        value = parse_json(body, limits=SMALL, instead="nothing in it is looked at but what the protocol names")
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):

@@ -1,17 +1,24 @@
-"""A handful of a run's validation images to try it on, where this machine has them packed already."""
+"""The page at `/`: static files, and a few of the run's validation images to try it on, where they are packed here.
+
+It asks nothing of other servers.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import io
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
@@ -22,6 +29,7 @@ from lucidate.serve.errors import NotFound
 from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.state import state_of
 
+FILES = Path(str(resources.files("lucidate.serve.page")))
 LEAST, MOST = 6, 10  # what a page shows in a row; a server is no way to copy a data set
 
 
@@ -32,6 +40,15 @@ class Example:
     id: str
     label: str
     png: bytes
+
+
+def static_files() -> Mount:
+    return Mount("/static", StaticFiles(directory=FILES / "static"))
+
+
+async def index(request: Request) -> Response:  # noqa: ARG001
+    """The page. Asked for anew each time, so that it fits the server that it came from."""
+    return FileResponse(FILES / "index.html", headers={"Cache-Control": "no-cache"})
 
 
 _known: WeakKeyDictionary[ModelVersion, tuple[Example, ...]] = WeakKeyDictionary()
