@@ -16,7 +16,7 @@ from fakes import Listener
 from lucidate.export.calibration_set import Histogram, observe, span
 from lucidate.export.int8_graph import Layer, described, dynamic, prepared, static
 from lucidate.export.sensitivity import growing, ranked
-from lucidate.models.session import open_session
+from lucidate.models.onnx_session import open_session
 
 SIDE = 8
 

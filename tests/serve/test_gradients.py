@@ -14,7 +14,7 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from lucidate.models.session import open_session
+from lucidate.models.onnx_session import open_session
 from lucidate.serve.gradients import ASKED, GRADIENT, RULES, TARGET, Unsupported, with_gradient
 
 

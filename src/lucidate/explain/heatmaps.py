@@ -14,7 +14,7 @@ from lucidate.core.registry import choices
 from lucidate.explain.attribution import integrated_gradients, occlusion
 from lucidate.explain.cam import Cam, attention_rollout, class_maps
 from lucidate.explain.layers import Layer, find_layer, patch_grid
-from lucidate.models.ensemble import Ensemble, normalized_for
+from lucidate.models.ensemble import Ensemble
 from lucidate.models.external import require_gradients
 
 Method = Literal[
@@ -105,7 +105,7 @@ def member_maps(
         own = {"": layers[member.name]} if member.name in layers else {}
         maps = heatmaps(
             net,
-            normalized_for(member, images),
+            member.inference.normalize(images),
             order[target],
             method=method,
             layers=own,

@@ -27,6 +27,7 @@ from lucidate.data.reopen import reopen_pack
 from lucidate.explain.heatmaps import Layers, Method, heatmaps, layers_for, resized
 from lucidate.explain.trust import Trust, measure_trust
 from lucidate.models.checkpoint import load_model
+from lucidate.predict.loop import with_progress
 
 Target = Literal["predicted", "true", "difference"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -228,13 +229,14 @@ def _write_maps(
     reporter: Reporter,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Write every map to `path`, a batch at a time; returns the mean map of each class, and the maps' peaks."""
-    done, start, total = 0, time.perf_counter(), len(batches.rows)
+    done, total = 0, len(batches.rows)
     peaks = np.zeros(total, np.float32)
     sums: NDArray[np.float64] | None = None
     numbers = np.bincount(classes, minlength=count)
     with atomic_path(path) as temporary:
         store: np.memmap[Any, np.dtype[np.float16]] | None = None
-        for images, _ in batches.in_order():
+        each = (images for images, _ in batches.in_order())
+        for images in with_progress(each, total, task=f"explaining by {method}", reporter=reporter):
             rows = slice(done, done + len(images))
             target = torch.from_numpy(asked[rows]).to(images.device)
             other = None if against is None else torch.from_numpy(against[rows]).to(images.device)
@@ -250,8 +252,6 @@ def _write_maps(
             store[rows] = scaled
             np.add.at(sums, classes[rows], scaled)
             done += len(images)
-            rate = done / (time.perf_counter() - start)
-            reporter.advance(f"explaining by {method}", done, total, f"{rate:,.0f} images/s")
         if store is None or sums is None:
             raise ExplainError("explain: expected predictions of at least one image, received none")
         store.flush()

@@ -19,7 +19,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import target_gradients
 from lucidate.explain.hooks import ActivationHook
 from lucidate.explain.layers import Layer
-from lucidate.models.session import open_session
+from lucidate.models.onnx_session import open_session
 from lucidate.serve.engine import INPUT, Session
 from lucidate.serve.gradients import ASKED, GRADIENT, TARGET, Unsupported, with_gradient
 from lucidate.serve.graph import MADE_OF
