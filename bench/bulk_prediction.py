@@ -58,7 +58,7 @@ def write_files(run: RunDir, folder: Path, count: int) -> int:
 
 def loader(run: RunDir, folder: Path, workers: int) -> dict[str, float]:
     """What a PyTorch tutorial does; the share of right answers."""
-    from lucidate.models.operators import declare_missing_operators
+    from lucidate.models.timm import declare_missing_operators
 
     declare_missing_operators()
     import torch

@@ -21,7 +21,7 @@ from lucidate.data.reopen import reopen_pack
 from lucidate.data.resplit import resplit
 from lucidate.data.splits import Splits
 from lucidate.export import int8_choice, quantize
-from lucidate.export.calibration_set import Histogram, Method, span
+from lucidate.export.int8_ranges import Histogram, Method, span
 from lucidate.export.quantize import Quantized, quantize_run, summary
 from lucidate.predict.backends import open_predictor
 from made_runs import digits_run

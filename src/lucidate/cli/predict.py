@@ -76,7 +76,7 @@ def predict(
         )
     require_backend(backend, device)
     from lucidate.predict.loop import Stopwatch
-    from lucidate.predict.table import require_kind, save_table
+    from lucidate.predict.new_data import require_kind, save_table
 
     if out:
         require_kind(out)

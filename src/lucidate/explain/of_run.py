@@ -24,7 +24,7 @@ from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.reopen import reopen_pack
-from lucidate.explain.heatmaps import Layers, Method, heatmaps, layers_for, resized
+from lucidate.explain.heatmaps import Layers, heatmaps, layers_for, resized
 from lucidate.explain.trust import Trust, measure_trust
 from lucidate.models.checkpoint import load_model
 from lucidate.predict.loop import with_progress
@@ -63,7 +63,7 @@ class Explanation:
 def explain_run(
     run: RunDir,
     *,
-    method: Method = "gradcam",
+    method: str = "gradcam",
     target: Target = "predicted",
     split: str = "test",
     layer: str | None = None,
@@ -141,7 +141,7 @@ def classes_to_explain(predictions: Predictions, target: Target) -> tuple[NDArra
 
 
 def trust_of(
-    model: nn.Module, batches: Batches, predictions: Predictions, *, method: Method, layers: Layers, seed: int
+    model: nn.Module, batches: Batches, predictions: Predictions, *, method: str, layers: Layers, seed: int
 ) -> Trust:
     """Trust, measured on up to 256 images that the model gets right, as many of each class as there are."""
     right = np.flatnonzero(predictions.correct)
@@ -171,7 +171,7 @@ def heatmaps_to_show(
     batches: Batches,
     predictions: Predictions,
     *,
-    method: Method,
+    method: str,
     layers: Layers,
 ) -> Heatmaps:
     """The heatmaps that gallery and report show: of single images, for the predicted class and for the other."""
@@ -220,7 +220,7 @@ def _write_maps(
     model: nn.Module,
     batches: Batches,
     *,
-    method: Method,
+    method: str,
     layers: Layers,
     asked: NDArray[np.int64],
     against: NDArray[np.int64] | None,

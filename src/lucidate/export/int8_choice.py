@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lucidate.core.progress import Reporter
+from lucidate.core.progress import Reporter, Silent
 from lucidate.data.store import read_rows
-from lucidate.export.calibration_set import METHODS, Histogram, observe, span
-from lucidate.export.int8_graph import Floats, dynamic, static
-from lucidate.export.sensitivity import growing, ranked
+from lucidate.export.int8_graph import Floats, Layer, dynamic, static
+from lucidate.export.int8_ranges import METHODS, Histogram, observe, span
 from lucidate.models.onnx_session import OnnxPredictor
 from lucidate.predict.loop import predict_rows
 
 CALIBRATED, RANKED = 512, 256  # validation images that ranges, and layers, are measured on
 AT_ONCE = 2**17  # pixels of a batch while all activations are kept: 2 images of 224 pixels a side
+MOST = 0.5  # of the layers may stay in float: beyond it, int8 is not worth its trouble
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,3 +132,31 @@ def _left(maker: Maker, on: CalibrationSet, method: str, reporter: Reporter) -> 
         return predict_rows(OnnxPredictor(maker(method, left)), on.images, on.rows[some])
 
     yield from growing(ranked(maker.floats.layers, answer, on.exact[some], reporter=reporter))
+
+
+def ranked(
+    layers: Sequence[Layer],
+    answer: Callable[[frozenset[str]], NDArray[np.float32]],
+    exact: NDArray[np.float32],
+    *,
+    reporter: Reporter | None = None,
+) -> tuple[Layer, ...]:
+    """Layers by how far each one's int8 alone moves the logits, in mean squares; the one that moves them most first.
+
+    answer: nodes to leave in float → logits (N, K) of some images. exact: what the float model says of them.
+    """
+    reporter = reporter or Silent()
+    everything = frozenset(layer.node for layer in layers)
+    moved = []
+    for done, layer in enumerate(layers):
+        moved.append(float(np.square(answer(everything - {layer.node}) - exact).mean()))
+        reporter.advance("measuring layers", done + 1, len(layers))
+    return tuple(layers[place] for place in np.argsort(-np.array(moved), kind="stable"))
+
+
+def growing(ranking: Sequence[Layer]) -> Iterator[frozenset[str]]:
+    """Nodes to leave in float: the most sensitive one, the two most sensitive …, in longer steps later on."""
+    count = 1
+    while count <= max(1, round(MOST * len(ranking))):
+        yield frozenset(layer.node for layer in ranking[:count])
+        count += max(1, count // 3)

@@ -18,7 +18,7 @@ from lucidate.core.run import RunDir, atomic_path
 from lucidate.data.preprocess import Preprocess
 from lucidate.export.parity import Format
 from lucidate.models.checkpoint import load_model
-from lucidate.models.keras_backend import keras_on_torch
+from lucidate.models.keras_engine import keras_on_torch
 from lucidate.models.keras_file import write_metadata
 from lucidate.models.predictor import Views
 from lucidate.models.registry import ToKeras, with_keras

@@ -30,8 +30,7 @@ from lucidate.export.onnx import with_metadata
 from lucidate.export.torch_program import require_own
 from lucidate.models.onnx_session import OnnxPredictor, usable_cores
 from lucidate.predict.backends import find_graph, graph_path, predictions_path
-from lucidate.predict.loop import predict_rows
-from lucidate.predict.table import table_of
+from lucidate.predict.loop import predict_rows, table_of
 
 BUDGET = 0.3  # points
 RECORD = "quantize.json"

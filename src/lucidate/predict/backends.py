@@ -14,8 +14,7 @@ from lucidate.data.reopen import reopen_pack
 from lucidate.data.resplit import resplit
 from lucidate.data.splits import require_name
 from lucidate.models.onnx_session import OnnxPredictor
-from lucidate.predict.loop import Stopwatch, predict_rows
-from lucidate.predict.table import table_of
+from lucidate.predict.loop import Stopwatch, predict_rows, table_of
 
 if TYPE_CHECKING:
     import torch

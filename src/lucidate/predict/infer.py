@@ -17,8 +17,7 @@ from lucidate.data.pack import Pack
 from lucidate.data.reopen import reopen_pack
 from lucidate.data.resplit import resplit
 from lucidate.models.checkpoint import load_predictor
-from lucidate.predict.loop import Stopwatch, predict_rows, with_progress
-from lucidate.predict.table import table_of
+from lucidate.predict.loop import Stopwatch, predict_rows, table_of, with_progress
 
 
 def predict_logits(

@@ -1,4 +1,4 @@
-"""One loop over any predictor, with progress and rate."""
+"""One loop over any predictor, with progress and rate, and the table of what it says."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import Predictions
+from lucidate.data.pack import Pack
 from lucidate.data.store import read_rows
 
 if TYPE_CHECKING:
@@ -70,3 +72,19 @@ def predict_rows(
     size = predictor.batch_size
     batches = (predictor.start(read_rows(images, rows[first : first + size])) for first in range(0, len(rows), size))
     return predictor.collect(list(with_progress(batches, len(rows), task=task, reporter=reporter, watch=watch)))
+
+
+def table_of(
+    pack: Pack, rows: NDArray[np.int64], logits: NDArray[np.float32], *, split: str, model: str
+) -> Predictions:
+    """Answers on the pack's own labels. rows: (M,) into the pack. logits: (M, K), in the pack's order of classes."""
+    return Predictions(
+        ids=pack.ids[rows],
+        index=rows,
+        labels=pack.labels[rows],
+        logits=logits,
+        class_names=pack.class_names,
+        dataset=pack.dataset,
+        split=split,
+        model=model,
+    )

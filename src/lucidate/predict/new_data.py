@@ -13,7 +13,7 @@ from lucidate.core.errors import LucidateError, PredictionsError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, softmax
 from lucidate.core.registry import choices
-from lucidate.core.run import RunDir
+from lucidate.core.run import RunDir, atomic_write
 from lucidate.data.decode import DecodeError, decode, read_encoded
 from lucidate.data.pack import open_pack
 from lucidate.data.preprocess import Preprocess
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import torch
 
     from lucidate.models.predictor import Predictor
+
+
+KINDS = (".parquet", ".csv")
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,36 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
         raise LucidateError(f"{path}: expected an image file that can be opened; the system says: {words}") from None
     except DecodeError as error:
         raise LucidateError(f"{path}: expected an image that can be read; this file cannot: {error}") from None
+
+
+def require_kind(path: Path) -> None:
+    """Raise LucidateError for the name of a file that predictions are not written to."""
+    if path.suffix.lower() not in KINDS:
+        raise LucidateError(f"--out: expected a name that ends in {' or '.join(KINDS)}, received {path}")
+
+
+def save_table(predictions: Predictions, path: Path, *, temperature: float = 1.0) -> None:
+    """Write predictions as the name asks: Parquet for programs, with logits, or CSV for people, with probabilities.
+
+    temperature: the logits are divided by it before they become the CSV's probabilities.
+    """
+    require_kind(path)
+    if path.suffix.lower() == ".parquet":
+        predictions.save(path)
+        return
+    import pandas as pd  # takes a moment, which Parquet need not wait
+
+    from lucidate.core.spreadsheet import csv_of
+
+    probabilities = softmax(predictions.logits / temperature)
+    names = np.array(predictions.class_names)
+    columns = {
+        "id": predictions.ids,
+        "index": predictions.index,
+        "label": names[predictions.labels],
+        "predicted": names[predictions.predicted],
+        "correct": predictions.correct,
+        "confidence": probabilities.max(1),
+    }
+    table = pd.DataFrame(columns).join(pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names]))
+    atomic_write(path, csv_of(table, float_format="%.6g").encode())

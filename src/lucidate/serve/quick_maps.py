@@ -17,8 +17,7 @@ from torch import nn
 from lucidate.core.run import RunDir, sha256
 from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import target_gradients
-from lucidate.explain.hooks import ActivationHook
-from lucidate.explain.layers import Layer
+from lucidate.explain.layers import ActivationHook, Layer
 from lucidate.models.onnx_session import open_session
 from lucidate.serve.engine import INPUT, Session
 from lucidate.serve.gradients import ASKED, GRADIENT, TARGET, Unsupported, with_gradient

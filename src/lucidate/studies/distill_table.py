@@ -23,8 +23,7 @@ from lucidate.models.checkpoint import load_model
 from lucidate.models.onnx_session import OnnxPredictor
 from lucidate.models.predictor import InferenceConfig, TorchPredictor
 from lucidate.predict.backends import graph_path, is_stale, predictions_path
-from lucidate.predict.loop import predict_rows
-from lucidate.predict.table import table_of
+from lucidate.predict.loop import predict_rows, table_of
 from lucidate.studies.distill_plan import Plan, same_images
 from lucidate.training.teacher import class_order
 
