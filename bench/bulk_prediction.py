@@ -58,7 +58,7 @@ def write_files(run: RunDir, folder: Path, count: int) -> int:
 
 def loader(run: RunDir, folder: Path, workers: int) -> dict[str, float]:
     """What a PyTorch tutorial does; the share of right answers."""
-    from lucidate.models.operators import declare_missing_operators
+    from lucidate.models.timm import declare_missing_operators
 
     declare_missing_operators()
     import torch
@@ -104,10 +104,10 @@ def timed(command: list[str], cache: Path) -> dict[str, float]:
 
 def compare(run: RunDir, count: int, turns: int) -> dict[str, Any]:
     """All sides in turn."""
-    from lucidate.predict.backends import open_backend
+    from lucidate.predict.backends import open_predictor
 
     for name in BACKENDS:
-        open_backend(name, run)  # each graph must have been made
+        open_predictor(name, run)  # each graph must have been made
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)

@@ -42,7 +42,7 @@ def main() -> None:
     from lucidate.explain.heatmaps import resized
     from lucidate.explain.layers import find_layer
     from lucidate.models.build import build, place
-    from lucidate.models.operators import declare_missing_operators
+    from lucidate.models.timm import declare_missing_operators
 
     declare_missing_operators()  # the peer imports torchvision
     pack = open_pack(arguments.data, image_size=32)

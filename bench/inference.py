@@ -39,17 +39,17 @@ def sides(run: RunDir, *, compiled: bool) -> dict[str, Answer]:
     """What answers, by name. Raises ExportError where a graph has not been made yet."""
     import torch
 
-    from lucidate.models.session import usable_cores
-    from lucidate.predict.backends import graph_path, open_backend
-    from lucidate.predict.module import Module
+    from lucidate.models.checkpoint import load_predictor
+    from lucidate.models.onnx_session import usable_cores
+    from lucidate.predict.backends import graph_path, open_predictor
 
     torch.set_num_threads(usable_cores())
-    found: dict[str, Answer] = {"torch": Module(run)}
+    found: dict[str, Answer] = {"torch": load_predictor(run)}
     if compiled:
-        quick = Module(run)
-        quick.model = torch.compile(quick.model)  # type: ignore[assignment]
+        quick = load_predictor(run)
+        quick.module.model = torch.compile(quick.module.model)  # type: ignore[assignment]
         found["torch.compile"] = quick
-    found |= {name: open_backend(name, run) for name in ("onnx", "onnx-int8")}
+    found |= {name: open_predictor(name, run) for name in ("onnx", "onnx-int8")}
     if importlib.util.find_spec("openvino"):
         found |= {
             name: openvino(graph_path(run, graph), usable_cores())
@@ -87,12 +87,12 @@ def raced(
 
 def measure(run: RunDir, *, turns: int, seconds: float, compiled: bool) -> dict[str, Any]:
     """The entry of a run."""
-    from lucidate.export.eval_images import images_to_show
+    from lucidate.export.parity import eval_images
 
     card = RunCard.load(run.card)
     size = Preprocess.from_dict(card.preprocess).size
     answers = sides(run, compiled=compiled)
-    shown = images_to_show(run)  # int8 is made for images such as these, and clips others
+    shown = eval_images(run)  # int8 is made for images such as these, and clips others
     pixels = read_rows(shown.store, np.resize(shown.rows, max(BATCHES)))
     expected = np.asarray(answers["torch"](pixels[:32]))
     for name, answer in answers.items():  # whoever is fast must still be right

@@ -20,13 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
-from lucidate.data.dataset import Dataset
 from lucidate.data.pack import Pack, open_pack
-from lucidate.data.preprocess import Preprocess
 from lucidate.data.splits import Splits
-from lucidate.models.checkpoint import load_model
-from lucidate.models.tta import Views
-from lucidate.predict.infer import batch_size, predict_logits
+from lucidate.models.checkpoint import load_predictor
+from lucidate.models.predictor import Views
+from lucidate.predict.loop import predict_rows
 from lucidate.serve.calibration import calibration_of, statistics_of, store_calibrations
 
 LOSS = 0.002  # of validation accuracy, at most
@@ -42,14 +40,12 @@ def halve(source: Path, target: Path) -> None:
 def validation(run: RunDir, splits: Splits, pack: Pack, *, views: Views) -> Predictions:
     """The run's answers to its validation images."""
     card = RunCard.load(run.card)
-    dataset = Dataset(pack, splits, Preprocess.from_dict(card.preprocess))
-    batches = dataset.batches("validation", batch_size=batch_size("cpu"))
-    rows = batches.rows
+    rows = splits.validation
     return Predictions(
         ids=pack.ids[rows],
         index=rows,
         labels=pack.labels[rows],
-        logits=predict_logits(load_model(run), batches, views=views, mirror=pack.flips),
+        logits=predict_rows(load_predictor(run, views=views), pack.images, rows),
         class_names=pack.class_names,
         dataset=pack.dataset,
         split="validation",

@@ -96,7 +96,7 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
 
 def textbook(source: str, seconds: float, batch: int) -> float:
     """What a PyTorch tutorial does."""
-    from lucidate.models.operators import declare_missing_operators
+    from lucidate.models.timm import declare_missing_operators
 
     declare_missing_operators()
     import torch

@@ -13,7 +13,7 @@ from torch import Tensor
 from lucidate.data.augment import Draws
 from lucidate.data.batches import generator_for
 from lucidate.data.trivial_augment import BINS, OPERATIONS, draw_operations, transform, trivial_augment
-from lucidate.models.operators import declare_missing_operators
+from lucidate.models.timm import declare_missing_operators
 
 declare_missing_operators()
 from torchvision.transforms.v2 import functional as peer  # noqa: E402

@@ -11,10 +11,9 @@ from lucidate.core.errors import ExplainError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.explain.cam import attention_rollout, class_maps, roll_out
 from lucidate.explain.heatmaps import METHODS, heatmaps, layers_for
-from lucidate.explain.hooks import borrowed
-from lucidate.explain.layers import Layer, find_layer
+from lucidate.explain.layers import Layer, borrowed, find_layer
 from lucidate.models.build import build
-from lucidate.models.operators import declare_missing_operators
+from lucidate.models.timm import declare_missing_operators
 
 declare_missing_operators()
 MODELS = {

@@ -16,7 +16,7 @@ from lucidate.data.splits import make_splits
 from lucidate.models.build import build
 from lucidate.models.checkpoint import load_model, save_weights
 from lucidate.models.ensemble import Averaged, Ensemble, Member
-from lucidate.models.tta import Views
+from lucidate.models.predictor import Views
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 NO_PACK = "0" * 64

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,15 @@ from lucidate.core.run import RunDir
 from lucidate.data.decode import resize
 from lucidate.data.preprocess import Preprocess
 from lucidate.export import exporter as room
-from lucidate.export.eval_images import synthetic_images
 from lucidate.export.exporter import export_run
 from lucidate.export.onnx import IR_VERSION, OPSET, export_onnx
 from lucidate.export.onnx_resize import resized_to
-from lucidate.export.parity import TOLERANCE, compare
-from lucidate.export.torch_program import load_program, whole_of
+from lucidate.export.parity import TOLERANCE, compare, synthetic_images
+from lucidate.export.torch_program import exportable, load_program
 from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Averaged
-from lucidate.models.session import open_session
-from lucidate.models.tta import Views, tta_logits
+from lucidate.models.onnx_session import open_session
+from lucidate.models.predictor import Views, tta_logits
 from lucidate.predict.infer import predict_run
 
 SMALL = ModelRecipe(name="compact", widths=[8, 16], dropout=[0.2, 0.2], dense=16)
@@ -137,7 +137,7 @@ def test_an_ensemble_is_one_module(averaged: Averaged, views: Views | None, tmp_
     run = ensemble_run(tmp_path / "run", averaged=averaged)
     images = noise(32, 50)
     with torch.inference_mode():
-        logits, probabilities = whole_of(run, views=views)(torch.from_numpy(images))
+        logits, probabilities = exportable(run, views=views)(torch.from_numpy(images))
     expected = answers_of_an_ensemble(run, images, views=views)
     np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(softmax(logits.numpy()), expected, atol=1e-5)
@@ -290,8 +290,9 @@ def test_predictions_made_elsewhere_do_not_condemn_a_copy(tmp_path: Path) -> Non
 
 def test_a_copy_that_answers_otherwise_is_not_kept(digits: RunDir, tmp_path: Path, monkeypatch: Any) -> None:
     other = digits_run(tmp_path / "other", ModelRecipe(name="compact", widths=[4], dropout=[0.0], dense=4))
-    write = room.export_program
-    monkeypatch.setattr(room, "export_program", lambda _run, path, views: write(other, path, views=views))
+    torchs = room.FORMATS["torch"]
+    changed = replace(torchs, write=lambda _run, path, *, views: torchs.write(other, path, views=views))
+    monkeypatch.setitem(room.FORMATS, "torch", changed)
     stood = digits.exports / "model.pt2"
     content = stood.read_bytes() if stood.exists() else None
     with pytest.raises(ExportError, match=r"expected a copy that answers as torch to 0\.0001.*nothing was kept"):

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fakes import Listener
-from lucidate.export.calibration_set import Histogram, observe, span
+from lucidate.export.int8_choice import growing, ranked
 from lucidate.export.int8_graph import Layer, described, dynamic, prepared, static
-from lucidate.export.sensitivity import growing, ranked
-from lucidate.models.session import open_session
+from lucidate.export.int8_ranges import Histogram, observe, span
+from lucidate.models.onnx_session import open_session
 
 SIDE = 8
 

@@ -21,9 +21,9 @@ from lucidate.core.run import RunDir
 from lucidate.data.run_data import RunData, open_data
 from lucidate.data.splits import Splits
 from lucidate.export import int8_choice, quantize
-from lucidate.export.calibration_set import Histogram, Method, span
+from lucidate.export.int8_ranges import Histogram, Method, span
 from lucidate.export.quantize import Quantized, quantize_run, summary
-from lucidate.predict.backends import open_backend
+from lucidate.predict.backends import open_predictor
 from made_runs import digits_run
 
 
@@ -125,7 +125,7 @@ def test_the_answers_are_kept_and_the_opening_of_the_test_split_counted(
     table = Predictions.load(run.predictions("test-onnx-int8"))
     assert table.accuracy == said.accuracy_int8
     images = open_data(run).pack.images[table.index]
-    np.testing.assert_allclose(open_backend("onnx-int8", run)(images), table.logits, atol=1e-4)
+    np.testing.assert_allclose(open_predictor("onnx-int8", run)(images), table.logits, atol=1e-4)
     before, after = (RunCard.load(one.card).results for one in (trained, run))
     assert after.test_openings == before.test_openings + 1
     assert after.test_accuracy == before.test_accuracy

@@ -6,7 +6,8 @@ import torch
 from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.models.build import build, check
-from lucidate.models.fastnet import FastNet, Group, freeze_whitening
+from lucidate.models.fastnet import FastNet, Group
+from lucidate.models.registry import Preparable
 
 
 def test_the_first_layer_whitens_patches() -> None:
@@ -15,7 +16,7 @@ def test_the_first_layer_whitens_patches() -> None:
     images = smooth * torch.tensor([1.0, 2.0, 0.5])[:, None, None]
     model = build(ModelRecipe(name="fastnet"), 10)
     assert isinstance(model, FastNet)
-    model.init_whitening(images)
+    model.prepare(images)
     outputs = model.whiten(images).permute(1, 0, 2, 3).flatten(1)
     covariance = outputs[:12].cov()
     torch.testing.assert_close(covariance - torch.diag(covariance.diag()), torch.zeros(12, 12), atol=2e-3, rtol=0)
@@ -52,12 +53,11 @@ def test_depth_is_the_number_of_convolutions_and_three_are_skipped_over(depth: i
 def test_its_input_layer_can_be_held_and_others_have_none() -> None:
     model = build(ModelRecipe(name="fastnet"), 10)
     for held in (True, False):
-        freeze_whitening(model, held)
+        assert isinstance(model, Preparable)
+        model.freeze_input(held)
         assert model.whiten.bias.requires_grad is not held
     other = build(ModelRecipe(name="compact"), 10)
-    before = [p.requires_grad for p in other.parameters()]
-    freeze_whitening(other, True)
-    assert [p.requires_grad for p in other.parameters()] == before
+    assert not isinstance(other, Preparable)
 
 
 def test_images_too_small_for_its_depth_are_refused_in_words() -> None:

@@ -6,7 +6,7 @@ import sys
 
 def test_torchvision_can_be_imported_whichever_torch_it_was_built_for() -> None:
     code = (
-        "from lucidate.models.operators import declare_missing_operators\n"
+        "from lucidate.models.timm import declare_missing_operators\n"
         "declare_missing_operators()\n"
         "import torchvision\n"
         "from torchvision.transforms import v2\n"

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from graphs import doubling, endless, graph, logits, write_toml
-from lucidate.models import rehearsal
-from lucidate.models.rehearsal import Unanswered, rehearse
+from lucidate.models import onnx_session
+from lucidate.models.onnx_session import Unanswered, rehearse
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
 
@@ -62,7 +62,7 @@ def test_a_process_that_dies_is_no_answer(tmp_path: Path, monkeypatch: pytest.Mo
     program = tmp_path / "dies"
     program.write_text("#!/bin/sh\ncat > /dev/null\nkill -9 $$\n")
     program.chmod(0o755)
-    monkeypatch.setattr(rehearsal.sys, "executable", str(program))
+    monkeypatch.setattr(onnx_session.sys, "executable", str(program))
     with pytest.raises(Unanswered, match=r"ended the process that asked it \(signal 9\)"):
         rehearse(content, IMAGES, input="images", length=None)
 

@@ -18,7 +18,7 @@ from lucidate.core.recipe import ModelRecipe
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.build import backbone, build, preprocess_for
 from lucidate.models.checkpoint import load_weights, save_weights
-from lucidate.models.operators import declare_missing_operators
+from lucidate.models.timm import declare_missing_operators
 
 declare_missing_operators()
 import timm  # noqa: E402

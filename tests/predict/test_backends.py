@@ -22,9 +22,10 @@ from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.data.run_data import open_data
 from lucidate.data.splits import Splits
-from lucidate.predict.backends import backend_logits, find_graph, open_backend
+from lucidate.models.checkpoint import load_predictor
+from lucidate.predict.backends import find_graph, open_predictor
 from lucidate.predict.infer import predict_run
-from lucidate.predict.module import Module
+from lucidate.predict.loop import predict_rows
 from lucidate.predict.new_data import predict_source
 from made_runs import digits_run
 
@@ -82,7 +83,7 @@ def test_a_graph_answers_as_torch_and_its_table_stands_beside_torchs(exported: R
 
 def test_both_are_the_same_function_of_pixels(exported: RunDir) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    by_torch, by_graph = Module(exported)(images), open_backend("onnx", exported)(images)
+    by_torch, by_graph = load_predictor(exported)(images), open_predictor("onnx", exported)(images)
     assert by_torch.shape == (5, 10)
     assert by_torch.dtype == by_graph.dtype == np.float32
     np.testing.assert_allclose(by_graph, by_torch, atol=1e-4)
@@ -105,11 +106,17 @@ def test_rows_are_answered_in_order_whatever_the_batch() -> None:
     images = np.arange(20, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
     rows, calls, listener = np.array([7, 3, 11, 19, 0]), [], Listener()
 
-    def backend(batch: np.ndarray) -> np.ndarray:
-        calls.append(len(batch))
-        return batch[:, 0, 0, :2].astype(np.float32)
+    class Corner:
+        batch_size = 2
 
-    logits = backend_logits(backend, images, rows, batch=2, reporter=listener, task="asking")
+        def start(self, batch: np.ndarray) -> np.ndarray:
+            calls.append(len(batch))
+            return batch[:, 0, 0, :2].astype(np.float32)
+
+        def collect(self, started: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate(started)
+
+    logits = predict_rows(Corner(), images, rows, reporter=listener, task="asking")  # type: ignore[arg-type]
     assert logits.tolist() == [[row, row] for row in rows.tolist()]
     assert calls == [2, 2, 1]
     assert listener.advanced[-1] == ("asking", 5, 5)
@@ -182,7 +189,7 @@ def test_views_are_the_models_own_whatever_images_it_is_shown(own: RunDir, tmp_p
     found = predict_source(own, str(tmp_path / "photos"), split="test")
     assert open_pack(str(tmp_path / "photos")).flips
     rows = [int(Path(str(name)).stem) for name in found.ids]
-    np.testing.assert_allclose(found.logits, Module(own)(pack.images[rows]), atol=1e-4)
+    np.testing.assert_allclose(found.logits, load_predictor(own)(pack.images[rows]), atol=1e-4)
 
 
 def test_a_run_without_its_file_of_splits_is_divided_again(own: RunDir) -> None:
@@ -201,7 +208,7 @@ def test_an_int8_graph_must_have_been_made_and_of_these_weights(
     assert f"lucidate quantize {own.path}" in line
     path = own.exports / "model.int8.onnx"
     shutil.copy(own.exports / "model.onnx", path)  # of the same weights, that is what counts here
-    assert isinstance(open_backend("onnx-int8", own)(np.zeros((1, 8, 8, 3), np.uint8)), np.ndarray)
+    assert isinstance(open_predictor("onnx-int8", own)(np.zeros((1, 8, 8, 3), np.uint8)), np.ndarray)
     own.weights.write_bytes(own.weights.read_bytes()[:-4] + np.float32(1.5).tobytes())
     line = mistake(capsys, command)
     assert "received one of others" in line
@@ -226,10 +233,10 @@ def test_mistakes_are_said_in_one_line(own: RunDir, capsys: pytest.CaptureFixtur
     assert "'onnx-int8'" in mistake(capsys, ["predict", str(own.path), "--backend", "onnx-int4"])
     assert "expected cpu" in mistake(capsys, ["predict", str(own.path), "--backend", "onnx", "--device", "cuda"])
     with pytest.raises(RunError, match="expected one of torch, onnx, onnx-int8"):
-        open_backend("tensorrt", own)
+        open_predictor("tensorrt", own)
     shutil.rmtree(own.exports)
     with pytest.raises(ExportError, match="lucidate export"):
-        open_backend("onnx", own)
+        open_predictor("onnx", own)
 
 
 def test_an_unknown_split_is_refused_before_anything_is_written(

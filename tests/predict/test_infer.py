@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fakes import Listener, TwoLayers, colored_batches
-from lucidate.models.tta import tta_logits
+from lucidate.models.predictor import tta_logits
 from lucidate.predict.infer import predict_logits
 
 

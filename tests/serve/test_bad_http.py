@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.run import RunDir
-from lucidate.models.session import open_session
+from lucidate.models.onnx_session import open_session
 from lucidate.serve import loading
 from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.settings import Settings

@@ -22,7 +22,7 @@ from fakes import NAMES
 from lucidate.core.run import RunDir
 from lucidate.explain.heatmaps import METHODS
 from lucidate.models.checkpoint import load_model
-from lucidate.models.operators import declare_missing_operators
+from lucidate.models.timm import declare_missing_operators
 from lucidate.serve import explainer
 from lucidate.serve.graph import MADE_OF
 from lucidate.serve.settings import Settings

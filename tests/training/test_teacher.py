@@ -16,13 +16,13 @@ from torch.nn import functional
 from fakes import Listener, TwoLayers, colored_batches, colored_images
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import Interrupted, RunError
-from lucidate.core.recipe import DistillRecipe, ModelRecipe, Recipe, make_recipe
+from lucidate.core.recipe import DistillRecipe, Recipe, make_recipe
 from lucidate.core.records import History, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
-from lucidate.models.ensemble import Member, normalized_for
+from lucidate.models.predictor import InferenceConfig
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.training.checkpoint import Checkpoints
 from lucidate.training.loop import Training, train_model
@@ -35,10 +35,8 @@ TINY = {"name": "compact", "widths": [4, 4, 4], "dense": 8}
 STEPS = 4  # an epoch: 60 images in batches of 16
 
 
-def member(preprocess: Preprocess, order: tuple[int, ...] = (0, 1, 2)) -> Member:
-    return Member(
-        name="teacher", model=ModelRecipe(), preprocess=preprocess, order=order, views="one", mirror=False, share=1.0
-    )
+def config(preprocess: Preprocess, order: tuple[int, ...] = (0, 1, 2)) -> InferenceConfig:
+    return InferenceConfig(preprocess, order=order)
 
 
 class Watched(nn.Module):
@@ -76,11 +74,11 @@ def test_a_student_that_answers_as_its_teacher_has_nothing_to_learn_from_it() ->
 def test_the_teacher_gets_the_same_pixels_in_its_own_normalization() -> None:
     pixels = torch.from_numpy(colored_images(12)[0])
     own = Preprocess(8, (0.1, 0.2, 0.3), (0.4, 0.3, 0.2))
-    teacher = Teacher(Watched(), member(own), SEEN, "float32")
+    teacher = Teacher(Watched(), config(own), SEEN, "float32")
     teacher.logits(SEEN.normalize(pixels))
     torch.testing.assert_close(teacher.model.shown, own.normalize(pixels), atol=2e-6, rtol=0)
     assert teacher.model.shown.is_contiguous(memory_format=torch.channels_last)
-    alike = Teacher(Watched(), member(SEEN), SEEN, "float32")
+    alike = Teacher(Watched(), config(SEEN), SEEN, "float32")
     images = SEEN.normalize(pixels)
     alike.logits(images)
     assert torch.equal(alike.model.shown, images)  # no bit is lost on a way there and back
@@ -89,9 +87,9 @@ def test_the_teacher_gets_the_same_pixels_in_its_own_normalization() -> None:
 def test_the_teacher_gets_images_of_its_own_size() -> None:
     pixels = torch.from_numpy(colored_images(12)[0])
     own = Preprocess(20, (0.1, 0.2, 0.3), (0.4, 0.3, 0.2))
-    teacher = Teacher(Watched(), member(own), SEEN, "float32")
+    teacher = Teacher(Watched(), config(own), SEEN, "float32")
     teacher.logits(SEEN.normalize(pixels))
-    expected = normalized_for(teacher.member, pixels.permute(0, 3, 1, 2) / 255)
+    expected = teacher.config.normalize(pixels.permute(0, 3, 1, 2) / 255)
     assert teacher.model.shown.shape == (12, 3, 20, 20)
     torch.testing.assert_close(teacher.model.shown, expected, atol=5e-6, rtol=0)
 
@@ -100,7 +98,7 @@ def test_the_teacher_gets_images_of_its_own_size() -> None:
     ("precision", "kind"), [("float32", torch.float32), ("bfloat16", torch.float32), ("float64", torch.float64)]
 )
 def test_answers_come_in_the_students_order_and_type(precision: str, kind: torch.dtype) -> None:
-    teacher = Teacher(Watched(), member(SEEN, order=(2, 0, 1)), SEEN, precision)
+    teacher = Teacher(Watched(), config(SEEN, order=(2, 0, 1)), SEEN, precision)
     answers = teacher.logits(SEEN.normalize(torch.from_numpy(colored_images(4)[0])))
     assert answers.dtype == kind
     assert (answers[0] - answers[0].min()).tolist() == pytest.approx([20.0, 0.0, 10.0], abs=0.1)
@@ -111,7 +109,7 @@ def test_answers_come_in_the_students_order_and_type(precision: str, kind: torch
 def a_teacher(seed: int = 3) -> Teacher:
     torch.manual_seed(seed)
     model = TwoLayers().eval().requires_grad_(False)
-    return Teacher(model, member(Preprocess(8, (0.4, 0.4, 0.4), (0.3, 0.3, 0.3)), (1, 2, 0)), SEEN, "float32")
+    return Teacher(model, config(Preprocess(8, (0.4, 0.4, 0.4), (0.3, 0.3, 0.3)), (1, 2, 0)), SEEN, "float32")
 
 
 def train(

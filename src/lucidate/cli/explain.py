@@ -72,7 +72,7 @@ def explain(
             folder,
             images,
             out=place,
-            method=method,  # type: ignore[arg-type]  # looked up above
+            method=method,
             target=target,  # type: ignore[arg-type]
             layer=layer,
             device=stages.pick_device(device),
@@ -91,7 +91,7 @@ def explain(
         stages.predict_first(folder, split, reporter)
         explained = explain_run(
             folder,
-            method=method,  # type: ignore[arg-type]
+            method=method,
             target=target,  # type: ignore[arg-type]
             split=split,
             layer=layer,

@@ -44,7 +44,7 @@ def export(
     with console.reporter() as reporter, nullcontext() if out else folder.lock():
         done = export_run(
             folder,
-            form,  # type: ignore[arg-type]  # looked up inside
+            form,
             views="one" if views == "one" else None,
             out=out,
             reporter=reporter,

@@ -20,7 +20,7 @@ from lucidate.core.run import RunDir
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.predict.backends import Graph
+    from lucidate.models.onnx_session import OnnxPredictor
 
 Files = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files to name the classes of.")]
 Data = Annotated[str | None, typer.Option(metavar="SRC", help="Other images than the run's own.")]
@@ -74,8 +74,8 @@ def predict(
             "--calibrated: expected image files, or --out FILE.csv: a table of predictions holds logits"
         )
     require_backend(backend, device)
-    from lucidate.predict.stopwatch import Stopwatch
-    from lucidate.predict.table import require_kind, save_table
+    from lucidate.predict.loop import Stopwatch
+    from lucidate.predict.new_data import require_kind, save_table
 
     if out:
         require_kind(out)
@@ -98,7 +98,7 @@ def predict(
                 split=split,
                 device=place,
                 reporter=reporter,
-                backend=engine,
+                predictor=engine,
                 watch=watch,
             )
             path = out or Path(f"predictions-{slug(predictions.dataset)}.parquet")
@@ -137,7 +137,7 @@ class Shown:
         return f"{views}, {how}"
 
 
-def how_shown(folder: RunDir, engine: Graph | None, *, calibrated: bool) -> Shown:
+def how_shown(folder: RunDir, engine: OnnxPredictor | None, *, calibrated: bool) -> Shown:
     """Raise LucidateError where a calibration is asked for that the run has no validation answers to make of."""
     views = engine.views if engine else RunCard.load(folder.card).recipe.predict.views
     if not calibrated:
@@ -163,7 +163,7 @@ def require_backend(name: str, device: str) -> None:
         raise LucidateError(f"--device: expected cpu with --backend {name}, received {device!r}")
 
 
-def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> Graph | None:
+def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> OnnxPredictor | None:
     """What answers in place of torch; None: torch. A float graph that is missing or out of date is exported first."""
     if name == "torch":
         return None
@@ -209,13 +209,13 @@ def name_classes(
     shown: Shown,
     *,
     device: torch.device | str,
-    backend: Graph | None,
+    backend: OnnxPredictor | None,
     json: bool,
 ) -> None:
     """A line a file: its likeliest classes."""
     from lucidate.predict.new_data import predict_files
 
-    answers = predict_files(folder, files, device=device, backend=backend, temperature=shown.temperature)
+    answers = predict_files(folder, files, device=device, predictor=backend, temperature=shown.temperature)
     lines = [
         f"{answer.path}  "
         + "  ".join(f"{name} {share:.1%}" for name, share in zip(answer.classes, answer.probabilities, strict=True))

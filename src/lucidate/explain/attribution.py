@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from lucidate.explain.hooks import borrowed
+from lucidate.explain.layers import borrowed
 from lucidate.models.external import External
 
 STEPS = 32  # of the path integral: its error on small networks is then below a percent
@@ -54,3 +56,9 @@ def occlusion(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
 def _nothing(model: nn.Module, images: Tensor) -> Tensor | int:
     """What an image is that shows nothing: the mean color, which is 0 for what we train."""
     return model.baseline(images) if isinstance(model, External) else 0
+
+
+PIXELWISE: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
+    "integrated-gradients": integrated_gradients,
+    "occlusion": occlusion,
+}

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lucidate.core.errors import ExplainError
-from lucidate.explain.hooks import ActivationHook, attribute_set, borrowed
-from lucidate.explain.layers import Layer, patch_grid
-
-Cam = Literal["gradcam", "hirescam", "layercam", "gradcam++", "eigencam"]
+from lucidate.explain.layers import ActivationHook, Layer, attribute_set, borrowed, patch_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +34,7 @@ def class_maps(
     images: Tensor,
     layer: Layer,
     *,
-    method: Cam = "gradcam",
+    method: str = "gradcam",
     target: Tensor | None = None,
     against: Tensor | None = None,
 ) -> Maps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +10,14 @@ from torch.nn import functional
 
 from lucidate.core.errors import ExplainError
 from lucidate.core.registry import choices
-from lucidate.explain.attribution import integrated_gradients, occlusion
-from lucidate.explain.cam import Cam, attention_rollout, class_maps
+from lucidate.explain.attribution import PIXELWISE
+from lucidate.explain.cam import METHODS as CAMS
+from lucidate.explain.cam import attention_rollout, class_maps
 from lucidate.explain.layers import Layer, find_layer, patch_grid
-from lucidate.models.ensemble import Ensemble, normalized_for
+from lucidate.models.ensemble import Ensemble
 from lucidate.models.external import require_gradients
 
-Method = Literal[
-    "gradcam", "hirescam", "layercam", "gradcam++", "eigencam", "rollout", "integrated-gradients", "occlusion"
-]
-METHODS: tuple[Method, ...] = get_args(Method)
-PIXELWISE = ("integrated-gradients", "occlusion")
+METHODS = (*CAMS, "eigencam", "rollout", *PIXELWISE)
 FORWARD = ("eigencam", "occlusion")  # what needs answers alone, of any model
 Layers = Mapping[str, Layer]  # by the member's name; "" of a model that has none
 
@@ -63,7 +59,7 @@ def heatmaps(
     images: Tensor,
     target: Tensor,
     *,
-    method: Method,
+    method: str,
     layers: Layers,
     against: Tensor | None = None,
 ) -> Tensor:
@@ -77,13 +73,12 @@ def heatmaps(
         shares = torch.tensor([member.share for member in model.settings], device=maps.device)
         return (maps * shares[:, None, None, None]).sum(0)
     if method in PIXELWISE:
-        attribute = integrated_gradients if method == "integrated-gradients" else occlusion
+        attribute = PIXELWISE[method]
         maps = attribute(model, images, target)
         return maps if against is None else maps - attribute(model, images, against)
     if method == "rollout":
         return attention_rollout(model, images).raw
-    cam: Cam = method  # type: ignore[assignment]  # the others were answered above
-    return class_maps(model, images, layers[""], method=cam, target=target, against=against).raw
+    return class_maps(model, images, layers[""], method=method, target=target, against=against).raw
 
 
 def member_maps(
@@ -91,7 +86,7 @@ def member_maps(
     images: Tensor,
     target: Tensor,
     *,
-    method: Method,
+    method: str,
     layers: Layers,
     against: Tensor | None = None,
 ) -> Tensor:
@@ -105,7 +100,7 @@ def member_maps(
         own = {"": layers[member.name]} if member.name in layers else {}
         maps = heatmaps(
             net,
-            normalized_for(member, images),
+            member.inference.normalize(images),
             order[target],
             method=method,
             layers=own,

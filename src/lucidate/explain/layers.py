@@ -1,15 +1,21 @@
-"""Which layer a heatmap is taken from."""
+"""Which layer a heatmap is taken from, and how its output is got at.
+
+A model is borrowed for looking inside: hooks, mode and gradients are given back as they were, whatever happens.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lucidate.core.errors import ExplainError
 from lucidate.core.registry import choices
-from lucidate.explain.hooks import borrowed
 
 LEAST = 4  # cells a side: a smaller map says hardly more than where the middle is
 
@@ -106,3 +112,58 @@ def patch_grid(model: nn.Module) -> tuple[tuple[int, int] | None, int]:
         if embed is not None and getattr(embed, "grid_size", None) is not None:
             return tuple(embed.grid_size), int(getattr(module, "num_prefix_tokens", 0))
     return None, 0
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[Callable[[nn.Module, Callable[..., Any]], RemovableHandle]]:
+    """The model in evaluation mode, no parameter asking for a gradient; yields `hook(module, function)`.
+
+    At the end, also after an exception: every module's mode, every parameter's requires_grad and gradient are what they
+    were, and the hooks that were set through it are gone.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wants = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    with ExitStack() as hooks:
+
+        def hook(module: nn.Module, function: Callable[..., Any]) -> RemovableHandle:
+            handle = module.register_forward_hook(function)
+            hooks.callback(handle.remove)
+            return handle
+
+        try:
+            model.eval()
+            for parameter, _, _ in wants:
+                parameter.requires_grad_(False)
+            yield hook
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for parameter, wanted, gradient in wants:
+                parameter.requires_grad_(wanted)
+                parameter.grad = gradient
+
+
+@contextmanager
+def attribute_set(modules: list[nn.Module], name: str, value: object) -> Iterator[None]:
+    """Give an attribute of some modules another value for a while."""
+    before = [getattr(module, name) for module in modules]
+    try:
+        for module in modules:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, old in zip(modules, before, strict=True):
+            setattr(module, name, old)
+
+
+class ActivationHook:
+    """A forward hook that keeps a layer's output, cut off from what came before, so that gradients end there."""
+
+    def __init__(self, *, gradients: bool) -> None:
+        self.gradients = gradients
+        self.output: Tensor | None = None
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:  # noqa: ARG002
+        self.output = output.detach().requires_grad_(self.gradients)
+        # An activation that works in place would write over what is kept, and may not on a leaf: it gets a copy.
+        return self.output.clone() if self.gradients else output

@@ -25,9 +25,10 @@ from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.run_data import open_data
-from lucidate.explain.heatmaps import Layers, Method, heatmaps, layers_for, resized
+from lucidate.explain.heatmaps import Layers, heatmaps, layers_for, resized
 from lucidate.explain.trust import Trust, measure_trust
 from lucidate.models.checkpoint import load_model
+from lucidate.predict.loop import with_progress
 
 Target = Literal["predicted", "true", "difference"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -63,7 +64,7 @@ class Explanation:
 def explain_run(
     run: RunDir,
     *,
-    method: Method = "gradcam",
+    method: str = "gradcam",
     target: Target = "predicted",
     split: str = "test",
     layer: str | None = None,
@@ -141,7 +142,7 @@ def classes_to_explain(predictions: Predictions, target: Target) -> tuple[NDArra
 
 
 def trust_of(
-    model: nn.Module, batches: Batches, predictions: Predictions, *, method: Method, layers: Layers, seed: int
+    model: nn.Module, batches: Batches, predictions: Predictions, *, method: str, layers: Layers, seed: int
 ) -> Trust:
     """Trust, measured on up to 256 images that the model gets right, as many of each class as there are."""
     right = np.flatnonzero(predictions.correct)
@@ -171,7 +172,7 @@ def heatmaps_to_show(
     batches: Batches,
     predictions: Predictions,
     *,
-    method: Method,
+    method: str,
     layers: Layers,
 ) -> Heatmaps:
     """The heatmaps that gallery and report show: of single images, for the predicted class and for the other."""
@@ -220,7 +221,7 @@ def _write_maps(
     model: nn.Module,
     batches: Batches,
     *,
-    method: Method,
+    method: str,
     layers: Layers,
     asked: NDArray[np.int64],
     against: NDArray[np.int64] | None,
@@ -229,13 +230,14 @@ def _write_maps(
     reporter: Reporter,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Write every map to `path`, a batch at a time; returns the mean map of each class, and the maps' peaks."""
-    done, start, total = 0, time.perf_counter(), len(batches.rows)
+    done, total = 0, len(batches.rows)
     peaks = np.zeros(total, np.float32)
     sums: NDArray[np.float64] | None = None
     numbers = np.bincount(classes, minlength=count)
     with atomic_path(path) as temporary:
         store: np.memmap[Any, np.dtype[np.float16]] | None = None
-        for images, _ in batches.in_order():
+        each = (images for images, _ in batches.in_order())
+        for images in with_progress(each, total, task=f"explaining by {method}", reporter=reporter):
             rows = slice(done, done + len(images))
             target = torch.from_numpy(asked[rows]).to(images.device)
             other = None if against is None else torch.from_numpy(against[rows]).to(images.device)
@@ -251,8 +253,6 @@ def _write_maps(
             store[rows] = scaled
             np.add.at(sums, classes[rows], scaled)
             done += len(images)
-            rate = done / (time.perf_counter() - start)
-            reporter.advance(f"explaining by {method}", done, total, f"{rate:,.0f} images/s")
         if store is None or sums is None:
             raise ExplainError("explain: expected predictions of at least one image, received none")
         store.flush()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lucidate.analysis.heatmaps import heat_colors
 from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import ExplainError
 from lucidate.core.records import RunCard, slug
@@ -18,13 +20,13 @@ from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.run_data import open_data
-from lucidate.explain.heatmaps import Method, heatmaps, layers_for, member_maps, resized
+from lucidate.explain.heatmaps import heatmaps, layers_for, member_maps, resized
 from lucidate.explain.of_run import Target
-from lucidate.explain.overlay import overlay
 from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Ensemble
 from lucidate.predict.new_data import read_image
 
+STRENGTH = 0.65  # of the color where a map is highest; the image stays to be seen
 SHOWN = 256  # pixels a side, at least, of a picture that is written
 
 
@@ -52,7 +54,7 @@ def explain_images(
     images: Sequence[str],
     *,
     out: Path,
-    method: Method = "gradcam",
+    method: str = "gradcam",
     target: Target = "predicted",
     layer: str | None = None,
     device: torch.device | str = "cpu",
@@ -133,3 +135,12 @@ def _write(pixels: NDArray[np.uint8], raw: torch.Tensor, *, picture: Path, value
         Image.fromarray(overlay(large, shown)).save(temporary, "PNG")
     with atomic_path(values) as temporary, temporary.open("wb") as file:
         np.save(file, raw[0].cpu().numpy())
+
+
+def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with a heatmap (H, W) in [0, 1] over it: where that is 0, the image is as it was.
+
+    An empty map leaves the image untouched: it is not stretched to say something.
+    """
+    weight = STRENGTH * np.clip(heatmap, 0, 1)[..., None]
+    return np.rint((1 - weight) * image + weight * heat_colors(heatmap)).astype(np.uint8)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
@@ -18,19 +18,12 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, choices
 from lucidate.core.run import RunDir
-from lucidate.export.eval_images import images_to_show, torch_probabilities
-from lucidate.export.keras import export_keras, load_keras
-from lucidate.export.onnx import export_onnx
-from lucidate.export.parity import Answer, Parity, ask, compare, latency, record
-from lucidate.export.torch_program import export_program, load_program
-from lucidate.models.session import open_session
-from lucidate.models.tta import Views
+from lucidate.export import keras, onnx, torch_program
+from lucidate.export.parity import Parity, ask, compare, eval_images, latency, record, torch_probabilities
+from lucidate.models.predictor import Views
 from lucidate.predict.backends import views_inside
 
-Kind = Literal["onnx", "keras", "torch"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-FILES: dict[Kind, str] = {"onnx": "model.onnx", "keras": "model.keras", "torch": "model.pt2"}
-ENGINES = {"onnx": ("onnx", "onnxruntime"), "keras": ("keras", "torch"), "torch": ("torch",)}  # whose versions matter
+FORMATS = {"onnx": onnx.FORMAT, "keras": keras.FORMAT, "torch": torch_program.FORMAT}
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Exported:
     `parity` must know; "" where there is nothing.
     """
 
-    format: Kind
+    format: str
     path: Path
     bytes: int
     views: str
@@ -54,7 +47,7 @@ class Exported:
 
 def export_run(
     run: RunDir,
-    kind: Kind,
+    kind: str,
     *,
     views: Views | None = None,
     out: Path | None = None,
@@ -68,13 +61,15 @@ def export_run(
     Raises ExportError for a model that has no such form, and for a copy that does not answer as torch: nothing is kept.
     """
     reporter = reporter or Silent()
-    if kind not in KINDS:
-        raise ExportError(f"--format: expected {choices(kind, list(KINDS))}, received {kind!r}")
-    path = out or run.exports / FILES[kind]
-    if path.suffix != Path(FILES[kind]).suffix:
-        raise ExportError(f"--out: expected a name that ends in {Path(FILES[kind]).suffix}, received {path.name}")
+    if kind not in FORMATS:
+        raise ExportError(f"--format: expected {choices(kind, list(FORMATS))}, received {kind!r}")
+    path = out or run.exports / FORMATS[kind].file
+    if path.suffix != Path(FORMATS[kind].file).suffix:
+        raise ExportError(
+            f"--out: expected a name that ends in {Path(FORMATS[kind].file).suffix}, received {path.name}"
+        )
     card = RunCard.load(run.card)
-    asked: Views | None = "one" if kind == "keras" else views
+    asked: Views | None = "one" if FORMATS[kind].one_view else views
     inside = views_inside(card, asked)
     if asked == card.recipe.predict.views and card.recipe.model.name != ENSEMBLE:
         asked = None  # what the run's own predictions were made with
@@ -82,7 +77,7 @@ def export_run(
     try:
         with atomic_path(path) as temporary:
             reporter.say(f"writing {path.name}")
-            _write(run, kind, temporary, views=asked)
+            FORMATS[kind].write(run, temporary, views=asked)
             exported = _proven(run, kind, temporary, path=path, views=inside, asked=asked, reporter=reporter)
     except BaseException:
         if not was_there:
@@ -97,28 +92,9 @@ def export_run(
     return exported
 
 
-def _write(run: RunDir, kind: Kind, path: Path, *, views: Views | None) -> None:
-    if kind == "onnx":
-        export_onnx(run, path, views=views)
-    elif kind == "keras":
-        export_keras(run, path)
-    else:
-        export_program(run, path, views=views)
-
-
-def _answer(kind: Kind, path: Path) -> Answer:
-    """The copy as a function of images, as its users will run it."""
-    if kind == "keras":
-        return load_keras(path)
-    if kind == "torch":
-        return load_program(path)
-    session = open_session(path)
-    return lambda images: session.run(["probabilities"], {"images": images})[0]
-
-
 def _proven(
     run: RunDir,
-    kind: Kind,
+    kind: str,
     copy: Path,
     *,
     path: Path,
@@ -127,9 +103,9 @@ def _proven(
     reporter: Reporter,
 ) -> Exported:
     """The copy, compared. Raises ExportError where it is not the same model."""
-    shown = images_to_show(run, reporter=reporter)
+    shown = eval_images(run, reporter=reporter)
     notes = [f"made-up images: {shown.why}"] if shown.why else []
-    answer = _answer(kind, copy)
+    answer = FORMATS[kind].open(copy)
     answers = ask(answer, shown, task=f"asking the {kind} file", reporter=reporter)
     reference, parity = "torch", None
     if shown.known is not None and asked is None:
@@ -148,7 +124,7 @@ def _proven(
             f"probabilities differ by up to {parity.max_abs_diff:.2g}, with {parity.disagreements:,} other predictions "
             f"on {parity.images:,} {parity.split} images; nothing was kept"
         )
-    if kind == "keras" and asked is not None:
+    if FORMATS[kind].one_view and asked is not None:
         notes.append("one view: a Keras file of stock layers cannot hold the recipe's test-time views")
     return Exported(
         format=kind,
@@ -179,9 +155,9 @@ def _entry(exported: Exported, *, digest: str) -> dict[str, Any]:
     }
 
 
-def _versions(kind: Kind) -> dict[str, str]:
+def _versions(kind: str) -> dict[str, str]:
     found = {}
-    for package in ("lucidate", "torch", *ENGINES[kind]):
+    for package in ("lucidate", "torch", *FORMATS[kind].packages):
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -17,33 +17,35 @@ from lucidate.core.errors import ExportError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
+from lucidate.export.parity import Format
 from lucidate.models.checkpoint import load_model
-from lucidate.models.compact import Compact
-from lucidate.models.fastnet import FastNet, Group
-from lucidate.models.keras_backend import keras_on_torch
+from lucidate.models.keras_engine import keras_on_torch
 from lucidate.models.keras_file import write_metadata
+from lucidate.models.predictor import Views
+from lucidate.models.registry import ToKeras, with_keras
 
 
-def export_keras(run: RunDir, path: Path) -> None:
+def export_keras(run: RunDir, path: Path, *, views: Views | None = "one") -> None:  # noqa: ARG001
     """Write a run's model as a `.keras` file: (N, S, S, 3) pixels, 0 to 255, to probabilities (N, K), float32.
 
-    Normalization is inside; views and resizing are not. Raises ExportError for another model than compact and fastnet,
+    Normalization is inside; views and resizing are not. Raises ExportError for a model that is not `registry.ToKeras`,
     and where Keras is not installed.
     """
     card = RunCard.load(run.card)
-    if card.recipe.model.name not in WRITERS:
+    if card.recipe.model.name not in with_keras():
         raise ExportError(
-            f"--format: expected {' or '.join(WRITERS)} for keras, received {card.recipe.model.name}; export it "
+            f"--format: expected {' or '.join(with_keras())} for keras, received {card.recipe.model.name}; export it "
             "as onnx or torch"
         )
     keras = keras_on_torch()
     model, own = load_model(run), Preprocess.from_dict(card.preprocess)
+    assert isinstance(model, ToKeras)
     with keras.device("cpu"), silent(), atomic_path(path) as temporary:
         pixels = keras.Input((own.size, own.size, 3), name="images")
         values = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
         variance = [value**2 for value in own.std]
         values = keras.layers.Normalization(mean=list(own.mean), variance=variance, name="normalize")(values)
-        logits = WRITERS[card.recipe.model.name](_Layers(keras), model, values)
+        logits = model.to_keras(KerasLayers(keras), values)
         answers = keras.layers.Softmax(name="probabilities")(logits)
         keras.Model(pixels, answers, name=card.recipe.model.name).save(temporary)
         write_metadata(temporary, {"class_names": card.classes, "preprocess": {**card.preprocess, "inside": True}})
@@ -71,7 +73,7 @@ def silent() -> Iterator[None]:
         yield
 
 
-class _Layers:
+class KerasLayers:
     """Torch's layers as Keras's, with their weights, each applied to a value of a functional model."""
 
     def __init__(self, keras: Any) -> None:
@@ -138,38 +140,4 @@ def _filled(layer: Any, value: Any, *weights: Tensor | None) -> Any:
     return result
 
 
-def _compact(layers: _Layers, model: nn.Module, value: Any) -> Any:
-    """Values of the maps before the first layer → logits."""
-    assert isinstance(model, Compact)
-    for block in model.blocks:
-        for layer in block.children():
-            value = layers.any(layer, value)
-    value = layers.average(value)
-    *hidden, last = model.head
-    for layer in hidden:
-        value = layers.any(layer, value)
-    assert isinstance(last, nn.Linear)
-    return layers.dense(last, value, name="logits")
-
-
-def _fastnet(layers: _Layers, model: nn.Module, value: Any) -> Any:
-    """Likewise."""
-    assert isinstance(model, FastNet)
-    value = layers.plain(model.activation, layers.conv(model.whiten, value))
-    for group in model.groups:
-        assert isinstance(group, Group)
-        value = layers.conv(group.conv1, value)
-        if value.shape[1] > 1:  # a single value stays
-            value = layers.plain(group.pool, value)
-        value = first = layers.plain(group.activation, layers.norm(group.norm1, value))
-        for place, (conv, norm) in enumerate(zip(group.convs, group.norms, strict=True)):
-            assert isinstance(conv, nn.Conv2d)
-            assert isinstance(norm, nn.BatchNorm2d)
-            value = layers.norm(norm, layers.conv(conv, value))
-            if group.skips and place == len(group.convs) - 1:
-                value = layers.add(value, first)
-            value = layers.plain(group.activation, value)
-    return layers.dense(model.head, layers.highest(value), scale=model.scale, name="logits")
-
-
-WRITERS: dict[str, Callable[[_Layers, nn.Module, Any], Any]] = {"compact": _compact, "fastnet": _fastnet}
+FORMAT = Format(file="model.keras", write=export_keras, open=load_keras, packages=("keras", "torch"), one_view=True)

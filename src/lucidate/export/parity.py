@@ -1,4 +1,4 @@
-"""Whether a copy is the same model: its probabilities against torch's, on every test image."""
+"""Whether a copy is the same model: what it says of the run's test images, against what the run's own model says."""
 
 from __future__ import annotations
 
@@ -6,23 +6,75 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lucidate.core.atomic import atomic_write
-from lucidate.core.progress import Reporter, Silent
+from lucidate.core.errors import PredictionsError, RunError, SourceError
+from lucidate.core.progress import Reporter
+from lucidate.core.records import Predictions, RunCard, softmax
 from lucidate.core.run import RunDir
+from lucidate.data.packed import packed_images
+from lucidate.data.run_data import open_data
+from lucidate.data.sources.find import find_source, named
+from lucidate.data.sources.source import NamedSource
+from lucidate.data.splits import Splits
 from lucidate.data.store import read_rows
-from lucidate.export.eval_images import Shown
+from lucidate.models.checkpoint import load_predictor
+from lucidate.models.predictor import Views
+from lucidate.predict.loop import predict_rows, with_progress
 
-TOLERANCE = 1e-4  # of a probability
+# Two runtimes sum in another order: what differs by less is the same, a wrong operator is off by far more.
+TOLERANCE = 1e-4  # of a probability, on all test images: what people see
+NOISE_TOLERANCE = 1e-3  # of the largest value, on a few images of noise, whose values are larger than those of photos
 BATCH = 32  # images; six views of them still fit in memory at 224 pixels
 TIMED = (1, 32)  # images a call whose time is taken
 TIMED_SECONDS, TIMED_CALLS = 2.0, 50  # at most, for each
 
+SYNTHETIC = 1_000  # images that are made up where a run's own cannot be had
+SEED = 5
+LARGEST_GRID = 9  # of the random colors that a smooth image is stretched from
+
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (B, S, S, 3) → probabilities (B, K)
+
+
+class Write(Protocol):
+    def __call__(self, run: RunDir, path: Path, *, views: Views | None) -> None:
+        """Write a run's model. views: in place of the recipe's. Raises ExportError."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form that runs can be exported in.
+
+    file: its name below a run's exports. open: a file as a function, as its users will run it. packages: those whose
+    versions matter. one_view: it cannot hold test-time views.
+    """
+
+    file: str
+    write: Write
+    open: Callable[[Path], Answer]
+    packages: tuple[str, ...]
+    one_view: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class EvalImages:
+    """Images that a copy is asked about. They are read from `store`, which may lie on disk, as they are needed.
+
+    store: uint8 (N, S, S, 3). rows: (M,) int64 into it. split: "test" or "synthetic". why: of synthetic ones.
+    known: (M, K) probabilities that the run holds already, float64; None where it holds none.
+    """
+
+    store: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    split: str
+    known: NDArray[np.float64] | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,16 +99,11 @@ class Parity:
         return self.max_abs_diff <= self.tolerance and self.disagreements == self.ties
 
 
-def ask(answer: Answer, shown: Shown, *, task: str, reporter: Reporter | None = None) -> NDArray[np.float32]:
+def ask(answer: Answer, shown: EvalImages, *, task: str, reporter: Reporter | None = None) -> NDArray[np.float32]:
     """A copy's probabilities (M, K) of all images, in order."""
-    reporter, total, start = reporter or Silent(), len(shown.rows), time.perf_counter()
-    parts = []
-    for first in range(0, total, BATCH):
-        rows = shown.rows[first : first + BATCH]
-        parts.append(answer(read_rows(shown.store, rows)))
-        done = min(first + BATCH, total)
-        reporter.advance(task, done, total, f"{done / (time.perf_counter() - start):,.0f} images/s")
-    return np.concatenate(parts)
+    firsts = range(0, len(shown.rows), BATCH)
+    parts = (answer(read_rows(shown.store, shown.rows[first : first + BATCH])) for first in firsts)
+    return np.concatenate(list(with_progress(parts, len(shown.rows), task=task, reporter=reporter)))
 
 
 def compare(
@@ -71,7 +118,12 @@ def compare(
     return Parity(largest, int(other.sum()), int(tied.sum()), len(expected), split, tolerance)
 
 
-def latency(answer: Answer, shown: Shown) -> dict[str, float]:
+def is_close(answers: NDArray[Any], expected: NDArray[Any], *, tolerance: float = NOISE_TOLERANCE) -> bool:
+    """Whether logits, or maps, are the same to a share of their largest value, or of 1. NaN never agrees."""
+    return bool(np.abs(answers - expected).max() <= tolerance * max(1.0, float(np.abs(expected).max())))
+
+
+def latency(answer: Answer, shown: EvalImages) -> dict[str, float]:
     """Milliseconds a call, the median, by the number of images: of whatever else runs beside, so read it as such."""
     found = {}
     for count in TIMED:
@@ -99,3 +151,65 @@ def record(run: RunDir, kind: str, entry: dict[str, Any]) -> None:
     """Put one format's entry into `export/parity.json`; the others stay."""
     content = {**recorded(run), kind: entry}
     atomic_write(run.exports / "parity.json", json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def eval_images(run: RunDir, *, reporter: Reporter | None = None) -> EvalImages:
+    """The run's whole test split, or 1,000 made-up images where it cannot be had on this machine; nothing is fetched.
+
+    No label is looked at: this is no opening of the test split.
+    """
+    card = RunCard.load(run.card)
+    known = _predicted(run)
+    try:
+        packed = packed_images(card)
+        if packed is not None and known is not None and np.array_equal(packed.ids[known.index], known.ids):
+            return EvalImages(packed.images, known.index, "test", softmax(known.logits))
+        if packed is not None and run.splits.exists():
+            return EvalImages(packed.images, Splits.load(run.splits).test, "test")
+        _require_nearby(card)
+        data = open_data(run, reporter=reporter)
+        pack = data.pack
+        if known is not None and np.array_equal(pack.ids[known.index], known.ids):
+            return EvalImages(pack.images, known.index, "test", softmax(known.logits))
+        return EvalImages(pack.images, data.splits.test, "test")
+    except (SourceError, RunError, IndexError) as error:
+        store = synthetic_images(card.data.image_size)
+        return EvalImages(store, np.arange(len(store)), "synthetic", why=str(error))
+
+
+def torch_probabilities(
+    run: RunDir, shown: EvalImages, *, views: Views | None = None, reporter: Reporter | None = None
+) -> NDArray[np.float64]:
+    """What the run's model says by torch, on the processor, in float32: (M, K). views: in place of the recipe's."""
+    predictor = load_predictor(run, views=views)
+    return softmax(predict_rows(predictor, shown.store, shown.rows, reporter=reporter, task="asking the original"))
+
+
+def synthetic_images(size: int, count: int = SYNTHETIC) -> NDArray[np.uint8]:
+    """Images (count, size, size, 3), the same each time: noise, and smooth fields of colors, half of each."""
+    generator = np.random.default_rng(SEED)
+    images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    for row in range(0, count, 2):
+        grid = generator.integers(2, min(LARGEST_GRID, size) + 1)
+        colors = torch.from_numpy(generator.random((1, 3, grid, grid)) * 255)
+        smooth = torch.nn.functional.interpolate(colors, (size, size), mode="bilinear", align_corners=True)
+        images[row] = smooth[0].permute(1, 2, 0).round().byte().numpy()
+    return images
+
+
+def _predicted(run: RunDir) -> Predictions | None:
+    path = run.predictions("test")
+    try:
+        return Predictions.load(path) if path.exists() else None
+    except PredictionsError:
+        return None
+
+
+def _require_nearby(card: RunCard) -> None:
+    """Raise SourceError where opening the run's images would begin with a download."""
+    if card.data.path and Path(card.data.path).exists():
+        return
+    name = named(card.data.source)
+    embedded = name is not None and name.fetch is NamedSource.fetch
+    if find_source(card.data.source) is None and not embedded:
+        raise SourceError(f"the run's images ({card.data.source}) are not on this machine")

@@ -24,12 +24,13 @@ from lucidate.data.pack import Pack
 from lucidate.data.run_data import open_data
 from lucidate.data.store import read_rows
 from lucidate.export.exporter import export_run
-from lucidate.export.int8_choice import Seen, Trial, choose, loss, maker_for
-from lucidate.export.int8_graph import described, prepared
+from lucidate.export.int8_choice import CalibrationSet, Trial, choose, loss, maker_for
+from lucidate.export.int8_graph import prepared
+from lucidate.export.onnx import with_metadata
 from lucidate.export.torch_program import require_own
-from lucidate.models.session import open_session, usable_cores
-from lucidate.predict.backends import Graph, backend_logits, find_graph, graph_path, predictions_path
-from lucidate.predict.table import table_of
+from lucidate.models.onnx_session import OnnxPredictor, usable_cores
+from lucidate.predict.backends import find_graph, graph_path, predictions_path
+from lucidate.predict.loop import predict_rows, table_of
 
 BUDGET = 0.3  # points
 RECORD = "quantize.json"
@@ -108,13 +109,13 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
     data = open_data(run, reporter=reporter)
     pack, splits = data.pack, data.splits
     content = _float_graph(run, reporter).read_bytes()
-    exact = Graph(open_session(content))
+    exact = OnnxPredictor(content)
     floats = prepared(content)
     if not floats.layers:
         raise ExportError("quantize: expected a model with layers that int8 can compute, received one without")
     rows = splits.validation
-    said = backend_logits(exact, pack.images, rows, reporter=reporter, task="asking float32")
-    seen = Seen(pack.images, rows, pack.labels[rows], said)
+    said = predict_rows(exact, pack.images, rows, reporter=reporter, task="asking float32")
+    seen = CalibrationSet(pack.images, rows, pack.labels[rows], said)
     vnni = has_vnni()
     reduce_range = _is_x86() and not vnni
     maker = maker_for(floats, seen, reduce_range=reduce_range, reporter=reporter)
@@ -128,8 +129,8 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
         "left_in_float": left,
         "lost_on_validation": loss(seen, best),
     }
-    int8 = described(best.content, {"quantized": json.dumps(about)})
-    quantized = Graph(open_session(int8))
+    int8 = with_metadata(best.content, {"quantized": json.dumps(about)})
+    quantized = OnnxPredictor(int8)
     card = card.with_results(test_openings=card.results.test_openings + 1)
     card.save(run.card)
     before = _answers(exact, pack, splits.test, card, reporter, "test, float32")
@@ -177,7 +178,7 @@ def has_vnni() -> bool:
     return any(name in flags for name in VNNI)
 
 
-def race(graphs: dict[str, Graph], images: NDArray[np.uint8]) -> dict[str, dict[str, float]]:
+def race(graphs: dict[str, OnnxPredictor], images: NDArray[np.uint8]) -> dict[str, dict[str, float]]:
     """Milliseconds a call by graph and number of images; the graphs take turns, and each one's best turn counts.
 
     images: (32, S, S, 3) or more.
@@ -243,9 +244,9 @@ def _float_graph(run: RunDir, reporter: Reporter) -> Path:
 
 
 def _answers(
-    graph: Graph, pack: Pack, rows: NDArray[np.int64], card: RunCard, reporter: Reporter, task: str
+    graph: OnnxPredictor, pack: Pack, rows: NDArray[np.int64], card: RunCard, reporter: Reporter, task: str
 ) -> Predictions:
-    logits = backend_logits(graph, pack.images, rows, reporter=reporter, task=task)
+    logits = predict_rows(graph, pack.images, rows, reporter=reporter, task=task)
     return table_of(pack, rows, logits, split="test", model=f"{card.recipe.model.name} (onnx-int8)")
 
 
@@ -257,7 +258,7 @@ def _flips(before: Predictions, after: Predictions) -> tuple[Flip, ...]:
     )
 
 
-def _validation(seen: Seen, best: Trial, tried: tuple[Trial, ...], names: dict[str, str]) -> dict[str, Any]:
+def _validation(seen: CalibrationSet, best: Trial, tried: tuple[Trial, ...], names: dict[str, str]) -> dict[str, Any]:
     return {
         "images": len(seen.rows),
         "accuracy_fp32": seen.accuracy,

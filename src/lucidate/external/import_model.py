@@ -52,7 +52,14 @@ from lucidate.data.sources.find import location
 from lucidate.data.sources.source import sources
 from lucidate.data.splits import divide
 from lucidate.external.manifest import read_toml
-from lucidate.external.readers import Brought, bring_keras, bring_onnx, bring_timm, reorder, timm_weights
+from lucidate.external.readers import (
+    ImportedModel,
+    read_keras_model,
+    read_onnx_model,
+    read_timm_model,
+    reorder,
+    timm_weights,
+)
 from lucidate.models.checkpoint import save_weights
 from lucidate.models.keras_file import read_keras
 from lucidate.models.onnx_file import read_onnx
@@ -81,19 +88,19 @@ def open_run(path: Path, *, reporter: Reporter | None = None) -> RunDir:
     if kind == ".onnx":
         content = read_onnx(path)
         key, sha = _key(hashlib.sha256(content).hexdigest(), text)
-        folder, bring = path.parent / f"{path.stem}-onnx-run", partial(bring_onnx, path, toml, values, content)
+        folder, read = path.parent / f"{path.stem}-onnx-run", partial(read_onnx_model, path, toml, values, content)
     elif kind == ".keras":
         content = read_keras(path)
         key, sha = _key(hashlib.sha256(content).hexdigest(), text)
-        folder, bring = path.parent / f"{path.stem}-keras-run", partial(bring_keras, path, toml, values, content)
+        folder, read = path.parent / f"{path.stem}-keras-run", partial(read_keras_model, path, toml, values, content)
     elif kind == ".toml":
         key, sha = _key(sha256(timm_weights(path, values)), text)
-        folder, bring = path.parent / f"{path.stem}-run", partial(bring_timm, path, values)
+        folder, read = path.parent / f"{path.stem}-run", partial(read_timm_model, path, values)
     else:
         raise _no_model(path, kind)
     if not _stands(folder, key) or _moved(folder, toml, values.get("data")):
         origin = OriginCard(file=path.name, sha256=sha, declared=toml.name, key=key)
-        _make(folder, bring, origin, toml=toml, reporter=reporter)
+        _make(folder, read, origin, toml=toml, reporter=reporter)
     return RunDir.open(folder)
 
 
@@ -123,20 +130,22 @@ def _moved(folder: Path, toml: Path, data: object) -> bool:
     return bool(noted) and not Path(str(noted)).exists() and isinstance(data, str) and (toml.parent / data).exists()
 
 
-def _make(folder: Path, bring: Callable[[], Brought], origin: OriginCard, *, toml: Path, reporter: Reporter) -> None:
+def _make(
+    folder: Path, read: Callable[[], ImportedModel], origin: OriginCard, *, toml: Path, reporter: Reporter
+) -> None:
     """Make the run's folder, whole or not at all."""
-    brought = bring()
-    pack, source = _images(brought, toml, reporter)
-    options = brought.images
+    imported = read()
+    pack, source = _images(imported, toml, reporter)
+    options = imported.images
     recipe = Recipe(
         seed=options.seed,
-        data=DataRecipe(source=source, split=options.split, image_size=brought.preprocess.size),
-        model=brought.recipe,
+        data=DataRecipe(source=source, split=options.split, image_size=imported.preprocess.size),
+        model=imported.recipe,
     )
-    classes = brought.classes
+    classes = imported.classes
     splits = None
     if pack is not None:
-        recipe = recipe.model_copy(update={"model": reorder(brought, pack.class_names)})
+        recipe = recipe.model_copy(update={"model": reorder(imported, pack.class_names)})
         classes, splits = pack.class_names, divide(pack, recipe)
     flips = options.mirror if options.mirror is not None else pack.flips if pack else False
     card = RunCard(
@@ -151,7 +160,7 @@ def _make(folder: Path, bring: Callable[[], Brought], origin: OriginCard, *, tom
             dataset=pack.dataset if pack else "",
             pack=pack.hash if pack else "",
             images=len(pack) if pack else 0,
-            image_size=brought.preprocess.size,
+            image_size=imported.preprocess.size,
             flips=flips,
             set_aside=jsonable(pack.set_aside) if pack else (),
         ),
@@ -161,12 +170,12 @@ def _make(folder: Path, bring: Callable[[], Brought], origin: OriginCard, *, tom
             requested=options.split if splits else "none",
             sizes=splits.sizes if splits else {},
         ),
-        preprocess=brought.preprocess.as_dict(),
+        preprocess=imported.preprocess.as_dict(),
         model=ModelCard(
-            name=origin.file if brought.recipe.name in EXTERNAL else brought.recipe.name,
+            name=origin.file if imported.recipe.name in EXTERNAL else imported.recipe.name,
             options={},
-            parameters=brought.parameters,
-            values=brought.values,
+            parameters=imported.parameters,
+            values=imported.values,
         ),
         versions=machine.versions(),
         hardware=machine.hardware(),
@@ -183,7 +192,7 @@ def _make(folder: Path, bring: Callable[[], Brought], origin: OriginCard, *, tom
         with RunDir(folder).lock() if folder.exists() else nullcontext(), atomic_path(folder) as temporary:
             temporary.mkdir()
             made = RunDir(temporary)
-            save_weights(brought.model, made.weights)
+            save_weights(imported.model, made.weights)
             if splits is not None and pack is not None:
                 splits.save(made.splits, pack.ids)
             card.save(made.card)
@@ -195,18 +204,18 @@ def _make(folder: Path, bring: Callable[[], Brought], origin: OriginCard, *, tom
     reporter.say(f"{origin.file}: its run is kept in {folder}")
 
 
-def _images(brought: Brought, toml: Path, reporter: Reporter) -> tuple[Pack | None, str]:
+def _images(imported: ImportedModel, toml: Path, reporter: Reporter) -> tuple[Pack | None, str]:
     """The images that a model is judged on, and where they lie. Raises PredictionsError for other classes."""
-    spec = brought.images.data
+    spec = imported.images.data
     if spec is None:
         return None, ""
     beside = toml.parent / Path(spec).expanduser()
     source = spec if spec in sources or not beside.exists() else str(beside)
-    pack = open_pack(source, image_size=brought.preprocess.size, reporter=reporter)
-    if set(pack.class_names) != set(brought.classes):
+    pack = open_pack(source, image_size=imported.preprocess.size, reporter=reporter)
+    if set(pack.class_names) != set(imported.classes):
         raise PredictionsError(
-            f"{toml}: data: expected images of the model's {len(brought.classes)} classes, received {spec} with "
-            f"{_difference(pack.class_names, brought.classes)}"
+            f"{toml}: data: expected images of the model's {len(imported.classes)} classes, received {spec} with "
+            f"{_difference(pack.class_names, imported.classes)}"
         )
     return pack, source
 

@@ -196,3 +196,27 @@ def _require_sense(found: Images, toml: Path) -> None:
             f"{toml}: preprocess.std: expected 1 or more, of values from 0 to 255, received {pixels.std}; of values "
             "from 0 to 1, leave scale out"
         )
+
+
+@dataclass(frozen=True)
+class EmbeddedMetadata:
+    """What a model that lucidate has exported says of itself in its file: enough to ask it without a TOML.
+
+    classes: in the order of its answers. size: pixels a side. mean: the color that it subtracts, from 0 to 1.
+    """
+
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, float, float]
+
+
+def embedded_metadata(said: Mapping[str, Any]) -> EmbeddedMetadata | None:
+    """A file's metadata, where it is of ours: `class_names`, and `preprocess`, which happens inside; else None."""
+    try:
+        names, preprocess = said["class_names"], said["preprocess"]
+        if preprocess["inside"] is not True or not all(isinstance(name, str) for name in names):
+            return None
+        red, green, blue = map(float, preprocess["mean"])
+        return EmbeddedMetadata(tuple(names), int(preprocess["size"]), (red, green, blue))
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -23,16 +23,17 @@ from lucidate.external.manifest import (
     DescribedFile,
     DescribedGraph,
     DescribedTimm,
+    EmbeddedMetadata,
     Images,
     Known,
     declared,
+    embedded_metadata,
     preprocess_of,
     raw_pixels,
     template,
 )
 from lucidate.models import keras_file, onnx_file
 from lucidate.models.build import backbone, build, parameter_count, value_count
-from lucidate.models.embedded_metadata import OwnWords, own_words
 from lucidate.models.external import External
 from lucidate.models.external_engine import Options
 from lucidate.models.keras_file import require_safe
@@ -43,7 +44,7 @@ UNITY = 1e-2  # by how much probabilities may miss a sum of 1: float16 over a th
 
 
 @dataclass(frozen=True, eq=False)
-class Brought:
+class ImportedModel:
     """A model that has answered once. classes: in the order of its answers."""
 
     model: nn.Module
@@ -55,10 +56,10 @@ class Brought:
     values: int
 
 
-def bring_onnx(path: Path, toml: Path, values: Mapping[str, Any], content: bytes) -> Brought:
+def read_onnx_model(path: Path, toml: Path, values: Mapping[str, Any], content: bytes) -> ImportedModel:
     """A graph, whole in `content`. Raises RecipeError, WeightsError."""
     graph = parse(content, name=str(path))
-    if own := own_words(onnx_file.metadata(graph)):
+    if own := embedded_metadata(onnx_file.metadata(graph)):
         describe(graph, outputs="logits", name=str(path))
         options = Options(outputs="logits", layout="NHWC", gray=_mean(own))
         images = declared(Images, values, file=path, toml=toml)
@@ -74,7 +75,7 @@ def bring_onnx(path: Path, toml: Path, values: Mapping[str, Any], content: bytes
     return _file(ONNX, path, toml, content, options, tuple(found.classes), preprocess_of(found), found)
 
 
-def bring_keras(path: Path, toml: Path, values: Mapping[str, Any], content: bytes) -> Brought:
+def read_keras_model(path: Path, toml: Path, values: Mapping[str, Any], content: bytes) -> ImportedModel:
     """A `.keras` file. Raises RecipeError, WeightsError, UnsafeFileError."""
     from lucidate.models.keras_engine import KerasEngine
 
@@ -82,7 +83,7 @@ def bring_keras(path: Path, toml: Path, values: Mapping[str, Any], content: byte
     with _named(path):
         facts = KerasEngine(content)
     _require_images(path, *facts.shape[1:])
-    if own := own_words(keras_file.metadata(content)):
+    if own := embedded_metadata(keras_file.metadata(content)):
         options = Options(outputs="probabilities", layout="NHWC", gray=_mean(own))
         images = declared(Images, values, file=path, toml=toml)
         return _file(KERAS, path, toml, content, options, own.classes, raw_pixels(own.size), images)
@@ -130,7 +131,7 @@ def timm_weights(path: Path, values: Mapping[str, Any]) -> Path:
     return file
 
 
-def bring_timm(path: Path, values: Mapping[str, Any]) -> Brought:
+def read_timm_model(path: Path, values: Mapping[str, Any]) -> ImportedModel:
     """A timm model with its head, from a TOML. Raises RecipeError, WeightsError, UnknownNameError."""
     file = timm_weights(path, values)
     found = declared(DescribedTimm, values, file=path, toml=path)
@@ -157,7 +158,7 @@ def bring_timm(path: Path, values: Mapping[str, Any]) -> Brought:
         raise RecipeError(
             f"{path}: preprocess.size: expected a side that {found.model} takes, received {preprocess.size}: {reason}"
         ) from None
-    return Brought(
+    return ImportedModel(
         model=model,
         recipe=recipe,
         classes=tuple(found.classes),
@@ -168,21 +169,21 @@ def bring_timm(path: Path, values: Mapping[str, Any]) -> Brought:
     )
 
 
-def reorder(brought: Brought, names: Sequence[str]) -> ModelRecipe:
+def reorder(imported: ImportedModel, names: Sequence[str]) -> ModelRecipe:
     """Let a model, in place, answer in another order of its classes; its recipe then."""
-    order = tuple(brought.classes.index(name) for name in names)
+    order = tuple(imported.classes.index(name) for name in names)
     if order == tuple(range(len(order))):
-        return brought.recipe
-    if isinstance(brought.model, External):
-        brought.model.options = brought.model.options.model_copy(update={"order": order})
-        return _recipe(brought.model)
-    net: Any = backbone(brought.model)[0]
+        return imported.recipe
+    if isinstance(imported.model, External):
+        imported.model.options = imported.model.options.model_copy(update={"order": order})
+        return _recipe(imported.model)
+    net: Any = backbone(imported.model)[0]
     heads = net.pretrained_cfg.get("classifier") or ()
     with torch.no_grad():
         for head in (heads,) if isinstance(heads, str) else heads:
             for value in net.get_submodule(head).parameters():
                 value.copy_(value[list(order)].clone())
-    return brought.recipe
+    return imported.recipe
 
 
 def _file(
@@ -194,7 +195,7 @@ def _file(
     classes: tuple[str, ...],
     preprocess: Preprocess,
     images: Images,
-) -> Brought:
+) -> ImportedModel:
     """A file as a module that has been tried. Raises RecipeError where it answers otherwise than declared."""
     model = External(kind, options, len(classes))
     with _named(path):
@@ -217,7 +218,7 @@ def _file(
             f"to {float(sums[0]):.3g}), received 'probabilities'"
         )
     engine = model.engine
-    return Brought(
+    return ImportedModel(
         model=model,
         recipe=_recipe(model),
         classes=classes,
@@ -248,7 +249,7 @@ def _gray(found: Described) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _mean(own: OwnWords) -> tuple[float, float, float]:
+def _mean(own: EmbeddedMetadata) -> tuple[float, float, float]:
     """Likewise, of a model that takes values from 0 to 255."""
     red, green, blue = (255 * value for value in own.mean)
     return red, green, blue

@@ -15,6 +15,8 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.core.text import one_line
 from lucidate.models.build import build, place
+from lucidate.models.ensemble import Ensemble
+from lucidate.models.predictor import InferenceConfig, TorchPredictor, Views
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -46,3 +48,11 @@ def load_model(run: RunDir, *, device: torch.device | str = "cpu") -> nn.Module:
         model = build(card.recipe.model, len(card.classes), image_size=card.data.image_size, initial=False)
     load_weights(model, run.weights)
     return place(model, device).eval()
+
+
+def load_predictor(run: RunDir, *, views: Views | None = None, device: torch.device | str = "cpu") -> TorchPredictor:
+    """A run's trained model, ready to answer. views: in place of the recipe's; of an ensemble, of every member's."""
+    model, card = load_model(run, device=device), RunCard.load(run.card)
+    if isinstance(model, Ensemble) and views:
+        model.set_views(views)
+    return TorchPredictor(model, InferenceConfig.of_run(card, views=views), device=device)

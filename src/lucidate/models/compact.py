@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from lucidate.core.errors import RecipeError
@@ -17,9 +19,28 @@ class Compact(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.blocks(images).mean(dim=(2, 3))
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self._pooled(images))
         return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What the last layer sees: (B, D)."""
+        features: Tensor = self.head[:-1](self._pooled(images))
+        return features
+
+    def to_keras(self, layers: Any, value: Any) -> Any:
+        """See `registry.ToKeras`."""
+        for block in self.blocks:
+            for layer in block.children():
+                value = layers.any(layer, value)
+        value = layers.average(value)
+        *hidden, last = self.head
+        for layer in hidden:
+            value = layers.any(layer, value)
+        return layers.dense(last, value, name="logits")
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        features: Tensor = self.blocks(images)
+        return features.mean(dim=(2, 3))
 
 
 @register("compact")

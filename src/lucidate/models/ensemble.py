@@ -8,12 +8,11 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.data.preprocess import Preprocess
-from lucidate.models.tta import Views, tta_logits
+from lucidate.models.predictor import InferenceConfig, Views, model_logits
 
 Averaged = Literal["softmax", "logits"]
 
@@ -35,6 +34,10 @@ class Member(BaseModel):
     mirror: bool
     share: float
 
+    @property
+    def inference(self) -> InferenceConfig:
+        return InferenceConfig(self.preprocess, self.views, self.mirror, self.order)
+
 
 class Options(BaseModel):
     """What stands under `[model]` of an ensemble's recipe."""
@@ -49,7 +52,8 @@ class Ensemble(nn.Module):
     """The weighted mean of its members' probabilities, or of their logits. Gives logits (B, K).
 
     Takes (B, 3, S, S) float32 in [0, 1]: each member normalizes, and resizes, its own way. Averaged over
-    probabilities, the logits are logarithms of the mean, so that their softmax is the mean.
+    probabilities, the logits are logarithms of the mean, so that their softmax is the mean. A member without a share
+    is not asked. at_once: as in `InferenceModel`.
     """
 
     def __init__(self, members: tuple[Member, ...], models: list[nn.Module], averaged: Averaged) -> None:
@@ -57,33 +61,23 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(models)
         self.settings = members
         self.averaged = averaged
+        self.at_once = False
 
     def forward(self, images: Tensor) -> Tensor:
+        used = [(net, one) for net, one in zip(self.members, self.settings, strict=True) if one.share > 0]
         answers = [
-            member_logits(model, member, images) for model, member in zip(self.members, self.settings, strict=True)
+            model_logits(net, one.inference.normalize(images), one.inference, at_once=self.at_once) for net, one in used
         ]
-        return average(torch.stack(answers), torch.tensor([m.share for m in self.settings]), self.averaged)
+        return average(torch.stack(answers), torch.tensor([one.share for _, one in used]), self.averaged)
 
-
-def member_logits(model: nn.Module, member: Member, images: Tensor) -> Tensor:
-    """One member's logits (B, K), in the ensemble's order of classes. images: (B, 3, S, S) in [0, 1]."""
-    logits = tta_logits(model, normalized_for(member, images), views=member.views, mirror=member.mirror)
-    return logits[:, torch.tensor(member.order, device=logits.device)]
-
-
-def normalized_for(member: Member, images: Tensor) -> Tensor:
-    """Images (B, 3, S, S) in [0, 1], as one member wants to see them."""
-    own = member.preprocess
-    if images.shape[-1] != own.size:
-        images = functional.interpolate(images, (own.size, own.size), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (own.mean, own.std))
-    return (images - mean) / std
+    def set_views(self, views: Views) -> None:
+        """Let every member be asked by these test-time views."""
+        self.settings = tuple(member.model_copy(update={"views": views}) for member in self.settings)
 
 
 def average(logits: Tensor, shares: Tensor, averaged: Averaged) -> Tensor:
-    """(M, B, K) logits of M members → (B, K). shares: (M,), adding up to 1; members without a share do not count."""
-    used = shares > 0
-    logits, shares = logits[used], shares[used].to(logits)[:, None, None]
+    """(M, B, K) logits of M members → (B, K). shares: (M,), above 0, adding up to 1."""
+    shares = shares.to(logits)[:, None, None]
     if averaged == "logits":
         return (shares * logits).sum(0)
     return (logits.log_softmax(-1) + shares.log()).logsumexp(0)

@@ -8,9 +8,11 @@ the code, the widths, and a pooling that takes images of any size.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lucidate.core.errors import RecipeError
 from lucidate.models.registry import register
@@ -47,6 +49,28 @@ class Group(nn.Module):
             features = self.activation(features + first if self.skips and place == last else features)
         return features
 
+    def fold(self) -> None:
+        """Take the first BatchNorm into the convolution from which pooling parts it (see `registry.Foldable`).
+
+        A norm that only shifts and shrinks keeps the order of values, so it may change places with max pooling.
+        """
+        if bool((self.norm1.weight > 0).all()):
+            self.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
+            self.norm1 = nn.Identity()  # type: ignore[assignment]
+
+    def to_keras(self, layers: Any, value: Any) -> Any:
+        value = layers.conv(self.conv1, value)
+        if value.shape[1] > 1:  # a single value stays
+            value = layers.plain(self.pool, value)
+        value = first = layers.plain(self.activation, layers.norm(self.norm1, value))
+        last = len(self.convs) - 1
+        for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            value = layers.norm(norm, layers.conv(conv, value))
+            if self.skips and place == last:
+                value = layers.add(value, first)
+            value = layers.plain(self.activation, value)
+        return value
+
 
 class FastNet(nn.Module):
     """whiten → groups → global max pooling → head. Takes (B, 3, S, S) float32, S ≥ 3; gives logits (B, K)."""
@@ -63,12 +87,20 @@ class FastNet(nn.Module):
         self.scale = scale
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.groups(self.activation(self.whiten(images)))
-        logits: Tensor = self.head(features.amax(dim=(2, 3))) * self.scale
+        logits: Tensor = self.head(self.embed(images)) * self.scale
         return logits
 
+    def embed(self, images: Tensor) -> Tensor:
+        """What the head sees: (B, D)."""
+        features: Tensor = self.groups(self.activation(self.whiten(images)))
+        return features.amax(dim=(2, 3))
+
+    def freeze_input(self, frozen: bool) -> None:
+        """Whether the bias of the first layer still learns; without, no gradient reaches images: a tenth of a step."""
+        self.whiten.bias.requires_grad_(not frozen)  # type: ignore[union-attr]
+
     @torch.no_grad()
-    def init_whitening(self, images: Tensor) -> None:
+    def prepare(self, images: Tensor) -> None:
         """Set the first layer so that its outputs on patches of these images are uncorrelated and of variance 1.
 
         images: (N, 3, S, S) normalized training images; some thousands suffice.
@@ -79,14 +111,12 @@ class FastNet(nn.Module):
         filters = (directions / (variances + NOISE).sqrt()).T.flip(0).reshape(-1, 3, PATCH, PATCH)
         self.whiten.weight.copy_(torch.cat([filters, -filters]))
 
-
-def freeze_whitening(model: nn.Module, held: bool) -> None:
-    """Whether a fastnet's input layer stays as it is; other models have no such layer.
-
-    Its bias is all that it learns. Held, no gradient has to reach the images, which saves a tenth of a step.
-    """
-    if isinstance(model, FastNet) and model.whiten.bias is not None:
-        model.whiten.bias.requires_grad_(not held)
+    def to_keras(self, layers: Any, value: Any) -> Any:
+        """See `registry.ToKeras`."""
+        value = layers.plain(self.activation, layers.conv(self.whiten, value))
+        for group in self.groups:
+            value = group.to_keras(layers, value)  # type: ignore[operator]
+        return layers.dense(self.head, layers.highest(value), scale=self.scale, name="logits")
 
 
 @register("fastnet")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lucidate.core.errors import WeightsError
+from lucidate.core.errors import ExportError, WeightsError
 from lucidate.core.text import one_line
 from lucidate.models.external_engine import Refused
-from lucidate.models.keras_backend import keras_on_torch
 from lucidate.models.keras_file import require_safe
 
 
@@ -157,3 +159,26 @@ def _measure(norm: Any, inputs: tuple[Tensor, ...]) -> None:
     axes = [axis for axis in range(inputs[0].ndim) if axis != norm.axis % inputs[0].ndim]
     norm.moving_mean.assign(inputs[0].mean(axes))
     norm.moving_variance.assign(inputs[0].var(axes, unbiased=False))
+
+
+def keras_on_torch() -> ModuleType:
+    """The `keras` module on the torch backend; its import takes seconds. Raises ExportError where it cannot be had."""
+    before = os.environ.get("KERAS_BACKEND")
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
+    try:
+        import keras
+    except ImportError:
+        raise ExportError(
+            "keras: expected Keras 3, which is not installed; get it with: pip install 'lucidate[keras]'"
+        ) from None
+    finally:
+        if before is None:
+            os.environ.pop("KERAS_BACKEND", None)
+        else:
+            os.environ["KERAS_BACKEND"] = before
+    if keras.backend.backend() != "torch":
+        raise ExportError(
+            f"keras: expected Keras on torch, received it on {keras.backend.backend()}; set KERAS_BACKEND=torch"
+        )
+    return keras

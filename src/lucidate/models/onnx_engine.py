@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from lucidate.core.text import one_line
 from lucidate.models.external_engine import Layout, Outputs, Refused
 from lucidate.models.onnx_file import Graph, describe, parse, require_whole
-from lucidate.models.rehearsal import Unanswered, rehearse
-from lucidate.models.session import open_session, run_in_parts
+from lucidate.models.onnx_session import Unanswered, open_session, rehearse, run_in_parts
 
 
 class OnnxEngine:

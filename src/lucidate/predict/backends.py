@@ -3,71 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, RunError
-from lucidate.core.progress import Reporter, Silent
+from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.registry import ENSEMBLE
 from lucidate.core.run import RunDir
 from lucidate.data.run_data import open_data
 from lucidate.data.splits import require_name
-from lucidate.data.store import read_rows
-from lucidate.models.session import open_session
-from lucidate.predict.stopwatch import Stopwatch
-from lucidate.predict.table import table_of
+from lucidate.models.onnx_session import OnnxPredictor
+from lucidate.predict.loop import Stopwatch, predict_rows, table_of
 
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.models.tta import Views
+    from lucidate.models.predictor import Predictor, Views
 
-GRAPHS = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}  # backend → file below a run's exports
-BACKENDS = ("torch", *GRAPHS)
+FILES = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx", "served": "serve.onnx"}  # graphs below a run's exports
+BACKENDS = ("torch", "onnx", "onnx-int8")
 WEIGHTS_KEY = "weights_sha256"  # of a graph's metadata: the weights that it was made from
-GRAPH_BATCH = 32  # images a call: more leave the cache and gain nothing
 
 
-class Backend(Protocol):
-    """A model ready to answer."""
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits (B, K) of images (B, S, S, 3), 0 to 255, of the run's size."""
-
-
-class Graph:
-    """An exported graph: resizing, normalization and views are inside it. views: which these are."""
-
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self.session = session
-        self.input = session.get_inputs()[0].name
-        self.views = session.get_modelmeta().custom_metadata_map.get("views", "one")
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (logits,) = self.session.run(["logits"], {self.input: images})
-        return logits
-
-
-def open_backend(name: str, run: RunDir, *, device: torch.device | str = "cpu") -> Backend:
+def open_predictor(name: str, run: RunDir, *, device: torch.device | str = "cpu") -> Predictor:
     """A run's model behind one of `BACKENDS`.
 
     Raises ExportError where the graph is missing or was made from other weights, RunError for another name.
     """
     if name == "torch":
-        from lucidate.predict.module import Module  # takes a second, which graphs need not wait
+        from lucidate.models.checkpoint import load_predictor  # takes a second, which graphs need not wait
 
-        return Module(run, device=device)
-    if name not in GRAPHS:
+        return load_predictor(run, device=device)
+    if name not in BACKENDS:
         raise RunError(f"--backend: expected one of {', '.join(BACKENDS)}, received {name!r}")
     return open_graph(name, run)
 
 
-def open_graph(name: str, run: RunDir) -> Graph:
+def open_graph(name: str, run: RunDir) -> OnnxPredictor:
     """An exported graph of the run's weights. Raises ExportError where there is none."""
     if graph := find_graph(name, run):
         return graph
@@ -76,18 +49,18 @@ def open_graph(name: str, run: RunDir) -> Graph:
     raise ExportError(f"--backend: expected {path}, made from the run's weights, received {came}; {way_on(name, run)}")
 
 
-def find_graph(name: str, run: RunDir) -> Graph | None:
+def find_graph(name: str, run: RunDir) -> OnnxPredictor | None:
     """The graph of a backend; None where there is none of the run's weights. Raises RunError for a broken one."""
     path = graph_path(run, name)
     if not path.exists():
         return None
-    session = open_session(path)
-    return None if _stale(session, path, run) else Graph(session)
+    graph = OnnxPredictor(path)
+    return None if _is_stale(graph, path, run) else graph
 
 
 def graph_path(run: RunDir, name: str) -> Path:
     """Where the graph of a backend lies."""
-    return run.exports / GRAPHS[name]
+    return run.exports / FILES[name]
 
 
 def way_on(name: str, run: RunDir) -> str:
@@ -98,7 +71,7 @@ def way_on(name: str, run: RunDir) -> str:
 
 def is_stale(path: Path, run: RunDir) -> bool:
     """Whether a graph was made from other weights than the run's: by their digest, or its age where it names none."""
-    return _stale(open_session(path), path, run)
+    return _is_stale(OnnxPredictor(path), path, run)
 
 
 def views_inside(card: RunCard, views: Views | None = None) -> str:
@@ -106,36 +79,17 @@ def views_inside(card: RunCard, views: Views | None = None) -> str:
     return views or ("members" if card.recipe.model.name == ENSEMBLE else card.recipe.predict.views)
 
 
-def _stale(session: onnxruntime.InferenceSession, path: Path, run: RunDir) -> bool:
-    known = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+def _is_stale(graph: OnnxPredictor, path: Path, run: RunDir) -> bool:
+    known = graph.about.get(WEIGHTS_KEY)
     if known is None:
         return path.stat().st_mtime < run.weights.stat().st_mtime
     return bool(known != sha256(run.weights))
 
 
-def backend_logits(
-    backend: Backend,
-    images: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    *,
-    batch: int = GRAPH_BATCH,
-    reporter: Reporter | None = None,
-    task: str = "predicting",
-) -> NDArray[np.float32]:
-    """Logits (M, K) of some rows (M,) of a store (N, S, S, 3), in order."""
-    reporter, watch, parts = reporter or Silent(), Stopwatch(), []
-    with watch.running():
-        for start in range(0, len(rows), batch):
-            parts.append(backend(read_rows(images, rows[start : start + batch])))
-            done = start + len(parts[-1])
-            reporter.advance(task, done, len(rows), f"{watch.rate(done):,.0f} images/s")
-    return np.concatenate(parts)
-
-
 def predict_split(
     run: RunDir,
     split: str,
-    backend: Backend,
+    predictor: Predictor,
     *,
     name: str,
     reporter: Reporter | None = None,
@@ -148,8 +102,7 @@ def predict_split(
     require_name(split)
     data = open_data(run, reporter=reporter)
     card, pack, rows = data.card, data.pack, data.splits.rows(split)
-    with (watch or Stopwatch()).running():
-        logits = backend_logits(backend, pack.images, rows, reporter=reporter, task=f"predicting {split}")
+    logits = predict_rows(predictor, pack.images, rows, reporter=reporter, task=f"predicting {split}", watch=watch)
     predictions = table_of(pack, rows, logits, split=split, model=f"{card.recipe.model.name} ({name})")
     predictions.save(predictions_path(run, split, name))
     if split == "test":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,54 +9,31 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lucidate.core.progress import Reporter, Silent
+from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches
-from lucidate.data.dataset import Dataset
 from lucidate.data.pack import Pack
-from lucidate.data.preprocess import Preprocess
 from lucidate.data.run_data import open_data
-from lucidate.models.checkpoint import load_model
-from lucidate.models.tta import Views, tta_logits
-from lucidate.predict.stopwatch import Stopwatch
-from lucidate.predict.table import table_of
-
-BATCH = 128  # on two cores larger batches leave the cache and gain nothing
-ACCELERATOR_BATCH = 1_000  # keeps an accelerator busy; six views of it still fit in little memory
-
-
-def batch_size(device: torch.device | str) -> int:
-    """Images a batch of prediction."""
-    return BATCH if torch.device(device).type == "cpu" else ACCELERATOR_BATCH
+from lucidate.models.checkpoint import load_predictor
+from lucidate.predict.loop import Stopwatch, predict_rows, table_of, with_progress
 
 
 def predict_logits(
-    model: nn.Module,
-    batches: Batches,
-    *,
-    views: Views = "one",
-    mirror: bool = False,
-    reporter: Reporter | None = None,
-    task: str = "predicting",
+    model: nn.Module, batches: Batches, *, reporter: Reporter | None = None, task: str = "predicting"
 ) -> NDArray[np.float32]:
-    """Logits (M, K) of every row of `batches`, in order. The model's mode is given back as it was.
+    """Logits (M, K) of a network in training for every row of `batches`, one view each, in order.
 
-    views, mirror: as in `tta_logits`.
+    In the type of its weights; its mode is given back as it was.
     """
-    reporter = reporter or Silent()
     was_training = model.training
     model.eval()
     kind = next((p.dtype for p in model.parameters()), torch.float32)
-    total, done, parts, start = len(batches.rows), 0, [], time.perf_counter()
     try:
         with torch.inference_mode():
-            for images, labels in batches.in_order():
-                # Left on the device until the end: fetching each would make an accelerator wait.
-                parts.append(tta_logits(model, images.to(kind), views=views, mirror=mirror).float())
-                done += len(labels)
-                rate = done / (time.perf_counter() - start)
-                reporter.advance(task, done, total, f"{rate:,.0f} images/s")
+            # Left on the device until the end: fetching each would make an accelerator wait.
+            each = (model(images.to(kind)).float() for images, _ in batches.in_order())
+            parts = list(with_progress(each, len(batches.rows), task=task, reporter=reporter))
     finally:
         model.train(was_training)
     logits: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
@@ -82,19 +58,17 @@ def predict_run(
     """
     data = open_data(run, pack=pack, reporter=reporter)
     card, pack = data.card, data.pack
-    dataset = Dataset(pack, data.splits, Preprocess.from_dict(card.preprocess))
-    batches = dataset.batches(split, batch_size=batch_size(device), device=device)
-    model, views = load_model(run, device=device), card.recipe.predict.views
-    task = f"predicting {split}"
-    with (watch or Stopwatch()).running():
-        logits = predict_logits(model, batches, views=views, mirror=card.data.flips, reporter=reporter, task=task)
-    predictions = table_of(pack, batches.rows, logits, split=split, model=card.recipe.model.name)
+    rows, task = data.splits.rows(split), f"predicting {split}"
+    predictor = load_predictor(run, device=device)
+    logits = predict_rows(predictor, pack.images, rows, reporter=reporter, task=task, watch=watch)
+    predictions = table_of(pack, rows, logits, split=split, model=card.recipe.model.name)
     predictions.save(run.predictions(split))
     if split in ("validation", "test") and not again:
         prefix = "val" if split == "validation" else "test"
         results: dict[str, float] = {f"{prefix}_accuracy": predictions.accuracy}
-        if views != "one":
-            plain = predict_logits(model, batches, reporter=reporter, task=f"{task}, one view")
+        if card.recipe.predict.views != "one":
+            predictor = load_predictor(run, views="one", device=device)
+            plain = predict_rows(predictor, pack.images, rows, reporter=reporter, task=f"{task}, one view")
             results[f"{prefix}_accuracy_one_view"] = float((plain.argmax(1) == predictions.labels).mean())
             if split == "validation":  # a server with one view is calibrated on them
                 replace(predictions, logits=plain).save(run.one_view(split))

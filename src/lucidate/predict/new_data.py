@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import LucidateError, PredictionsError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, softmax
@@ -19,11 +20,16 @@ from lucidate.data.pack import open_pack
 from lucidate.data.preprocess import Preprocess
 from lucidate.data.sources.source import reason
 from lucidate.data.splits import require_name
-from lucidate.predict.backends import Backend, backend_logits
-from lucidate.predict.stopwatch import Stopwatch
+from lucidate.predict.backends import open_predictor
+from lucidate.predict.loop import Stopwatch, predict_rows
 
 if TYPE_CHECKING:
     import torch
+
+    from lucidate.models.predictor import Predictor
+
+
+KINDS = (".parquet", ".csv")
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,12 @@ def predict_source(
     split: str,
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
-    backend: Backend | None = None,
+    predictor: Predictor | None = None,
     watch: Stopwatch | None = None,
 ) -> Predictions:
     """Predict a source's images: those it gives to `split`, or all where it gives none to it.
 
-    backend: what answers in place of torch. watch: times the prediction itself, without opening the source.
+    predictor: what answers in place of torch. watch: times the prediction itself, without opening the source.
     Its classes must be among the model's, by name, in any order and any selection. Raises PredictionsError otherwise.
     """
     require_name(split)
@@ -62,7 +68,8 @@ def predict_source(
     labels = np.array([card.classes.index(name) for name in pack.class_names], dtype=np.int64)[pack.labels]
     rows = np.flatnonzero(pack.given == split)
     rows, split = (rows, split) if len(rows) else (np.arange(len(pack)), "all")
-    logits = _logits(run, card, pack.images, rows, device=device, reporter=reporter, backend=backend, watch=watch)
+    predictor = predictor or open_predictor("torch", run, device=device)
+    logits = predict_rows(predictor, pack.images, rows, reporter=reporter, watch=watch)
     return Predictions(
         ids=pack.ids[rows],
         index=rows,
@@ -82,54 +89,24 @@ def predict_files(
     top: int = 3,
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
-    backend: Backend | None = None,
+    predictor: Predictor | None = None,
     temperature: float = 1.0,
 ) -> list[Answer]:
     """Predict image files of any size and common format. Raises LucidateError naming the first that cannot be read.
 
-    backend: what answers in place of torch. temperature: logits are divided by it.
+    predictor: what answers in place of torch. temperature: logits are divided by it.
     """
     card = RunCard.load(run.card)
     preprocess = Preprocess.from_dict(card.preprocess)
     images = np.stack([read_image(path, preprocess.size) for path in paths])
-    rows = np.arange(len(images))
-    logits = _logits(run, card, images, rows, device=device, reporter=reporter, backend=backend)
+    predictor = predictor or open_predictor("torch", run, device=device)
+    logits = predict_rows(predictor, images, np.arange(len(images)), reporter=reporter)
     probabilities = softmax(logits / temperature)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         Answer(str(path), tuple(card.classes[k] for k in best), tuple(float(row[k]) for k in best))
         for path, best, row in zip(paths, order, probabilities, strict=True)
     ]
-
-
-def _logits(
-    run: RunDir,
-    card: RunCard,
-    images: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    *,
-    device: torch.device | str,
-    reporter: Reporter | None,
-    backend: Backend | None = None,
-    watch: Stopwatch | None = None,
-) -> NDArray[np.float32]:
-    watch = watch or Stopwatch()
-    if backend is not None:
-        with watch.running():
-            return backend_logits(backend, images, rows, reporter=reporter)
-    import torch  # graphs do without, and it takes a second
-
-    from lucidate.data.batches import Batches
-    from lucidate.models.checkpoint import load_model
-    from lucidate.predict.infer import batch_size, predict_logits
-
-    place, preprocess = torch.device(device), Preprocess.from_dict(card.preprocess)
-    batches = Batches(images, np.zeros(len(images), np.int64), rows, preprocess, batch_size(place), place)
-    model = load_model(run, device=place)
-    with watch.running():
-        return predict_logits(
-            model, batches, views=card.recipe.predict.views, mirror=card.data.flips, reporter=reporter
-        )
 
 
 def read_image(path: Path, size: int) -> NDArray[np.uint8]:
@@ -143,3 +120,36 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
         raise LucidateError(f"{path}: expected an image file that can be opened; the system says: {words}") from None
     except DecodeError as error:
         raise LucidateError(f"{path}: expected an image that can be read; this file cannot: {error}") from None
+
+
+def require_kind(path: Path) -> None:
+    """Raise LucidateError for the name of a file that predictions are not written to."""
+    if path.suffix.lower() not in KINDS:
+        raise LucidateError(f"--out: expected a name that ends in {' or '.join(KINDS)}, received {path}")
+
+
+def save_table(predictions: Predictions, path: Path, *, temperature: float = 1.0) -> None:
+    """Write predictions as the name asks: Parquet for programs, with logits, or CSV for people, with probabilities.
+
+    temperature: the logits are divided by it before they become the CSV's probabilities.
+    """
+    require_kind(path)
+    if path.suffix.lower() == ".parquet":
+        predictions.save(path)
+        return
+    import pandas as pd  # takes a moment, which Parquet need not wait
+
+    from lucidate.core.text import csv_of
+
+    probabilities = softmax(predictions.logits / temperature)
+    names = np.array(predictions.class_names)
+    columns = {
+        "id": predictions.ids,
+        "index": predictions.index,
+        "label": names[predictions.labels],
+        "predicted": names[predictions.predicted],
+        "correct": predictions.correct,
+        "confidence": probabilities.max(1),
+    }
+    table = pd.DataFrame(columns).join(pd.DataFrame(probabilities, columns=[f"p_{name}" for name in names]))
+    atomic_write(path, csv_of(table, float_format="%.6g").encode())

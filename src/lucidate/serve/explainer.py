@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lucidate.data.preprocess import Preprocess
-    from lucidate.explain.heatmaps import Layers, Method
+    from lucidate.explain.heatmaps import Layers
     from lucidate.serve.features import FeatureGraph
 
 PNG_LEVEL = 1  # of zlib: the usual 6 takes four times as long for a file a tenth smaller
@@ -123,7 +123,7 @@ class Explainer:
         )
 
     def _maps(
-        self, ready: _Ready, pixels: NDArray[np.uint8], target: int | None, *, method: Method, layers: Layers
+        self, ready: _Ready, pixels: NDArray[np.uint8], target: int | None, *, method: str, layers: Layers
     ) -> tuple[Tensor, int]:
         """(1, h, w) and the class that it speaks for, as `explain.heatmaps` gives it."""
         import torch
@@ -174,7 +174,7 @@ class Explainer:
         return self._trust[method][1]
 
 
-def _known(method: str) -> Method:
+def _known(method: str) -> str:
     from lucidate.explain.heatmaps import METHODS
 
     for known in METHODS:
@@ -183,7 +183,7 @@ def _known(method: str) -> Method:
     raise ExplainError(f"method: expected one of {', '.join(METHODS)}, received another")
 
 
-def layers_of(ready: _Ready, method: Method) -> Layers:
+def layers_of(ready: _Ready, method: str) -> Layers:
     from lucidate.explain.heatmaps import layers_for
 
     return layers_for(ready.model, ready.preprocess.size, method=method)
@@ -210,7 +210,7 @@ def _measured(path: Any, method: str) -> Mapping[str, Any] | None:
 
 def _picture(pixels: NDArray[np.uint8], heatmap: NDArray[np.float32], side: int) -> bytes:
     """The overlay in the image's own size, then enlarged: coloring every pixel of the large one takes 17 ms."""
-    from lucidate.explain.overlay import overlay
+    from lucidate.explain.single import overlay
 
     image = Image.fromarray(overlay(pixels, heatmap))
     if image.size != (side, side):

@@ -20,9 +20,8 @@ from lucidate.core.atomic import sha256
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import target_gradients
-from lucidate.explain.hooks import ActivationHook
-from lucidate.explain.layers import Layer
-from lucidate.models.session import open_session
+from lucidate.explain.layers import ActivationHook, Layer
+from lucidate.models.onnx_session import open_session
 from lucidate.serve.engine import INPUT, Session
 from lucidate.serve.graph import MADE_OF
 from lucidate.serve.logging import logger

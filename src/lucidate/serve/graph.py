@@ -18,7 +18,7 @@ from lucidate.core.errors import LucidateError, ServeError
 from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, EXTERNAL, ONNX
 from lucidate.core.run import RunDir
-from lucidate.models.session import open_session
+from lucidate.models.onnx_session import open_session
 from lucidate.serve.engine import INPUT, OUTPUT, Session
 from lucidate.serve.settings import ServedViews
 
@@ -108,15 +108,13 @@ class _Module:
     """A run's own module in the place of a session."""
 
     def __init__(self, run: RunDir, views: ServedViews) -> None:
-        from lucidate.predict.module import Module
+        from lucidate.models.checkpoint import load_predictor
 
-        self._backend = Module(run)
-        if views == "one":
-            self._backend.views = views
+        self._predictor = load_predictor(run, views="one" if views == "one" else None)
 
     def run(self, output_names: Sequence[str], input_feed: dict[str, Any]) -> Any:
         assert tuple(output_names) == (OUTPUT,)
-        return [self._backend(input_feed[INPUT])]
+        return [self._predictor(input_feed[INPUT])]
 
 
 def _made(run: RunDir, digest: str, *, views: ServedViews) -> bytes:

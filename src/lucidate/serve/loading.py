@@ -11,7 +11,7 @@ import numpy as np
 from lucidate.core.atomic import sha256
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
-from lucidate.models.session import usable_cores
+from lucidate.models.onnx_session import usable_cores
 from lucidate.serve.engine import INPUT, OUTPUT, Engine, Session
 from lucidate.serve.graph import open_graph
 from lucidate.serve.model_version import ModelVersion

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from lucidate.analysis.distillation import HEADINGS, RIGHT, Distillation, Variant, variant
 from lucidate.analysis.statistics import mean_over_images, mean_over_seeds
@@ -15,18 +15,15 @@ from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
-from lucidate.data.batches import Batches
-from lucidate.data.preprocess import Preprocess
 from lucidate.data.store import read_rows
 from lucidate.export.exporter import export_run
 from lucidate.export.onnx import export_onnx
 from lucidate.export.quantize import SIZES, quantize_run, race
 from lucidate.models.checkpoint import load_model
-from lucidate.models.ensemble import Member, member_logits
-from lucidate.models.session import open_session
-from lucidate.predict.backends import Graph, graph_path, is_stale, predictions_path
-from lucidate.predict.infer import batch_size, predict_logits
-from lucidate.predict.table import table_of
+from lucidate.models.onnx_session import OnnxPredictor
+from lucidate.models.predictor import InferenceConfig, TorchPredictor
+from lucidate.predict.backends import graph_path, is_stale, predictions_path
+from lucidate.predict.loop import predict_rows, table_of
 from lucidate.studies.distill_plan import Plan, same_images
 from lucidate.training.teacher import class_order
 
@@ -49,18 +46,18 @@ def distillation_table(
     before, after = (np.stack([table.correct for table in kind]) for kind in tables)
     first, notes = tables[0][0], list(plan.notes)
     files: dict[str, Path] = {}
-    graphs: dict[str, Graph] = {}
+    graphs: dict[str, OnnxPredictor] = {}
     small: list[float] = []
     try:
         small = [int8_accuracy(run, reporter=reporter) for run in taught]
         files["int8"] = graph_path(taught[0], "onnx-int8")
-        graphs["int8"] = Graph(open_session(files["int8"]))
+        graphs["int8"] = OnnxPredictor(files["int8"])
     except ExportError as error:
         notes.append(f"No student in int8: {error}")
     for name, run in (("teacher", plan.teacher), ("student", taught[0])):
         try:
             files[name] = graph_of(run, out if name == "teacher" else run.exports, reporter=reporter)
-            graphs[name] = Graph(open_session(files[name]))
+            graphs[name] = OnnxPredictor(files[name])
         except (ExportError, RunError) as error:  # no such form, or one that ONNX Runtime cannot run
             notes.append(f"No ONNX file of the {name}: {error}")
     shown = read_rows(plan.dataset.pack.images, np.resize(first.index, SIZES[-1]))
@@ -131,34 +128,14 @@ def teacher_accuracy(plan: Plan, out: Path, judged: Predictions, *, device: torc
     for path in known:
         if path.exists() and set((own := Predictions.load(path)).ids.tolist()) == set(judged.ids.tolist()):
             return own.accuracy
-    member = Member(
-        name=card.name,
-        model=card.recipe.model,
-        preprocess=Preprocess.from_dict(card.preprocess),
-        order=class_order(card, pack.class_names),
-        views=card.recipe.predict.views,
-        mirror=card.data.flips,
-        share=1.0,
-    )
-    rows, seen = judged.index, Preprocess(pack.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    batches = Batches(pack.images, pack.labels, rows, seen, batch_size(device), device)
-    shown = _Asked(load_model(plan.teacher, device=device), member).eval()
-    logits = predict_logits(shown, batches, reporter=reporter, task="predicting test, the teacher")
+    order = class_order(card, pack.class_names)
+    config = replace(InferenceConfig.of_run(card), order=order)
+    predictor = TorchPredictor(load_model(plan.teacher, device=device), config, device=device)
+    rows = judged.index
+    logits = predict_rows(predictor, pack.images, rows, reporter=reporter, task="predicting test, the teacher")
     own = table_of(pack, rows, logits, split="test", model=card.recipe.model.name)
     own.save(out / "teacher.parquet")
     return own.accuracy
-
-
-class _Asked(nn.Module):
-    """A model that takes images in [0, 1] and brings them to its own size and normalization."""
-
-    def __init__(self, model: nn.Module, member: Member) -> None:
-        super().__init__()
-        self.model = model
-        self.member = member
-
-    def forward(self, images: Tensor) -> Tensor:
-        return member_logits(self.model, self.member, images)
 
 
 def markdown(table: Distillation, *, title: str) -> str:

@@ -20,7 +20,7 @@ from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.core.records import History
 from lucidate.data.batches import Batch, Batches, derived_seed, part_of
 from lucidate.models.build import begins_with_weights
-from lucidate.models.fastnet import freeze_whitening
+from lucidate.models.registry import Preparable
 from lucidate.predict.infer import predict_logits
 from lucidate.training.checkpoint import Checkpoints, State
 from lucidate.training.distributed import ProcessGroup
@@ -155,7 +155,8 @@ def train_epoch(state: State, training: Training) -> float:
 
     state.model.train()
     hold_frozen(state.model)
-    freeze_whitening(state.model, settings.input_epochs is not None and epoch >= settings.input_epochs)
+    if isinstance(state.model, Preparable):
+        state.model.freeze_input(settings.input_epochs is not None and epoch >= settings.input_epochs)
     network = group.wrap(compiled(state.model) if settings.compile else state.model)
     shuffled = batches.shuffled(
         recipe.seed, epoch, recipe=recipe.augment, flips=training.flips, first=state.step, chosen=chosen

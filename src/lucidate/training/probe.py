@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +12,7 @@ from lucidate.core.errors import RecipeError
 from lucidate.core.progress import Reporter
 from lucidate.data.batches import Batches
 from lucidate.models.build import backbone
+from lucidate.predict.loop import with_progress
 from lucidate.training.precision import casting
 
 DECAY = 1e-4  # of the head's weights: without it, separable embeddings would let them grow without end
@@ -53,13 +56,17 @@ def embed(model: nn.Module, batches: Batches, *, precision: str, reporter: Repor
     """(N, D) float32 embeddings of every row in order, and their (N,) labels, on the device. The mode is given back."""
     was_training = model.training
     model.eval()
-    parts, labels, total = [], [], len(batches.rows)
-    try:
+
+    def one_by_one() -> Iterator[Tensor]:
         for images, targets in batches.in_order():
             with casting(precision, batches.device):
-                parts.append(model.embed(images).float())  # type: ignore[operator]
+                embeddings: Tensor = model.embed(images).float()  # type: ignore[operator]
             labels.append(targets)
-            reporter.advance("embedding", sum(map(len, labels)), total)
+            yield embeddings
+
+    labels: list[Tensor] = []
+    try:
+        parts = list(with_progress(one_by_one(), len(batches.rows), task="embedding", reporter=reporter))
     finally:
         model.train(was_training)
     return torch.cat(parts), torch.cat(labels)

@@ -21,7 +21,8 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
-from lucidate.models.ensemble import Ensemble, Member, normalized_for
+from lucidate.models.ensemble import Ensemble
+from lucidate.models.predictor import InferenceConfig, model_logits
 from lucidate.training.precision import casting, working_type
 
 SHOWN = 5  # class names in a message: data sets have hundreds
@@ -31,12 +32,12 @@ SHOWN = 5  # class names in a message: data sets have hundreds
 class Teacher:
     """A frozen model in evaluation mode.
 
-    member: how it wants to see images, and its column of each of the student's classes. seen: what was done to the
+    config: how it wants to see images, and its column of each of the student's classes. seen: what was done to the
     images that it is shown, the student's preprocessing. precision: that of the training.
     """
 
     model: nn.Module
-    member: Member
+    config: InferenceConfig
     seen: Preprocess
     precision: str
 
@@ -47,16 +48,16 @@ class Teacher:
         """
         kind = working_type(self.precision)
         with torch.inference_mode(), casting(self.precision, images.device):
-            answers = self.model(self.as_own(images.to(kind)))[:, list(self.member.order)].to(kind)
+            answers = model_logits(self.model, self.as_own(images.to(kind)), self.config).to(kind)
         return answers.clone()  # backward passes may not hold on to tensors of the inference mode
 
     def as_own(self, images: Tensor) -> Tensor:
         """The student's images (B, 3, S, S) in the teacher's size and normalization."""
-        own, seen = self.member.preprocess, self.seen
+        own, seen = self.config.preprocess, self.seen
         if (own.size, own.mean, own.std) == (seen.size, seen.mean, seen.std):
             return images
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (seen.mean, seen.std))
-        return normalized_for(self.member, images * std + mean)
+        return self.config.normalize(images * std + mean)
 
 
 def load_teacher(
@@ -67,20 +68,13 @@ def load_teacher(
     classes: the student's, in their order. seen: the student's preprocessing. Raises RunError for other classes.
     """
     card = RunCard.load(run.card)
-    member = Member(
-        name=card.name,
-        model=card.recipe.model,
-        preprocess=Preprocess.from_dict(card.preprocess),
-        order=class_order(card, classes),
-        views="one",
-        mirror=False,
-        share=1.0,
-    )
+    order = class_order(card, classes)
+    config = InferenceConfig(Preprocess.from_dict(card.preprocess), order=order)
     model = load_model(run, device=device).to(working_type(precision)).requires_grad_(False)
     for part in model.modules():
         if isinstance(part, Ensemble):
-            part.settings = tuple(one.model_copy(update={"views": "one"}) for one in part.settings)
-    return Teacher(model, member, seen, precision)
+            part.set_views("one")
+    return Teacher(model, config, seen, precision)
 
 
 def class_order(card: RunCard, classes: Sequence[str]) -> tuple[int, ...]:

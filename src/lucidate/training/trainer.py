@@ -31,8 +31,8 @@ from lucidate.models.build import (
     value_count,
 )
 from lucidate.models.checkpoint import save_weights
-from lucidate.models.fastnet import FastNet
-from lucidate.predict.infer import batch_size
+from lucidate.models.predictor import batch_size
+from lucidate.models.registry import Preparable
 from lucidate.training.checkpoint import Checkpoints
 from lucidate.training.distributed import ProcessGroup, join_processes
 from lucidate.training.loop import Training, train_model
@@ -92,7 +92,7 @@ def fit(
         if group.is_main:
             card.save(run.card)
             dataset.splits.save(run.splits, dataset.pack.ids)
-        init_whitening(model, dataset, device=device)
+        prepare(model, dataset, device=device)
         if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
             whole = dataset.batches("train", batch_size=batch_size(device), device=device)
             train_head(model, whole, steps=recipe.train.probe_steps, precision=card.precision, reporter=reporter)
@@ -174,14 +174,14 @@ def require_divisible(recipe: Recipe, train: Batches, group: ProcessGroup) -> No
             raise RunError(f"training: expected at least two images an epoch, received {images}")
 
 
-def init_whitening(model: nn.Module, dataset: Dataset, *, device: torch.device) -> None:
+def prepare(model: nn.Module, dataset: Dataset, *, device: torch.device) -> None:
     """Let a model that asks for it look at training images before it is trained."""
-    if isinstance(model, FastNet):
+    if isinstance(model, Preparable):
         rows = dataset.splits.train
         count = max(INPUT_SAMPLE * 32**2 // dataset.pack.image_size**2, 64)  # as many patches from larger images
         sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(np.int64)]
         pixels = torch.from_numpy(read_rows(dataset.pack.images, sample)).to(device)
-        model.init_whitening(dataset.preprocess.normalize(pixels))
+        model.prepare(dataset.preprocess.normalize(pixels))
 
 
 def make_card(

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from lucidate.core.progress import Reporter, Silent
-from lucidate.models.session import open_session
+from lucidate.models.onnx_session import open_session
 
 Method = Literal["minmax", "percentile", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)

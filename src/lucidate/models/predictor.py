@@ -1,0 +1,177 @@
+"""The one way to ask a model: uint8 images (B, S, S, 3) → logits (B, K).
+
+What is done to images on the way, and to answers on the way back, is an `InferenceConfig`. Whatever computes is behind
+`Predictor`: torch here, ONNX Runtime in `onnx_session`; `.onnx` and `.keras` files of others are modules (`external`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lucidate.core.errors import RunError
+from lucidate.core.records import RunCard
+from lucidate.data.preprocess import Preprocess
+
+Views = Literal["one", "mirror", "mirror-shift"]
+BATCH = 128  # on two cores larger batches leave the cache and gain nothing
+ACCELERATOR_BATCH = 1_000  # keeps an accelerator busy; six views of it still fit in little memory
+
+
+class Predictor(Protocol):
+    """A model ready to answer: resizing, normalization, views and class order are inside. batch_size: what suits it."""
+
+    batch_size: int
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits (B, K) of images (B, S, S, 3), 0 to 255, of the model's size."""
+
+    def start(self, images: NDArray[np.uint8]) -> Any:
+        """As a call, but what comes may still be computed: an accelerator need not wait for each batch."""
+
+    def collect(self, started: Sequence[Any]) -> NDArray[np.float32]:
+        """Logits (M, K) of everything that was started, in order."""
+
+    def embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, D), what the last layer sees of one view. Raises RunError for a model that does not give them."""
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How a model is asked.
+
+    views, mirror: as in `tta_logits`. order: the column of the model's answer for each class; None: as they are.
+    """
+
+    preprocess: Preprocess
+    views: Views = "one"
+    mirror: bool = False
+    order: tuple[int, ...] | None = None
+
+    @classmethod
+    def of_run(cls, card: RunCard, *, views: Views | None = None) -> InferenceConfig:
+        """As the run's recipe says. views: in place of the recipe's."""
+        return cls(Preprocess.from_dict(card.preprocess), views or card.recipe.predict.views, card.data.flips)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1], of any size, as the model wants to see them."""
+        own = self.preprocess
+        if images.shape[-1] != own.size:
+            images = functional.interpolate(images, (own.size, own.size), mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (own.mean, own.std))
+        return (images - mean) / std
+
+
+class InferenceModel(nn.Module):
+    """A network with its `InferenceConfig`. Takes (B, S, S, 3) uint8; gives logits (B, K).
+
+    It is what torch predicts with and what is exported. at_once: all views of a batch are one larger batch, so that a
+    graph holds the network once, not six times; one after the other, they stay in a processor's cache.
+    """
+
+    def __init__(self, model: nn.Module, config: InferenceConfig, *, at_once: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.at_once = at_once
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return model_logits(self.model, self.prepare(pixels), self.config, at_once=self.at_once)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) float32, as the network takes them."""
+        if pixels.shape[1] == self.config.preprocess.size:
+            return self.config.preprocess.normalize(pixels)
+        return self.config.normalize(pixels.permute(0, 3, 1, 2).float() / 255)
+
+
+class TorchPredictor:
+    """A network on a device, as a `Predictor`; `model` must be there already. Its mode is set to evaluation."""
+
+    def __init__(self, model: nn.Module, config: InferenceConfig, *, device: torch.device | str = "cpu") -> None:
+        self.module = InferenceModel(model, config).eval()
+        self.device = torch.device(device)
+        self.batch_size = batch_size(self.device)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.collect([self.start(images)])
+
+    def start(self, images: NDArray[np.uint8]) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = self.module(self._on_device(images)).float()
+        return logits
+
+    def collect(self, started: Sequence[Tensor]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = torch.cat(list(started)).cpu().numpy()
+        return logits
+
+    def embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        embed: Any = getattr(self.module.model, "embed", None)
+        if embed is None:
+            kind = type(self.module.model).__name__.lower()
+            raise RunError(f"embeddings: expected a network of lucidate's or timm's, received one without: {kind}")
+        with torch.inference_mode():
+            features: NDArray[np.float32] = embed(self.module.prepare(self._on_device(images))).float().cpu().numpy()
+        return features
+
+    def _on_device(self, images: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(images)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()  # so that the copy runs beside the computation
+        return pixels.to(self.device, non_blocking=True)
+
+
+def batch_size(device: torch.device | str) -> int:
+    """Images a batch of prediction by torch."""
+    return BATCH if torch.device(device).type == "cpu" else ACCELERATOR_BATCH
+
+
+def model_logits(model: nn.Module, images: Tensor, config: InferenceConfig, *, at_once: bool = False) -> Tensor:
+    """Logits (B, K) in the config's order, averaged over its views. images: (B, 3, S, S), normalized."""
+    logits = tta_logits(model, images, views=config.views, mirror=config.mirror, at_once=at_once)
+    if config.order is None:
+        return logits
+    return logits.index_select(1, torch.tensor(config.order, device=logits.device))
+
+
+def tta_logits(model: nn.Module, images: Tensor, *, views: Views, mirror: bool, at_once: bool = False) -> Tensor:
+    """Logits (B, K) of a batch, averaged over test-time views.
+
+    images: (B, 3, S, S). views: "one" is the image as it is; "mirror" adds its mirror image; "mirror-shift" weighs
+    these by half, and by the other half both moved one pixel up and left, and down and right, edges reflected (after
+    K. Jordan, arXiv:2404.00498, section 3.5). mirror: False where a mirrored image does not keep its class. at_once:
+    as in `InferenceModel`.
+    """
+    mirror = mirror and views != "one"
+    if at_once and (mirror or views == "mirror-shift"):
+        seen = list(_views(images, views, mirror=mirror))
+        whole: Tensor = model(torch.cat(seen))
+        answers = list(whole.reshape(len(seen), -1, whole.shape[-1]).unbind())
+    else:
+        answers = [model(view) for view in _views(images, views, mirror=mirror)]
+    if mirror:
+        answers = [(plain + mirrored) / 2 for plain, mirrored in zip(answers[::2], answers[1::2], strict=True)]
+    if len(answers) == 1:
+        return answers[0]
+    unmoved, *moved = answers
+    return unmoved / 2 + torch.stack(moved).mean(0) / 2
+
+
+def _views(images: Tensor, views: Views, *, mirror: bool) -> Iterator[Tensor]:
+    """The image, then the moved ones; each followed by its mirror image, where there are such."""
+    seen = [images]
+    if views == "mirror-shift":
+        size = images.shape[-1]
+        padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+        seen += [padded[:, :, start : start + size, start : start + size] for start in (0, 2)]
+    for view in seen:
+        yield view
+        if mirror:
+            yield view.flip(3)
