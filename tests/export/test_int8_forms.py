@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fakes import Listener
 from lucidate.export.int8_choice import growing, ranked
-from lucidate.export.int8_graph import Layer, described, dynamic, prepared, static
+from lucidate.export.int8_graph import Layer, dynamic, prepared, static
 from lucidate.export.int8_ranges import Histogram, observe, span
+from lucidate.export.onnx import with_metadata
 from lucidate.models.onnx_session import open_session
 
 SIDE = 8
@@ -199,7 +200,7 @@ def test_matrix_products_become_dynamic_int8(tmp_path: Path) -> None:
 
 
 def test_metadata_is_added_to() -> None:
-    model = onnx.load_from_string(described(conv_net(), {"quantized": "yes"}))
+    model = onnx.load_from_string(with_metadata(conv_net(), {"quantized": "yes"}))
     assert {one.key: one.value for one in model.metadata_props}["quantized"] == "yes"
     assert {one.key: one.value for one in model.metadata_props}["class_names"] == "[]"
 

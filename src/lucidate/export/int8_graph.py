@@ -150,13 +150,6 @@ def dynamic(floats: Floats, *, left: Collection[str], reduce_range: bool) -> byt
         return _finished(onnx.load(path), floats.model)
 
 
-def described(content: bytes, about: Mapping[str, str]) -> bytes:
-    """A graph with more to say of itself: keys and values added to its metadata."""
-    model = onnx.load_from_string(content)
-    _set_metadata(model, about)
-    return model.SerializeToString(deterministic=True)
-
-
 def _finished(model: Any, source: Any) -> bytes:
     """A quantizer's graph without its marks, with the metadata of the one that it was made from."""
     del model.graph.value_info[:]
@@ -171,7 +164,9 @@ def _called(node: Any) -> str:
     name: str = node.input[1]
     if not name.endswith(".weight"):
         return str(node.name)
-    return name.removesuffix(".weight").removeprefix("parts.").removeprefix("0.model.").replace(".model.", ".")
+    name = name.removesuffix(".weight").removeprefix("asked.model.").removeprefix("members.")
+    # As graphs of earlier versions name them.
+    return name.removeprefix("parts.").removeprefix("0.model.").replace(".model.", ".")
 
 
 def _pool_last(graph: Any) -> None:
