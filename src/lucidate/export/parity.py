@@ -118,9 +118,11 @@ def compare(
     return Parity(largest, int(other.sum()), int(tied.sum()), len(expected), split, tolerance)
 
 
-def is_close(answers: NDArray[Any], expected: NDArray[Any], *, tolerance: float = NOISE_TOLERANCE) -> bool:
-    """Whether logits, or maps, are the same to a share of their largest value, or of 1. NaN never agrees."""
-    return bool(np.abs(answers - expected).max() <= tolerance * max(1.0, float(np.abs(expected).max())))
+def is_close(
+    answers: NDArray[Any], expected: NDArray[Any], *, tolerance: float = NOISE_TOLERANCE, least: float = 0.0
+) -> bool:
+    """Whether logits, or maps, are the same to a share of the largest value, or of `least`. NaN never agrees."""
+    return bool(np.abs(answers - expected).max() <= tolerance * max(least, float(np.abs(expected).max())))
 
 
 def latency(answer: Answer, shown: EvalImages) -> dict[str, float]:

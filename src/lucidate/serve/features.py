@@ -21,13 +21,13 @@ from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import target_gradients
 from lucidate.explain.layers import ActivationHook, Layer
+from lucidate.export.parity import is_close
 from lucidate.models.onnx_session import open_session
+from lucidate.predict.backends import WEIGHTS_KEY, graph_path
 from lucidate.serve.engine import INPUT, Session
-from lucidate.serve.graph import MADE_OF
 from lucidate.serve.logging import logger
 
 TRIED = 2  # images of noise, on which a graph's features have to be torch's
-CLOSE = 1e-3  # of the largest value: two runtimes sum in another order
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ class FeatureGraph:
 
 def feature_graph(run: RunDir, model: nn.Module, preprocess: Preprocess, layer: Layer) -> FeatureGraph | None:
     """From a graph of the run, asked with one view; None where there is none that gives what torch gives."""
-    wanted = {MADE_OF: sha256(run.weights), "views": "one"}
-    for path in (run.exports / "serve.onnx", run.exports / "model.onnx"):
+    wanted = {WEIGHTS_KEY: sha256(run.weights), "views": "one"}
+    for path in (graph_path(run, "served"), graph_path(run, "onnx")):
         if layer.tokens or not path.is_file():
             continue
         try:
@@ -114,7 +114,7 @@ def _proven(graph: onnx.ModelProto, model: nn.Module, preprocess: Preprocess, la
     features = FeatureGraph(open_session(part.SerializeToString(), threads=1), name, *fit)
     for pixels, image, known in zip(noise, shown, expected, strict=True):
         mine = cam_inputs(model, image[:0], layer, target=known.target, features=features(pixels))
-        if not _is_close(mine.gradients, known.gradients):  # a path around the layer is not in them
+        if not is_close(mine.gradients.numpy(), known.gradients.numpy()):  # a path around the layer is not in them
             return None
     return features
 
@@ -124,14 +124,14 @@ def _fit(values: list[NDArray[Any]], expected: Tensor) -> tuple[Tensor, Tensor] 
     if values[0].shape != (1, *expected.shape[1:]) or values[0].dtype != np.float32:
         return None
     known = torch.from_numpy(np.concatenate(values))
-    if _is_close(known, expected):
+    if is_close(known.numpy(), expected.numpy()):
         return torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
     variance, mean = torch.var_mean(known, (0, 2, 3), keepdim=True, correction=0)
     if not (variance > 0).all():  # a channel that is silent on noise may speak on other images
         return None
     scale = ((known - mean) * expected).mean((0, 2, 3), keepdim=True) / variance
     offset = expected.mean((0, 2, 3), keepdim=True) - scale * mean
-    return (scale, offset) if _is_close(known * scale + offset, expected) else None
+    return (scale, offset) if is_close((known * scale + offset).numpy(), expected.numpy()) else None
 
 
 def _with_outputs(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
@@ -141,7 +141,3 @@ def _with_outputs(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     del changed.graph.output[:]
     changed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     return changed
-
-
-def _is_close(value: Tensor, expected: Tensor) -> bool:
-    return torch.allclose(value, expected, rtol=0, atol=CLOSE * float(expected.abs().max()))

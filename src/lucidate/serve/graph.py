@@ -19,12 +19,11 @@ from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, EXTERNAL, ONNX
 from lucidate.core.run import RunDir
 from lucidate.models.onnx_session import open_session
+from lucidate.predict.backends import WEIGHTS_KEY, graph_path, views_inside
 from lucidate.serve.engine import INPUT, OUTPUT, Session
 from lucidate.serve.settings import ServedViews
 
 _makings: set[subprocess.Popen[str]] = set()  # processes that run now
-
-MADE_OF = "weights_sha256"  # a graph's note of the weights that it was made from; `lucidate export` writes it too
 
 
 def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | None = None) -> Session:
@@ -44,13 +43,14 @@ def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | No
         return own
     if _is_foreign(card):
         return _Module(run, views)
-    for name, inside in (("model.onnx", _views(card, views)), ("serve.onnx", views)):
-        if found := _found(run.exports / name, {MADE_OF: digest, "views": inside}, threads):
+    inside = views_inside(card, "one" if views == "one" else None)
+    for path, named in ((graph_path(run, "onnx"), inside), (graph_path(run, "served"), views)):
+        if found := _found(path, {WEIGHTS_KEY: digest, "views": named}, threads):
             return found
     content = _made(run, digest, views=views)
     with suppress(OSError):  # a folder that cannot be written to costs seconds at each start, nothing else
         if os.access(run.path, os.W_OK):
-            atomic_write(run.exports / "serve.onnx", content)
+            atomic_write(graph_path(run, "served"), content)
     return open_session(content, threads=threads)
 
 
@@ -67,19 +67,12 @@ def _found(path: Path, said: dict[str, str], threads: int | None) -> onnxruntime
 
 
 def _int8(run: RunDir, digest: str, threads: int | None) -> onnxruntime.InferenceSession:
-    path = run.exports / "model.int8.onnx"
-    found = _found(path, {MADE_OF: digest}, threads)
+    path = graph_path(run, "onnx-int8")
+    found = _found(path, {WEIGHTS_KEY: digest}, threads)
     if found is None:
         came = "one of other weights" if path.exists() else "no file"
         raise ServeError(f"--int8: expected {path}, received {came}; make it by lucidate quantize {run.path}")
     return found
-
-
-def _views(card: RunCard, views: ServedViews) -> str:
-    """As `lucidate export` names them."""
-    if views == "one":
-        return views
-    return "members" if card.recipe.model.name == ENSEMBLE else card.recipe.predict.views
 
 
 def _is_foreign(card: RunCard) -> bool:
@@ -100,7 +93,7 @@ def _exported(run: RunDir, threads: int | None) -> onnxruntime.InferenceSession 
     session = open_session(content, threads=threads)
     takes = [(one.name, one.type, len(one.shape)) for one in session.get_inputs()]
     gives = [one.name for one in session.get_outputs()]
-    ours = {MADE_OF, "class_names"} <= session.get_modelmeta().custom_metadata_map.keys()
+    ours = {WEIGHTS_KEY, "class_names"} <= session.get_modelmeta().custom_metadata_map.keys()
     return session if ours and takes == [(INPUT, "tensor(uint8)", 4)] and OUTPUT in gives else None
 
 
