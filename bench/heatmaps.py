@@ -41,7 +41,7 @@ def main() -> None:
     from lucidate.explain.cam import class_maps
     from lucidate.explain.heatmaps import resized
     from lucidate.explain.layers import find_layer
-    from lucidate.models.build import build, place
+    from lucidate.models.build import build, to_device
     from lucidate.models.timm import declare_missing_operators
 
     declare_missing_operators()  # the peer imports torchvision
@@ -49,7 +49,7 @@ def main() -> None:
     rows = np.arange(arguments.images) % len(pack)
     preprocess = fit_preprocess(pack.images, np.arange(len(pack)))
     torch.manual_seed(0)
-    model = place(build(ModelRecipe(name="compact"), len(pack.class_names)), "cpu").eval()
+    model = to_device(build(ModelRecipe(name="compact"), len(pack.class_names)), "cpu").eval()
     pixels = torch.from_numpy(np.asarray(pack.images[rows]))
     batches = [preprocess.normalize(part) for part in pixels.split(BATCH)]
     layer = find_layer(model, 32)

@@ -56,7 +56,7 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
     import torch
 
     from lucidate.data.dataset import prepare
-    from lucidate.models.build import build, place
+    from lucidate.models.build import build, to_device
     from lucidate.training.loop import Training, train_model
     from lucidate.training.precision import choose_precision
 
@@ -66,7 +66,7 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
     recipe = load_recipe(recipe_name, source=source, overrides=overrides)
     dataset = prepare(recipe)
     device = torch.device("cpu")
-    model = place(build(recipe.model, len(dataset.pack.class_names)), device)
+    model = to_device(build(recipe.model, len(dataset.pack.class_names)), device)
     side = dataset.pack.image_size
     chosen = choose_precision(recipe.train, model, image_size=side, device=device, reporter=Silent())
     moments: list[float] = []
@@ -217,10 +217,10 @@ def training_gflop(recipe_name: str) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from lucidate.models.build import build, place
+    from lucidate.models.build import build, to_device
 
     recipe = load_recipe(recipe_name)
-    model = place(build(recipe.model, 10), "cpu").train()
+    model = to_device(build(recipe.model, 10), "cpu").train()
     counter = FlopCounterMode(display=False)
     with counter:
         model(torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)).sum().backward()

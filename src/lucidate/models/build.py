@@ -127,7 +127,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def place(model: nn.Module, device: torch.device | str) -> nn.Module:
+def to_device(model: nn.Module, device: torch.device | str) -> nn.Module:
     """Move a model to a device, its filters in channels_last, the order in which batches come. In place."""
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -14,7 +14,7 @@ from lucidate.core.errors import RunError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.core.text import one_line
-from lucidate.models.build import build, place
+from lucidate.models.build import build, to_device
 from lucidate.models.ensemble import Ensemble
 from lucidate.models.predictor import InferenceConfig, TorchPredictor, Views
 
@@ -47,7 +47,7 @@ def load_model(run: RunDir, *, device: torch.device | str = "cpu") -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave no trace of drawing them
         model = build(card.recipe.model, len(card.classes), image_size=card.data.image_size, initial=False)
     load_weights(model, run.weights)
-    return place(model, device).eval()
+    return to_device(model, device).eval()
 
 
 def load_predictor(run: RunDir, *, views: Views | None = None, device: torch.device | str = "cpu") -> TorchPredictor:

@@ -26,8 +26,8 @@ from lucidate.models.build import (
     build,
     default_device,
     parameter_count,
-    place,
     preprocess_for,
+    to_device,
     value_count,
 )
 from lucidate.models.checkpoint import save_weights
@@ -77,7 +77,7 @@ def fit(
             model = build(
                 recipe.model, len(dataset.pack.class_names), image_size=dataset.pack.image_size, initial=fresh
             )
-        place(model, device)
+        to_device(model, device)
         dataset = replace(dataset, preprocess=preprocess_for(recipe.model, dataset.preprocess))
         batches = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
         require_divisible(recipe, batches, group)
