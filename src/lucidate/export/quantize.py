@@ -200,33 +200,16 @@ def race(graphs: dict[str, OnnxPredictor], images: NDArray[np.uint8]) -> dict[st
 
 def summary(result: Quantized) -> dict[str, Any]:
     """The result as plain values, flips counted."""
-    return {
+    counted = {
         "path": str(result.path),
-        "accuracy_fp32": result.accuracy_fp32,
-        "accuracy_int8": result.accuracy_int8,
-        "change": result.change,
-        "interval": list(result.interval),
-        "p": result.p,
         "flips": len(result.flips),
         "right_to_wrong": result.right_to_wrong,
         "wrong_to_right": result.wrong_to_right,
-        "images": result.images,
-        "split": result.split,
-        "views": result.views,
-        "bytes_fp32": result.bytes_fp32,
-        "bytes_int8": result.bytes_int8,
         "speedup": result.speedup(),
         "speedup_one_image": result.speedup(SIZES[0]),
-        "latency_ms": result.latency_ms,
-        "method": result.method,
-        "layers": result.layers,
-        "left_in_float": list(result.left_in_float),
-        "always_float": list(result.always_float),
-        "budget": result.budget,
-        "within_budget": result.within_budget,
-        "validation": result.validation,
-        "hardware": result.hardware,
     }
+    plain: dict[str, Any] = jsonable({**vars(result), **counted})
+    return plain
 
 
 def _record(result: Quantized) -> dict[str, Any]:

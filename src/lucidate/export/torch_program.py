@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import ExportError
-from lucidate.core.recipe import ModelRecipe
 from lucidate.core.records import RunCard
-from lucidate.core.registry import ENSEMBLE, EXTERNAL
 from lucidate.core.run import RunDir
 from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
@@ -25,6 +23,7 @@ from lucidate.models.checkpoint import load_predictor
 from lucidate.models.ensemble import Ensemble
 from lucidate.models.predictor import InferenceModel, Views
 from lucidate.models.registry import Foldable
+from lucidate.predict.backends import external_kind
 
 EXAMPLE = 2  # images a tracer is shown: of a batch of one it would keep the one
 
@@ -73,15 +72,12 @@ def exportable(run: RunDir, *, views: Views | None = None) -> ExportableModel:
 
 
 def require_own(card: RunCard) -> None:
-    recipes = [card.recipe.model]
-    if card.recipe.model.name == ENSEMBLE:
-        recipes = [ModelRecipe.model_validate(member["model"]) for member in card.recipe.model.options["members"]]
-    for recipe in recipes:
-        if recipe.name in EXTERNAL:
-            raise ExportError(
-                f"run: expected a model of lucidate's or timm's, received one that came as a file ({recipe.name}): "
-                "that file is its export"
-            )
+    """Raise ExportError for a model that came, wholly or in part, as a file."""
+    if kind := external_kind(card):
+        raise ExportError(
+            f"run: expected a model of lucidate's or timm's, received one that came as a file ({kind}): "
+            "that file is its export"
+        )
 
 
 def traced(model: ExportableModel, *, size: int) -> torch.export.ExportedProgram:

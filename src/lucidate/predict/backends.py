@@ -9,7 +9,7 @@ from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
-from lucidate.core.registry import ENSEMBLE
+from lucidate.core.registry import ENSEMBLE, EXTERNAL
 from lucidate.core.run import RunDir
 from lucidate.data.run_data import open_data
 from lucidate.data.splits import require_name
@@ -77,6 +77,13 @@ def is_stale(path: Path, run: RunDir) -> bool:
 def views_inside(card: RunCard, views: Views | None = None) -> str:
     """Which views a copy holds: those of the recipe, or `views` in their place; "members": each member's own."""
     return views or ("members" if card.recipe.model.name == ENSEMBLE else card.recipe.predict.views)
+
+
+def external_kind(card: RunCard) -> str | None:
+    """Format of a model, or of a member, that came as somebody's file; None of those that are lucidate's or timm's."""
+    model = card.recipe.model
+    names = [one["model"]["name"] for one in model.options["members"]] if model.name == ENSEMBLE else [model.name]
+    return next((name for name in names if name in EXTERNAL), None)
 
 
 def _is_stale(graph: OnnxPredictor, path: Path, run: RunDir) -> bool:

@@ -16,10 +16,10 @@ import onnxruntime
 from lucidate.core.atomic import atomic_write, sha256
 from lucidate.core.errors import LucidateError, ServeError
 from lucidate.core.records import RunCard
-from lucidate.core.registry import ENSEMBLE, EXTERNAL, ONNX
+from lucidate.core.registry import ENSEMBLE, ONNX
 from lucidate.core.run import RunDir
 from lucidate.models.onnx_session import open_session
-from lucidate.predict.backends import WEIGHTS_KEY, graph_path, views_inside
+from lucidate.predict.backends import WEIGHTS_KEY, external_kind, graph_path, views_inside
 from lucidate.serve.engine import INPUT, OUTPUT, Session
 from lucidate.serve.settings import ServedViews
 
@@ -41,7 +41,7 @@ def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | No
         return _int8(run, digest, threads)
     if card.recipe.model.name == ONNX and (own := _exported(run, threads)):
         return own
-    if _is_foreign(card):
+    if external_kind(card):
         return _Module(run, views)
     inside = views_inside(card, "one" if views == "one" else None)
     for path, named in ((graph_path(run, "onnx"), inside), (graph_path(run, "served"), views)):
@@ -73,13 +73,6 @@ def _int8(run: RunDir, digest: str, threads: int | None) -> onnxruntime.Inferenc
         came = "one of other weights" if path.exists() else "no file"
         raise ServeError(f"--int8: expected {path}, received {came}; make it by lucidate quantize {run.path}")
     return found
-
-
-def _is_foreign(card: RunCard) -> bool:
-    """Whether some part of the model came as a file in somebody else's format."""
-    recipe = card.recipe.model
-    members = recipe.options["members"] if recipe.name == ENSEMBLE else [{"model": {"name": recipe.name}}]
-    return any(member["model"]["name"] in EXTERNAL for member in members)
 
 
 def _exported(run: RunDir, threads: int | None) -> onnxruntime.InferenceSession | None:
