@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from lucidate.core.progress import Reporter, Silent
+from lucidate.models.onnx_file import with_outputs
 from lucidate.models.onnx_session import open_session
 
 Method = Literal["minmax", "percentile", "mse"]
@@ -44,7 +44,7 @@ def observe(
     model: an onnx.ModelProto whose only input is the images. batches: (B, S, S, 3) uint8 each.
     """
     reporter = reporter or Silent()
-    session, feed = open_session(_showing(model, tensors)), model.graph.input[0].name
+    session, feed = open_session(with_outputs(model, tensors)), model.graph.input[0].name
     lows, highs = dict.fromkeys(tensors, np.inf), dict.fromkeys(tensors, -np.inf)
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
     total = 2 * len(batches)
@@ -87,12 +87,3 @@ def span(seen: Histogram, method: Method) -> tuple[float, float]:
     rounding = ((highs - lows[:, None]) / LEVELS) ** 2 / 12  # variance of values spread evenly over a step
     best = np.unravel_index((rounding + below_error[:, None] + above_error).argmin(), rounding.shape)
     return float(lows[best[0]]), float(highs[best[1]])
-
-
-def _showing(model: Any, tensors: Sequence[str]) -> bytes:
-    """A graph's bytes, with activations among its outputs."""
-    shown = onnx.ModelProto.FromString(model.SerializeToString())
-    given = {one.name for one in shown.graph.output}
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in given)
-    content: bytes = shown.SerializeToString()
-    return content

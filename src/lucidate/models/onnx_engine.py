@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lucidate.core.text import one_line
 from lucidate.models.external_engine import Layout, Outputs, Refused
-from lucidate.models.onnx_file import Graph, describe, parse, require_whole
+from lucidate.models.onnx_file import Graph, describe, parse, require_whole, with_outputs
 from lucidate.models.onnx_session import Unanswered, open_session, rehearse, run_in_parts
 
 
@@ -91,18 +91,4 @@ class OnnxEngine:
 
     def _content(self, maps: tuple[str, ...]) -> bytes:
         """The graph whose outputs are the answer and some maps."""
-        return _with_outputs(self._model, (self.graph.before_softmax or self.graph.output, *maps))
-
-
-def _with_outputs(model: Any, names: Iterable[str]) -> bytes:
-    """A model's bytes, its outputs exchanged for these values of its graph."""
-    kept = [onnx.ValueInfoProto.FromString(one.SerializeToString()) for one in model.graph.output]
-    known = {one.name: one for one in kept}
-    try:
-        del model.graph.output[:]
-        model.graph.output.extend([known.get(name) or onnx.ValueInfoProto(name=name) for name in names])
-        content: bytes = model.SerializeToString()
-    finally:
-        del model.graph.output[:]
-        model.graph.output.extend(kept)
-    return content
+        return with_outputs(self._model, (self.graph.before_softmax or self.graph.output, *maps))

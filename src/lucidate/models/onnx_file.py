@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -186,6 +186,20 @@ def metadata(model: Any) -> dict[str, Any]:
         except ValueError:
             found[entry.key] = entry.value
     return found
+
+
+def with_outputs(model: Any, names: Iterable[str]) -> bytes:
+    """The bytes of an onnx.ModelProto, its outputs exchanged for these values of its graph."""
+    kept = [onnx.ValueInfoProto.FromString(one.SerializeToString()) for one in model.graph.output]
+    known = {one.name: one for one in kept}
+    try:
+        del model.graph.output[:]
+        model.graph.output.extend([known.get(name) or onnx.ValueInfoProto(name=name) for name in names])
+        content: bytes = model.SerializeToString()
+    finally:
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
+    return content
 
 
 def _take_in(path: Path, tensor: Any) -> None:

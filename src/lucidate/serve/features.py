@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper
 from torch import Tensor, nn
 
 from lucidate.core.atomic import sha256
@@ -22,6 +21,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import target_gradients
 from lucidate.explain.layers import ActivationHook, Layer
 from lucidate.export.parity import is_close
+from lucidate.models.onnx_file import with_outputs
 from lucidate.models.onnx_session import open_session
 from lucidate.predict.backends import WEIGHTS_KEY, graph_path
 from lucidate.serve.engine import INPUT, Session
@@ -103,14 +103,14 @@ def _proven(graph: onnx.ModelProto, model: nn.Module, preprocess: Preprocess, la
     shown = [preprocess.normalize(torch.from_numpy(one)[None]) for one in noise]
     expected = [cam_inputs(model, image, layer) for image in shown]
     names = [name for node in graph.graph.node if node.op_type != "Constant" for name in node.output if name]
-    every = open_session(_with_outputs(graph, names).SerializeToString(), threads=1)
+    every = open_session(with_outputs(graph, names), threads=1)
     tensors = [dict(zip(names, every.run(names, {INPUT: one[None]}), strict=True)) for one in noise]
     activations = torch.cat([one.activations for one in expected])
     fits = ((name, _fit([each[name] for each in tensors], activations)) for name in names)
     name, fit = next((found for found in fits if found[1] is not None), (None, None))
     if name is None or fit is None:
         return None
-    part = onnx.utils.Extractor(_with_outputs(graph, [name])).extract_model([INPUT], [name])
+    part = onnx.utils.Extractor(onnx.load_model_from_string(with_outputs(graph, [name]))).extract_model([INPUT], [name])
     features = FeatureGraph(open_session(part.SerializeToString(), threads=1), name, *fit)
     for pixels, image, known in zip(noise, shown, expected, strict=True):
         mine = cam_inputs(model, image[:0], layer, target=known.target, features=features(pixels))
@@ -132,12 +132,3 @@ def _fit(values: list[NDArray[Any]], expected: Tensor) -> tuple[Tensor, Tensor] 
     scale = ((known - mean) * expected).mean((0, 2, 3), keepdim=True) / variance
     offset = expected.mean((0, 2, 3), keepdim=True) - scale * mean
     return (scale, offset) if is_close((known * scale + offset).numpy(), expected.numpy()) else None
-
-
-def _with_outputs(graph: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The graph, asked for other tensors of its own."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(graph)
-    del changed.graph.output[:]
-    changed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    return changed
