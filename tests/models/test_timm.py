@@ -36,7 +36,7 @@ SUM = """
 import sys
 from lucidate.core.errors import LucidateError
 from lucidate.core.recipe import ModelRecipe
-from lucidate.models import build
+from lucidate.models.build import build
 try:
     model = build(ModelRecipe(name="timm:resnet18", pretrained=True), 10)
 except LucidateError as error:
