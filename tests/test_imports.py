@@ -1,15 +1,18 @@
-"""No module imports itself by way of others, counting imports inside functions and those for type checking."""
+"""No module imports itself by way of others, counting imports inside functions and those for type checking; and what
+stands outside the package imports modules that there are."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
 
 
 def modules(source: Path) -> dict[str, Path]:
@@ -64,3 +67,19 @@ def test_a_cycle_is_found_also_within_functions_and_type_checking(tmp_path: Path
     with pytest.raises(CycleError) as found:
         TopologicalSorter(graph(tmp_path)).prepare()
     assert set(found.value.args[1]) == {"house.one", "house.two", "house.three"}
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "Makefile", "bench", "deploy", "docs", "notebooks", "tests"]
+)
+def test_what_is_imported_elsewhere_exists(name: str) -> None:
+    """Also by lines of code that stand in texts; a package within ours has nothing but modules."""
+    known, found = modules(SOURCE), set()
+    for path in [ROOT / name, *(ROOT / name).rglob("*")]:
+        if path.is_file() and path.suffix in ("", ".md", ".py", ".sh", ".ipynb", ".yaml", ".yml"):
+            text = path.read_text(encoding="utf-8")
+            found |= set(re.findall(r"(?:from|import) (lucidate(?:\.\w+)*)", text))
+            for package, module in re.findall(r"from (lucidate\.\w+) import (\w+)", text):
+                found.add(f"{package}.{module}" if known.get(package, path).name == "__init__.py" else package)
+    assert sorted(found - known.keys()) == []
+    assert found or name in ("CONTRIBUTING.md", "Makefile", "docs")

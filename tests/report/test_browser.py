@@ -15,7 +15,7 @@ from lucidate.analysis.heatmaps import Heatmaps, group_of, images_to_explain
 from lucidate.report.site.gallery import About, build_gallery
 from lucidate.report.site.heatmaps import write_heatmaps
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 

@@ -23,6 +23,8 @@ from lucidate.report.pdf import ending, opening
 from lucidate.report.pdf.content import Points, Table
 from lucidate.report.site.pages import Table as Numbers
 
+pytestmark = pytest.mark.slow
+
 MANY = 300
 MEGABYTE = 1_000_000
 

@@ -14,7 +14,7 @@ from test_pdf import LEVELS
 from lucidate.report.site.levels import levels_site
 from lucidate.studies.levels_plan import TITLES
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PHONE = {"width": 390, "height": 844}
 OUTSIDE = """selector => [...document.querySelectorAll(selector)].filter(part => {

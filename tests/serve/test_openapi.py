@@ -23,6 +23,8 @@ from lucidate.core.run import RunDir
 from lucidate.serve import schemas
 from lucidate.serve.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
 
 

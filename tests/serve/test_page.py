@@ -26,6 +26,8 @@ from lucidate.serve.calibration import calibration_of_run, store_calibrations
 from lucidate.serve.graph import open_graph
 from lucidate.serve.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 STATIC = Path(str(resources.files("lucidate.serve.page"))) / "static"
 KEY = "only for this test"

@@ -24,6 +24,8 @@ from lucidate.serve.repository import Repository
 from lucidate.serve.server import serve
 from lucidate.serve.settings import Settings, load_settings
 
+pytestmark = pytest.mark.slow
+
 
 def ask(server: Server, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
     connection = http.client.HTTPConnection(*server.address, timeout=30)
