@@ -170,7 +170,9 @@ def settings_table(card: RunCard) -> Table:
                     words += ": they do" if card.data.flips else ": they do not"
                 rows.append((f"{section}.{name}", words, field.description or ""))
     head = ("Setting", "Value", "What it is")
-    return Table("The recipe", head, tuple(rows), "lll", wide=2, note="All others have the values of every recipe.")
+    return Table(
+        "The recipe", head, tuple(rows), "lll", wide=2, note="Settings that are not listed are at their defaults."
+    )
 
 
 def _ensemble_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
