@@ -76,3 +76,12 @@ def p_value(p: float) -> str:
     if p < 1e-4:
         return "p < 0.0001"
     return f"p = {p:.3f}" if p >= 0.001 else f"p = {p:.1g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: "42 s", "6.0 min", "2.3 h"; None: "unknown time"."""
+    if seconds is None:
+        return "unknown time"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lucidate.analysis.formatting import count, percent, without_images
+from lucidate.analysis.formatting import count, duration, percent, without_images
 from lucidate.report.pdf.content import Chapter, Facts, Points
-from lucidate.report.pdf.report_data import ReportData, duration
+from lucidate.report.pdf.report_data import ReportData
 
 FEW = 50  # images of a class, below which its accuracy is known to ±10 points or worse
 AGREES = 0.01  # difference of mean confidence and accuracy that is not worth a warning

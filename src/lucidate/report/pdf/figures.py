@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from io import BytesIO
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from PIL import Image
 from lucidate.analysis.confusion import TopConfusions
 from lucidate.analysis.dataset import ClassDistribution
 from lucidate.analysis.per_class import PerClassAccuracy, TrueClassProbability
-from lucidate.analysis.samples import Misclassified, Tiles
+from lucidate.analysis.samples import Misclassified
 from lucidate.report.figures.catalog import FIGURES
 from lucidate.report.figures.entry import FigureEntry
 from lucidate.report.figures.frame import StaticDrawing, StaticStyle
@@ -75,44 +76,34 @@ def tile(image: NDArray[np.uint8], *, alt: str) -> Picture:
 def fewest_images(info: ClassDistribution, most: int = MOST_ROWS) -> ClassDistribution:
     """The classes with the fewest images, in their own order; all, where there are no more than `most`."""
     chosen = np.sort(np.argsort(info.counts.sum(axis=0), kind="stable")[:most])
-    return ClassDistribution(_names(info.class_names, chosen), info.splits, info.counts[:, chosen])
+    return replace(info, class_names=_names(info.class_names, chosen), counts=info.counts[:, chosen])
 
 
 def hardest(info: PerClassAccuracy, most: int = MOST_ROWS) -> PerClassAccuracy:
     """The classes of the lowest accuracy, among those that have images."""
     chosen = np.argsort(info.accuracy, kind="stable")[: min(most, int((info.total > 0).sum()))]
-    return PerClassAccuracy(
-        class_names=_names(info.class_names, chosen),
-        correct=info.correct[chosen],
-        total=info.total[chosen],
-        low=info.low[chosen],
-        high=info.high[chosen],
-        overall=info.overall,
-        split=info.split,
-    )
+    names, parts = _names(info.class_names, chosen), ("correct", "total", "low", "high")
+    return replace(info, class_names=names, **{part: getattr(info, part)[chosen] for part in parts})
 
 
 def least_probable(info: TrueClassProbability, most: int = MOST_ROWS) -> TrueClassProbability:
     """The classes that get the least probability on their own images, among those that have any."""
     chosen = np.argsort(info.mean, kind="stable")[: min(most, int(np.isfinite(info.mean).sum()))]
-    return TrueClassProbability(_names(info.class_names, chosen), info.mean[chosen], info.median[chosen], info.overall)
+    names = _names(info.class_names, chosen)
+    return replace(info, class_names=names, mean=info.mean[chosen], median=info.median[chosen])
 
 
 def most_frequent(info: TopConfusions, most: int) -> TopConfusions:
     """The most frequent of the listed pairs."""
     chosen = np.argsort(-info.counts, kind="stable")[:most]
-    listed = {"true": info.true[chosen], "predicted": info.predicted[chosen], "counts": info.counts[chosen]}
-    return TopConfusions(**{**vars(info), **listed})
+    return replace(info, true=info.true[chosen], predicted=info.predicted[chosen], counts=info.counts[chosen])
 
 
 def fewer(info: Misclassified, most: int) -> Misclassified:
     """Evenly chosen ones of a sample of mistakes, which stands in the order of classes: so they show all of them."""
-    tiles = info.tiles
-    if len(tiles) <= most:
+    if len(info.tiles) <= most:
         return info
-    positions = np.linspace(0, len(tiles) - 1, most).round().astype(np.int64)
-    arrays = {key: values[positions] for key, values in vars(tiles).items() if key != "class_names"}
-    return Misclassified(info.pool, info.images, Tiles(**arrays, class_names=tiles.class_names))
+    return replace(info, tiles=info.tiles.take(np.linspace(0, len(info.tiles) - 1, most).round().astype(np.int64)))
 
 
 def _names(names: tuple[str, ...], chosen: NDArray[np.intp]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lucidate.analysis.curves import TrainingCurve
-from lucidate.analysis.formatting import count, images, percent
+from lucidate.analysis.formatting import count, duration, images, percent
 from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, TIMM
 from lucidate.report.figures import class_distribution, curves, tile_layout
@@ -26,7 +26,7 @@ from lucidate.report.pdf.content import (
     Tile,
     Tiles,
 )
-from lucidate.report.pdf.report_data import ReportData, class_list, duration, interval_of, machine, of_classes, span
+from lucidate.report.pdf.report_data import ReportData, class_list, interval_of, machine, of_classes, span
 
 FEWEST = 12  # classes whose numbers of images are drawn: what fits on the first page
 EXAMPLE_ROWS = 10  # classes whose examples are shown
@@ -170,7 +170,9 @@ def settings_table(card: RunCard) -> Table:
                     words += ": they do" if card.data.flips else ": they do not"
                 rows.append((f"{section}.{name}", words, field.description or ""))
     head = ("Setting", "Value", "What it is")
-    return Table("The recipe", head, tuple(rows), "lll", wide=2, note="All others have the values of every recipe.")
+    return Table(
+        "The recipe", head, tuple(rows), "lll", wide=2, note="Settings that are not listed are at their defaults."
+    )
 
 
 def _ensemble_facts(card: RunCard) -> tuple[tuple[str, str], ...]:

@@ -58,15 +58,6 @@ def span(low: float, high: float) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: "42 s", "6.0 min", "2.3 h"."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def machine(card: RunCard) -> str:
     """What the run was made on."""
     threads = f"{card.threads} thread{'' if card.threads == 1 else 's'}"

@@ -83,9 +83,9 @@ def build_comparison(
             "comparison.html",
             title=f"{title} – lucidate",
             description=compared.headline,
-            drawn=cards[0],
-            style="compare.css",
             content={
+                "drawn": cards[0],
+                "style": "compare.css",
                 "compared": compared,
                 "metrics": _metrics(compared),
                 "tables": tables[:1],

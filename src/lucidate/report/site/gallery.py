@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.analysis.findings import Analysis, Findings, analyze_run
-from lucidate.analysis.formatting import count, images, interval, percent
+from lucidate.analysis.formatting import count, duration, images, interval, percent
 from lucidate.analysis.heatmaps import Heatmaps
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, slug
@@ -143,7 +143,7 @@ def describe(analysis: Analysis, card: RunCard | None = None) -> About:
     else:
         hardware, results = card.hardware, card.results
         facts += [
-            ("Training", f"{_epochs(results.epochs)}{_duration(results.train_seconds)}"),
+            ("Training", f"{_epochs(results.epochs)}{duration(results.train_seconds)}"),
             ("Validation accuracy", percent(val_accuracy or 0.0)),
             ("Seed", str(card.seed)),
             ("Hardware", hardware.get("accelerator") or f"{hardware.get('processor')}, {card.threads} threads"),
@@ -166,12 +166,6 @@ def _notes(analysis: Analysis, card: RunCard | None = None) -> tuple[str, ...]:
 
 def _epochs(epochs: int | None) -> str:
     return "its members, " if epochs is None else f"{count(epochs, 'epoch')} in "
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown time"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def _write_index(site: Path, cards: Sequence[Card], findings: Findings, *, about: About) -> None:

@@ -54,9 +54,9 @@ def write_heatmaps(folder: Path, info: Heatmaps, pixels: NDArray[np.uint8], *, t
         "heatmaps.html",
         title=f"Heatmaps – {title}",
         description=info.headline,
-        style="heatmaps.css",
-        site_title=f"{title} gallery",
         content={
+            "style": "heatmaps.css",
+            "site_title": f"{title} gallery",
             "info": info,
             "groups": groups,
             "mean_sprite": means,

@@ -42,9 +42,9 @@ def levels_site(folder: Path, table: LevelsTable, *, title: str) -> Path:
             "levels.html",
             title=f"{title}: levels – lucidate",
             description=table.headline,
-            drawn=card,
-            style="compare.css",
             content={
+                "drawn": card,
+                "style": "compare.css",
                 "dataset": title,
                 "tables": [numbers],
                 "heads": HEADS,

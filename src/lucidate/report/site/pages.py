@@ -120,25 +120,16 @@ def _cell(value: object) -> str:
     return Markup(f"{value:,}") if isinstance(value, int) else str(value)
 
 
-def write_page(
-    path: Path,
-    template: str,
-    *,
-    title: str,
-    description: str,
-    content: Mapping[str, Any],
-    drawn: Card | None = None,
-    style: str = "",
-    site_title: str = "",
-) -> None:
+def write_page(path: Path, template: str, *, title: str, description: str, content: Mapping[str, Any]) -> None:
     """Write a page, `index.html` of a site or one in its `docs/`; the same content gives the same bytes everywhere.
 
-    content: what the template shows besides. drawn: the figure that the page draws. style: its own style sheet beside
-    the common one. site_title: what its link to the index says; without it the page has none.
+    content: what the template shows besides. Three entries are optional, for any template: drawn, the Card of the
+    figure that the page draws; style, its own style sheet beside the common one; site_title, what its link to the
+    first page says.
     """
-    frame = {"title": title, "description": description, "drawn": drawn, "style": style, "site_title": site_title}
     root = "" if path.name == "index.html" else "../"  # from the page to the site's first folder
-    page = _environment().get_template(template).render({**frame, "root": root, **content})
+    shared = {"title": title, "description": description, "root": root, "drawn": None, "style": "", "site_title": ""}
+    page = _environment().get_template(template).render({**shared, **content})
     path.write_text(page, encoding="utf-8", newline="\n")
 
 
@@ -152,9 +143,9 @@ def write_figure_page(
         "figure.html",
         title=f"{card.title} – {title}",
         description=card.headline,
-        drawn=card,
-        site_title=f"{title} {kind}",
         content={
+            "drawn": card,
+            "site_title": f"{title} {kind}",
             "previous": cards[number - 1] if number else None,
             "following": cards[number + 1] if number + 1 < len(cards) else None,
             "number": number + 1,
