@@ -98,7 +98,7 @@ def operations(server: Running, *, names: dict[str, list[str]]) -> list[Any]:
 def test_whatever_fits_the_description_is_answered_by_it(
     names: dict[str, list[str]], examples: int, server: Running
 ) -> None:
-    server.journal.clear()
+    server.log_lines.clear()
     tried = operations(server, names=names)
     assert len(tried) > 15
     for operation in tried:
@@ -116,8 +116,8 @@ def test_whatever_fits_the_description_is_answered_by_it(
             case.validate_response(response, checks=CHECKS)
 
         attempt()
-    assert not [line for line in server.journal if line["failure"]]
-    answered = {line["path"] for line in server.journal if line["status"] == 200}
+    assert not [line for line in server.log_lines if line["failure"]]
+    answered = {line["path"] for line in server.log_lines if line["status"] == 200}
     if names:
         assert {"/v1/predict", "/v1/explain", "/v2/models/photos", "/v2/models/photos/versions/1/config"} <= answered
 

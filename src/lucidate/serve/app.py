@@ -85,8 +85,8 @@ async def _http_error(request: Request, error: Exception) -> Response:  # noqa: 
 async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return answer({"error": f"{place}: {first['msg']}"}, 422)
+    where = ".".join(str(part) for part in first["loc"])
+    return answer({"error": f"{where}: {first['msg']}"}, 422)
 
 
 async def _raised(request: Request, error: Exception) -> Response:

@@ -61,7 +61,7 @@ def model_config(served: ModelVersion, *, most_images: int) -> dict[str, Any]:
             "output": {"string_value": f"{_how(served)}; {LOGITS} where they are asked for by name"},
             "calibrated": {"string_value": "true" if served.temperature() != 1 else "false"},
             "temperature": {"string_value": f"{served.temperature():.9g}"},
-            "views": {"string_value": served.reference.views},
+            "views": {"string_value": served.calibration.views},
             "classes": {"string_value": "\n".join(served.classes)},
         },
     }

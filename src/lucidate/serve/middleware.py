@@ -317,8 +317,8 @@ class _Again:
 
 
 def _unpacked_headers(headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
-    told = (b"content-encoding", b"content-length", b"transfer-encoding")
-    return [pair for pair in headers if pair[0] not in told] + [(b"content-length", b"%d" % size)]
+    outdated = (b"content-encoding", b"content-length", b"transfer-encoding")
+    return [pair for pair in headers if pair[0] not in outdated] + [(b"content-length", b"%d" % size)]
 
 
 class RequestTimeout:
