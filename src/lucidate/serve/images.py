@@ -20,7 +20,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lucidate.data.decode import DecodeError, TooLarge, UnknownFormat, decode
 from lucidate.serve.errors import BadRequest, Overloaded, RequestError
-from lucidate.serve.request_body import JsonLimits, parse_json
+from lucidate.serve.request_body import parse_json
+from lucidate.serve.settings import JsonLimits
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 FIELDS = 100  # parts of a form that are no files

@@ -23,8 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lucidate.data.decode import DecodeError, image_size
-from lucidate.serve.describe import LOGITS, PROBABILITIES
-from lucidate.serve.engine import INPUT
+from lucidate.serve.engine import INPUT, LOGITS, PROBABILITIES
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.images import ImageLimits, decode_images
 from lucidate.serve.model_version import Answers, ModelVersion

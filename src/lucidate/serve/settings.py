@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,18 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from lucidate.core.errors import ServeError
 from lucidate.core.registry import choices
 from lucidate.core.run import RunDir
-from lucidate.serve.request_body import JsonLimits
 
 PREFIX = "LUCIDATE_SERVE_"
 
 ServedViews = Literal["one", "recipe"]
+
+
+@dataclass(frozen=True)
+class JsonLimits:
+    """What one body may hold. values: numbers, texts, lists and objects, by the commas and brackets that part them."""
+
+    bytes: int = 16_777_216
+    values: int = 500_000
 
 
 class Settings(BaseSettings):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from lucidate.serve.metrics import Metrics
 from lucidate.serve.settings import Settings
@@ -19,6 +23,9 @@ from typing import Any
 
 import numpy as np
 
+CONTEXT = "lucidate.context"  # in a scope: its RequestContext
+OPEN = ("/v2/health/", "/healthz", "/readyz", "/static/", "/docs", "/openapi.json", "/favicon.ico")  # to anybody
+SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 SECONDS = 60
 KEPT = 4096  # latencies, the newest
 
@@ -84,3 +91,26 @@ def state_of(request: Request) -> State:
     """The server's state, as a route finds it."""
     state: State = request.app.state.lucidate
     return state
+
+
+class RequestContext:
+    """What is known of a request.
+
+    open: whether anybody may ask it. status: of its answer, 0 before that begins. body_bytes: that were read of it.
+    """
+
+    __slots__ = ("body_bytes", "failure", "headers", "id", "open", "status")
+
+    def __init__(self, scope: Scope) -> None:
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        shown = self.headers.get(b"x-request-id", b"")
+        self.id = shown if SANE_ID.fullmatch(shown) else secrets.token_hex(8).encode()
+        self.open: bool = scope["path"] == "/" or scope["path"].startswith(OPEN)
+        self.status = 0
+        self.body_bytes = 0
+        self.failure: Exception | None = None
+
+
+def request_id(scope: Mapping[str, Any]) -> str:
+    """The id of a request: its own X-Request-ID, else one that was made for it."""
+    return str(scope[CONTEXT].id.decode()) if CONTEXT in scope else ""

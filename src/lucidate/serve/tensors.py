@@ -21,7 +21,8 @@ import orjson
 from numpy.typing import NDArray
 
 from lucidate.serve.errors import BadRequest, RequestError
-from lucidate.serve.request_body import JsonLimits, parse_json
+from lucidate.serve.request_body import parse_json
+from lucidate.serve.settings import JsonLimits
 
 HEADER_LENGTH = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,10}")

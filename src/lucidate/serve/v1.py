@@ -19,11 +19,10 @@ from lucidate.serve.calibration import Views
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
 from lucidate.serve.images import Decoded, ImageLimits, Upload, decode_images, uploads
-from lucidate.serve.middleware import request_id
 from lucidate.serve.model_version import ModelVersion, predictions
 from lucidate.serve.request_body import in_thread_if_large
 from lucidate.serve.settings import Settings
-from lucidate.serve.state import state_of
+from lucidate.serve.state import request_id, state_of
 
 TOP = 3
 CLASS_BYTES = 64  # of an answer, about
