@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 
 from lucidate.core.run import RunDir
 from lucidate.serve import schemas
+from lucidate.serve.routes import ROUTES
 from lucidate.serve.settings import Settings
 
 CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
@@ -45,6 +46,12 @@ def test_every_route_for_people_is_described(schema: Any) -> None:
         assert "422" not in operation["responses"]
     body = schema["paths"]["/v1/predict"]["post"]["requestBody"]
     assert {"image/png", "multipart/form-data", "application/json"} <= set(body["content"])
+
+
+def test_every_route_is_described_but_the_page(schema: Any) -> None:
+    paths = {path for entry in ROUTES for path in entry.forms}
+    assert paths - set(schema["paths"]) == {"/", "/v2/", "/v1/examples", "/v1/examples/{number:int}.png"}
+    assert set(schema["paths"]) <= paths
 
 
 def test_the_examples_work(server: Running, schema: Any) -> None:

@@ -32,11 +32,11 @@ from lucidate.serve.access import KNOWN, Keys, Rates
 from lucidate.serve.calibration import Calibration, Views, store_calibrations
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.images import GROUP, ImageLimits, decode_images
+from lucidate.serve.metrics import Recent
 from lucidate.serve.middleware import with_middleware
 from lucidate.serve.model_version import Answers, predictions
 from lucidate.serve.request_body import RequestBody
 from lucidate.serve.settings import Settings
-from lucidate.serve.state import Recent
 from lucidate.serve.v1 import accuracy_of
 
 PHOTOS = [photo(number) for number in range(6)]

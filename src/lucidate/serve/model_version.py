@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lucidate.serve.calibration import Calibration
     from lucidate.serve.drift import Drift
     from lucidate.serve.explainer import Explainer
-from typing import Any
 
 
 @dataclass(frozen=True, eq=False)
