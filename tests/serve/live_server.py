@@ -144,7 +144,7 @@ class Running:
     repository: Repository
     server: uvicorn.Server
     loop: asyncio.AbstractEventLoop
-    journal: list[dict[str, Any]] = field(default_factory=list)
+    log_lines: list[dict[str, Any]] = field(default_factory=list)
 
     def ask(
         self,
@@ -165,7 +165,7 @@ class Running:
     def truth(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """What it should say of pixels (32, 32, 3), by torch: (K,) calibrated probabilities."""
         served = self.repository.get()
-        return expected(served.run, pixels, temperature=served.reference.temperature)
+        return expected(served.run, pixels, temperature=served.calibration.temperature)
 
     def predict(self, image: bytes, query: str = "", **headers: str) -> Reply:
         return self.ask(f"/v1/predict{query}", image, headers={k.replace("_", "-"): v for k, v in headers.items()})
@@ -176,9 +176,9 @@ class Running:
             yield Line(raw)
 
     def said(self, identity: str) -> dict[str, Any]:
-        """The journal's line about a request, which comes when it has ended."""
-        wait_until(lambda: any(line["id"] == identity for line in self.journal))
-        return next(line for line in self.journal if line["id"] == identity)
+        """The log's line about a request, which comes when it has ended."""
+        wait_until(lambda: any(line["id"] == identity for line in self.log_lines))
+        return next(line for line in self.log_lines if line["id"] == identity)
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class _Server(uvicorn.Server):
 def _listening(server: Running) -> Iterator[None]:
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            server.journal.append({**getattr(record, "fields", {}), "failure": record.exc_info})
+            server.log_lines.append({**getattr(record, "fields", {}), "failure": record.exc_info})
 
     logger = logging.getLogger("lucidate.serve")
     before = logger.level, logger.propagate

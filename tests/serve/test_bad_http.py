@@ -60,7 +60,7 @@ def right_afterwards(server: Running) -> Iterator[None]:
     known = server.truth(PHOTO)
     assert reply.best["index"] == known.argmax()
     assert reply.best["probability"] == pytest.approx(known.max(), abs=1e-4)
-    assert not [line for line in server.journal if line["failure"]]
+    assert not [line for line in server.log_lines if line["failure"]]
     wait_until(lambda: server.repository.get().engine.depth() == 0)
 
 
@@ -563,7 +563,7 @@ def test_38_keys(untrained: RunDir) -> None:
             assert server.ask("/v1/predict", PNG, headers=headers).status == 200, headers
         for path in ("/", "/v2/health/live", "/v2/health/ready", "/healthz", "/readyz", "/docs", "/openapi.json"):
             assert server.ask(path).status == 200
-        assert not any("first" in json.dumps(line, default=str) for line in server.journal)
+        assert not any("first" in json.dumps(line, default=str) for line in server.log_lines)
 
 
 def test_39_bursts(untrained: RunDir) -> None:
@@ -631,7 +631,7 @@ def test_55_a_folder_that_goes_while_it_is_served(untrained: RunDir, tmp_path: P
         assert reply.json["error"]
         assert server.predict(PNG).best["index"] == known.argmax()
         assert server.ask("/v2/health/ready").status == 200
-        assert not [line for line in server.journal if line["failure"]]
+        assert not [line for line in server.log_lines if line["failure"]]
 
 
 def test_connections_have_a_limit(server: Running) -> None:
@@ -667,4 +667,4 @@ def test_what_goes_wrong_here_is_told_to_the_operator_alone(server: Running, mon
     line = server.said("broken-1")
     assert line["status"] == 500
     assert "a secret" in str(line["failure"][1])
-    server.journal.clear()
+    server.log_lines.clear()

@@ -22,8 +22,8 @@ from lucidate.core.run import RunDir
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.images import uploads
 from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.request_body import JsonLimits, parse_json
-from lucidate.serve.settings import Settings, load_settings
+from lucidate.serve.request_body import parse_json
+from lucidate.serve.settings import JsonLimits, Settings, load_settings
 from lucidate.serve.tensors import read_request
 
 PNG = encoded(photo(1))
@@ -249,7 +249,7 @@ def test_a_failure_goes_with_its_request(path: str, server: Running, monkeypatch
             del error
 
     monkeypatch.setattr(ModelVersion, "probabilities", broken)
-    monkeypatch.setattr("lucidate.serve.describe.server_metadata", broken)
+    monkeypatch.setattr("lucidate.serve.v2.server_metadata", broken)
     monkeypatch.setattr("lucidate.serve.logging.request_line", lambda *_, **__: None)  # what is told is kept, by tests
     gc.collect()
     gc.disable()

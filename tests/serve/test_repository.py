@@ -42,7 +42,7 @@ def test_a_new_version_takes_over_between_two_requests(copy: RunDir, tmp_path: P
     async def main() -> None:
         repository = Repository({"photos": copy.path}, Settings(threads=1))
         await repository.load_all()
-        truths["1"] = expected(copy, image, temperature=repository.get().reference.temperature)
+        truths["1"] = expected(copy, image, temperature=repository.get().calibration.temperature)
         ended = False
 
         async def ask() -> None:
@@ -57,7 +57,7 @@ def test_a_new_version_takes_over_between_two_requests(copy: RunDir, tmp_path: P
         asking = [asyncio.create_task(ask()) for _ in range(4)]
         await asyncio.sleep(0.05)
         held = repository.get("photos")
-        truths["2"] = expected(other_weights(copy, tmp_path), image, temperature=held.reference.temperature)
+        truths["2"] = expected(other_weights(copy, tmp_path), image, temperature=held.calibration.temperature)
         loaded = await repository.load("photos")
         assert loaded.version == "2"
         while seen[-1:] != ["2"] and not any(task.done() for task in asking):

@@ -191,7 +191,7 @@ def test_predicting_leaves_what_a_server_with_one_view_is_calibrated_on(tmp_path
 
 def test_a_value_on_an_edge_belongs_above_it() -> None:
     histogram = Histogram(edges=(1.0, 2.0), counts=(0, 0, 0))
-    assert histogram.places(np.array([0.5, 1.0, 1.5, 2.0, 9.0])).tolist() == [0, 1, 1, 2, 2]
+    assert histogram.bins(np.array([0.5, 1.0, 1.5, 2.0, 9.0])).tolist() == [0, 1, 1, 2, 2]
     assert in_tenths(np.arange(100.0)).counts == (10,) * 10
     assert in_tenths(np.full(50, 3.0)).counts == (0, 50)
 

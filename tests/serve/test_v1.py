@@ -32,10 +32,11 @@ from lucidate.serve.access import KNOWN, Keys, Rates
 from lucidate.serve.calibration import Calibration, Views, store_calibrations
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.images import GROUP, ImageLimits, decode_images
-from lucidate.serve.middleware import RequestBody, with_middleware
+from lucidate.serve.metrics import Recent
+from lucidate.serve.middleware import with_middleware
 from lucidate.serve.model_version import Answers, predictions
+from lucidate.serve.request_body import RequestBody
 from lucidate.serve.settings import Settings
-from lucidate.serve.state import Recent
 from lucidate.serve.v1 import accuracy_of
 
 PHOTOS = [photo(number) for number in range(6)]
@@ -129,7 +130,7 @@ def test_models_and_versions(server: Running) -> None:
 
 
 def test_what_is_not_known_is_not_claimed() -> None:
-    served: Any = SimpleNamespace(reference=Calibration(threshold=None), classes=("a", "b", "c"))
+    served: Any = SimpleNamespace(calibration=Calibration(threshold=None), classes=("a", "b", "c"))
     logits = np.zeros((1, 3), np.float32)
     (even,) = predictions(served, Answers(logits, np.full((1, 3), 1 / 3)), top=2)
     assert even["abstain"] is None
@@ -139,7 +140,7 @@ def test_what_is_not_known_is_not_claimed() -> None:
     (certain,) = predictions(served, sure, top=3)
     assert certain["entropy"] == 0
     for threshold, abstain in ((0.0, False), (1.0, False), (1.1, True)):
-        served.reference = Calibration(threshold=threshold)
+        served.calibration = Calibration(threshold=threshold)
         assert predictions(served, sure, top=1)[0]["abstain"] is abstain
 
 
@@ -531,7 +532,7 @@ def test_nobody_hears_of_requests_where_that_was_asked_for(untrained: RunDir) ->
     with running(Settings(access_log=False), {"one": untrained}) as server:
         server.predict(PNGS[0])
         assert server.predict(b"").status == 400
-        assert server.journal == []
+        assert server.log_lines == []
 
 
 def test_lines_are_written_where_nobody_sits_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,7 +550,7 @@ def test_settings_tell_what_they_are_for() -> None:
 
 
 def test_the_server_lets_go_of_bodies(server: Running) -> None:
-    wait_until(lambda: all(line["status"] for line in server.journal))
+    wait_until(lambda: all(line["status"] for line in server.log_lines))
     for _ in range(3):
         server.predict(bytes(1_000_000))
     app: Any = server.server.config.app

@@ -5,9 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping
+from math import ceil
 from time import monotonic
 
 from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lucidate.serve.errors import Overloaded, RequestError
+from lucidate.serve.settings import Settings
+from lucidate.serve.state import CONTEXT
 
 
 class Keys:
@@ -64,3 +70,31 @@ class Rates:
         if len(self._buckets) > KNOWN:
             del self._buckets[next(iter(self._buckets))]
         return wait
+
+
+class AccessControl:
+    """Asks for a known key, and lets each asker ask so often. Raises RequestError (401) and Overloaded."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.keys = Keys((*settings.api_keys, *settings.admin_keys) if settings.api_keys else ())
+        self.rates = Rates(per_second=settings.rate, burst=settings.burst) if settings.rate else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope[CONTEXT].open:
+            self.admit(scope)
+        await self.app(scope, receive, send)
+
+    def admit(self, scope: Scope) -> None:
+        asker = self.keys.holder(scope[CONTEXT].headers) if self.keys else None
+        if self.rates is not None:  # also of those who guess keys
+            client = scope.get("client")
+            wait = self.rates.wait(asker or (client[0] if client else ""))
+            if wait > 0:
+                raise Overloaded("too many requests; come again later", retry_after=ceil(wait))
+        if self.keys and asker is None:
+            raise RequestError(
+                "key: expected a known one in X-API-Key or Authorization: Bearer",
+                status=401,
+                headers={"WWW-Authenticate": "Bearer"},
+            )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
@@ -21,7 +19,7 @@ from lucidate.serve.metrics import Metrics
 from lucidate.serve.middleware import with_middleware
 from lucidate.serve.openapi import describe_routes
 from lucidate.serve.repository import Repository
-from lucidate.serve.routes import described, fast_route, figure_names, starlette_routes
+from lucidate.serve.routes import described, fast_route, route_labels, starlette_routes
 from lucidate.serve.settings import Settings
 from lucidate.serve.state import Life, State
 from lucidate.serve.v2 import answer
@@ -43,7 +41,6 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
         exception_handlers={
             RequestError: _refused,
             HTTPException: _http_error,
-            RequestValidationError: _invalid,
             Exception: _raised,
         },
     )
@@ -51,13 +48,13 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
     routes = starlette_routes()
     app.router.routes += routes
     describe_routes(app, described())
-    names = figure_names(routes)
+    labels = route_labels(routes)
 
     def observe(scope: Scope, status: int, seconds: float) -> None:
         endpoint = scope.get("endpoint")
         if endpoint is None and (found := fast_route(scope)):  # refused before it was routed
             endpoint = found[0]
-        path = names.get(endpoint, "other")
+        path = labels.get(endpoint, "other")
         state.metrics.observe(path, status, seconds)
         if status == 200 and path.endswith(PREDICTING):
             state.recent.add(seconds)
@@ -80,13 +77,6 @@ async def _http_error(request: Request, error: Exception) -> Response:  # noqa: 
     response = answer({"error": str(error.detail)}, error.status_code)
     response.headers.update(error.headers or {})
     return response
-
-
-async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return answer({"error": f"{place}: {first['msg']}"}, 422)
 
 
 async def _raised(request: Request, error: Exception) -> Response:

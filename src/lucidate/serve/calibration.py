@@ -69,7 +69,7 @@ class Histogram(Section):
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
-    def places(self, values: NDArray[np.floating]) -> NDArray[np.int64]:
+    def bins(self, values: NDArray[np.floating]) -> NDArray[np.int64]:
         """The bin of each value, (N,)."""
         return np.searchsorted(self.edges, values, side="right")
 

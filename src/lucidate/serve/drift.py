@@ -35,7 +35,7 @@ class Drift:
         }
         self._pending: list[tuple[NDArray[np.uint8], NDArray[np.floating]]] = []
         self._waiting = 0
-        self._place = 0
+        self._position = 0
         self._seen = 0
         self._kept = {name: np.zeros(WINDOW, dtype=np.int32) for name in self._references}
 
@@ -85,13 +85,13 @@ class Drift:
         if not self._pending:
             return
         images, probabilities = (np.concatenate(parts)[-WINDOW:] for parts in zip(*self._pending, strict=True))
-        places = (self._place + np.arange(len(images))) % WINDOW
+        positions = (self._position + np.arange(len(images))) % WINDOW
         found = dict(zip(NAMES, image_statistics(images).T, strict=True))
         found["confidence"] = probabilities.max(axis=1)
         for name, kept in self._kept.items():
             reference = self._references[name]
-            kept[places] = probabilities.argmax(axis=1) if name == "classes" else reference.places(found[name])
-        self._place = int(places[-1] + 1) % WINDOW
+            kept[positions] = probabilities.argmax(axis=1) if name == "classes" else reference.bins(found[name])
+        self._position = int(positions[-1] + 1) % WINDOW
         self._seen += len(images)
         self._pending.clear()
         self._waiting = 0

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lucidate.serve.errors import BadRequest, Expired, Overloaded, RequestError
 
 INPUT, OUTPUT = "images", "logits"  # of every graph that is served
+PROBABILITIES, LOGITS = "probabilities", "logits"  # what a client can ask for
 
 
 class Session(Protocol):

@@ -112,10 +112,10 @@ class Explainer:
         if chosen not in self._layers:
             self._layers[chosen] = layers_of(ready, chosen)
         layers = self._layers[chosen]
-        maps, asked = self._maps(ready, pixels, target, method=chosen, layers=layers)
+        maps, explained = self._maps(ready, pixels, target, method=chosen, layers=layers)
         scaled = resized(maps / maps.abs().max().clamp(min=1e-30), len(pixels))[0].clamp(min=0)
         return Heatmap(
-            target=asked,
+            target=explained,
             layer=", ".join(dict.fromkeys(layer.name for layer in layers.values())),
             values=_listed(maps)[0].float().numpy(),
             picture=_picture(pixels, scaled.float().numpy(), side),

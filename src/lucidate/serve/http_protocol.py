@@ -112,9 +112,9 @@ class HttpProtocol(HttpToolsProtocol):
         if running is not None and not running.response_complete:
             running.disconnected = True  # uvicorn tells the newest request alone, which may not be the one in work
             running.message_event.set()
-            told: Callable[[], None] | None = running.scope.get(ON_DISCONNECT)  # type: ignore[assignment]
-            if told is not None:
-                told()
+            notify: Callable[[], None] | None = running.scope.get(ON_DISCONNECT)  # type: ignore[assignment]
+            if notify is not None:
+                notify()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()

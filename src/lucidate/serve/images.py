@@ -20,7 +20,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lucidate.data.decode import DecodeError, TooLarge, UnknownFormat, decode
 from lucidate.serve.errors import BadRequest, Overloaded, RequestError
-from lucidate.serve.request_body import JsonLimits, parse_json
+from lucidate.serve.request_body import parse_json
+from lucidate.serve.settings import JsonLimits
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 FIELDS = 100  # parts of a form that are no files
@@ -218,8 +219,8 @@ async def decode_images(blobs: Sequence[bytes], *, size: int, limits: ImageLimit
     try:
         # One group a lane at a time: a large request does not keep small ones waiting behind all of its images.
         for start in range(0, len(groups), LANES):
-            turns = [loop.run_in_executor(_pool, decode_group, blobs[group]) for group in groups[start : start + LANES]]
-            for part in await asyncio.gather(*turns):
+            tasks = [loop.run_in_executor(_pool, decode_group, blobs[group]) for group in groups[start : start + LANES]]
+            for part in await asyncio.gather(*tasks):
                 found += part
     finally:
         gone.set()
@@ -254,9 +255,9 @@ def _claimed(blob: bytes) -> tuple[int, int]:
         return int.from_bytes(blob[16:20]), int.from_bytes(blob[20:24])
     if not blob.startswith(b"\xff\xd8"):
         return 0, 0
-    place = 2
-    while place + 9 <= len(blob) and blob[place] == 0xFF:
-        if blob[place + 1] in FRAMES:
-            return int.from_bytes(blob[place + 7 : place + 9]), int.from_bytes(blob[place + 5 : place + 7])
-        place += 2 + max(2, int.from_bytes(blob[place + 2 : place + 4]))
+    position = 2
+    while position + 9 <= len(blob) and blob[position] == 0xFF:
+        if blob[position + 1] in FRAMES:
+            return int.from_bytes(blob[position + 7 : position + 9]), int.from_bytes(blob[position + 5 : position + 7])
+        position += 2 + max(2, int.from_bytes(blob[position + 2 : position + 4]))
     return 0, 0

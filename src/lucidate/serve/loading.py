@@ -50,7 +50,7 @@ def fingerprint(run: RunDir, settings: Settings) -> str:
 
 
 def load(name: str, version: int, run: RunDir, settings: Settings) -> ModelVersion:
-    """A version that is ready: its graph open, warmed up, its reference read. Raises LucidateError."""
+    """A version that is ready: its graph open, warmed up, its calibration read. Raises LucidateError."""
     from lucidate.serve.calibration import calibration_of_run
     from lucidate.serve.drift import Drift
 
@@ -60,7 +60,7 @@ def load(name: str, version: int, run: RunDir, settings: Settings) -> ModelVersi
     size = card.data.image_size
     session = open_session(run, size, settings)
     warm_up(session, size, settings.max_batch)
-    reference = calibration_of_run(run, views=settings.views)
+    calibration = calibration_of_run(run, views=settings.views)
     return ModelVersion(
         name=name,
         version=str(version),
@@ -68,8 +68,8 @@ def load(name: str, version: int, run: RunDir, settings: Settings) -> ModelVersi
         image_size=size,
         engine=Engine(session, queue_images=settings.queue_images, max_batch=settings.max_batch),
         run=run,
-        reference=reference,
-        drift=Drift(reference),
+        calibration=calibration,
+        drift=Drift(calibration),
         fingerprint=found,
         weights=weights,
     )

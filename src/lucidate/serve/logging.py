@@ -30,7 +30,7 @@ class JsonLines(logging.Formatter):
 
 
 def write_to_stderr() -> None:
-    """Send the journal, and what uvicorn has to say, to standard error. For the command line; twice is as once."""
+    """Send the log, and what uvicorn has to say, to standard error. For the command line; twice is as once."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     for name, level in (("lucidate.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):

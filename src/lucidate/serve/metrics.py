@@ -6,8 +6,12 @@ lines are written here: the client library would append `_total` to Triton's nam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
+from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from lucidate.serve.engine import Statistics
@@ -31,6 +35,8 @@ COUNTERS = {
 }
 PENDING = "nv_inference_pending_request_count"
 DRIFT = "lucidate_drift_psi"
+LAST = 60  # seconds that the page looks back
+KEPT = 4096  # latencies, the newest
 
 
 class Metrics:
@@ -97,3 +103,36 @@ def _values(known: Statistics) -> dict[str, int]:
         known.canceled,
     )
     return dict(zip(COUNTERS, numbers, strict=True))
+
+
+class Recent:
+    """Requests for predictions of the last minute: a count for each second, and the newest latencies.
+
+    clock: seconds that never run backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self._counts: deque[list[int]] = deque(maxlen=LAST + 1)  # [second, requests]
+        self._latencies: deque[tuple[float, float]] = deque(maxlen=KEPT)  # (when, seconds)
+
+    def add(self, seconds: float) -> None:
+        """Note one request that was answered, and how long it took."""
+        now = self._clock()
+        second = int(now)
+        if self._counts and self._counts[-1][0] == second:
+            self._counts[-1][1] += 1
+        else:
+            self._counts.append([second, 1])
+        self._latencies.append((now, seconds))
+
+    def report(self) -> dict[str, Any]:
+        """requests_per_second, over a minute or the time since the start; latency_ms: p50 and p99, None without any."""
+        now = self._clock()
+        since = now - LAST
+        count = sum(number for second, number in self._counts if second >= since)
+        span = min(float(LAST), max(1.0, now - self._begun))
+        latencies = [seconds for when, seconds in self._latencies if when >= since]
+        p50, p99 = (np.percentile(latencies, (50, 99)) * 1000).tolist() if latencies else (None, None)
+        return {"requests_per_second": count / span, "latency_ms": {"p50": p50, "p99": p99}}

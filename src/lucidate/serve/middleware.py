@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import secrets
-from collections.abc import Callable, Mapping
-from math import ceil
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lucidate.serve import logging
-from lucidate.serve.access import Keys, Rates
-from lucidate.serve.errors import Expired, Overloaded, RequestError
+from lucidate.serve.access import AccessControl
+from lucidate.serve.errors import Expired, RequestError
 from lucidate.serve.http_protocol import ON_DISCONNECT
-from lucidate.serve.request_body import ClientGone, read_body
+from lucidate.serve.request_body import ClientGone, RequestBody
 from lucidate.serve.settings import Settings
+from lucidate.serve.state import CONTEXT, RequestContext
 
-CONTEXT = "lucidate.context"  # in a scope: its RequestContext
-OPEN = ("/v2/health/", "/healthz", "/readyz", "/static/", "/docs", "/openapi.json", "/favicon.ico")  # to anybody
 UNTIMED = "/v2/repository/"  # loading a model may take its time
-SLOWEST = 8192  # bytes a second that a body has to come at, if it is not there at once
-SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 PAGE = b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 DOCS = PAGE + b"; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"  # Swagger's
 MARGIN = 1.0  # seconds beyond `request_timeout`, within which a queue says itself what has expired
@@ -51,29 +43,6 @@ def with_middleware(
     app = ErrorResponses(app)
     app = ResponseHeaders(app)
     return RequestLog(app, access_log=logging.wanted(settings.access_log), observe=observe)
-
-
-class RequestContext:
-    """What is known of a request.
-
-    open: whether anybody may ask it. status: of its answer, 0 before that begins. body_bytes: that were read of it.
-    """
-
-    __slots__ = ("body_bytes", "failure", "headers", "id", "open", "status")
-
-    def __init__(self, scope: Scope) -> None:
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        shown = self.headers.get(b"x-request-id", b"")
-        self.id = shown if SANE_ID.fullmatch(shown) else secrets.token_hex(8).encode()
-        self.open: bool = scope["path"] == "/" or scope["path"].startswith(OPEN)
-        self.status = 0
-        self.body_bytes = 0
-        self.failure: Exception | None = None
-
-
-def request_id(scope: Mapping[str, Any]) -> str:
-    """The id of a request: its own X-Request-ID, else one that was made for it."""
-    return str(scope[CONTEXT].id.decode()) if CONTEXT in scope else ""
 
 
 class RequestLog:
@@ -202,34 +171,6 @@ class CancelOnDisconnect:
             del scope[ON_DISCONNECT]  # the connection keeps the scope until its next request
 
 
-class AccessControl:
-    """Asks for a known key, and lets each asker ask so often. Raises RequestError (401) and Overloaded."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app = app
-        self.keys = Keys((*settings.api_keys, *settings.admin_keys) if settings.api_keys else ())
-        self.rates = Rates(per_second=settings.rate, burst=settings.burst) if settings.rate else None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not scope[CONTEXT].open:
-            self.admit(scope)
-        await self.app(scope, receive, send)
-
-    def admit(self, scope: Scope) -> None:
-        asker = self.keys.holder(scope[CONTEXT].headers) if self.keys else None
-        if self.rates is not None:  # also of those who guess keys
-            client = scope.get("client")
-            wait = self.rates.wait(asker or (client[0] if client else ""))
-            if wait > 0:
-                raise Overloaded("too many requests; come again later", retry_after=ceil(wait))
-        if self.keys and asker is None:
-            raise RequestError(
-                "key: expected a known one in X-API-Key or Authorization: Bearer",
-                status=401,
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-
-
 class QueueAdmission:
     """Refuses what would find its model's queue full, before its body is read."""
 
@@ -241,84 +182,6 @@ class QueueAdmission:
         if scope["type"] == "http" and not scope[CONTEXT].open:
             self.admit(scope)
         await self.app(scope, receive, send)
-
-
-class RequestBody:
-    """Reads a body whole, within bounds of size and time: routes find it there at once. held: bytes of all of them."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app = app
-        self.settings = settings
-        self.held = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Nothing that is open to anybody takes a body: those without a key would take the memory for the others'.
-        if scope["type"] != "http" or scope[CONTEXT].open:
-            await self.app(scope, receive, send)
-            return
-        context: RequestContext = scope[CONTEXT]
-        if scope["method"] in BODILESS and b"content-length" not in context.headers:
-            await self.app(scope, receive, send)
-            return
-        try:
-            body = await self.read(context, receive)
-            if b"content-encoding" in context.headers:
-                scope["headers"] = _unpacked_headers(scope["headers"], len(body))
-            again = _Again(body, receive)
-            del body  # it goes with the last who needs it
-            await self.app(scope, again, send)
-        finally:
-            self.held -= context.body_bytes
-
-    async def read(self, context: RequestContext, receive: Receive) -> bytes:
-        """Raises RequestError (400, 408, 413, 415, 429) and ClientGone."""
-        settings, loop = self.settings, asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
-
-        def take(size: int) -> None:
-            if self.held + size > settings.bodies_bytes:
-                raise Overloaded("the server holds as much as it can of other requests; come again later")
-            self.held += size
-            context.body_bytes += size
-
-        def look(before: int) -> None:
-            """Another span of time for a body that has come steadily since the last look; else that was all of it."""
-            nonlocal timer
-            if context.body_bytes - before < SLOWEST * settings.body_timeout:
-                clock.reschedule(loop.time())
-            else:
-                timer = loop.call_later(settings.body_timeout, look, context.body_bytes)
-
-        timer = loop.call_later(settings.body_timeout, look, 0)
-        try:
-            async with asyncio.timeout(None) as clock:
-                return await read_body(receive, context.headers, limit=settings.body_bytes, take=take)
-        except TimeoutError:
-            text = "body: expected at once, received too slowly or not to its end"
-            raise RequestError(text, status=408, headers={"Connection": "close"}) from None
-        finally:
-            timer.cancel()
-
-
-class _Again:
-    """`receive` after the body has been read: the body at once, then what the connection says."""
-
-    __slots__ = ("body", "receive")
-
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self.body: bytes | None = body
-        self.receive = receive
-
-    async def __call__(self) -> Message:
-        if self.body is None:
-            return await self.receive()
-        body, self.body = self.body, None
-        return {"type": "http.request", "body": body, "more_body": False}
-
-
-def _unpacked_headers(headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
-    told = (b"content-encoding", b"content-length", b"transfer-encoding")
-    return [pair for pair in headers if pair[0] not in told] + [(b"content-length", b"%d" % size)]
 
 
 class RequestTimeout:

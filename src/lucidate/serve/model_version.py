@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lucidate.serve.calibration import Calibration
     from lucidate.serve.drift import Drift
     from lucidate.serve.explainer import Explainer
-from typing import Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +33,7 @@ class ModelVersion:
 
     version: a whole number from 1, as text. image_size: pixels a side. fingerprint: of the files it was made from.
     weights: SHA-256 of its weights' file.
-    reference: what its validation images were like, with the temperature that calibrates it.
+    calibration: what its validation images were like, with the temperature that calibrates it.
     drift: how those that came differ from them.
     """
 
@@ -44,7 +43,7 @@ class ModelVersion:
     image_size: int
     engine: Engine
     run: RunDir
-    reference: Calibration
+    calibration: Calibration
     drift: Drift
     fingerprint: str
     weights: str
@@ -70,7 +69,7 @@ class ModelVersion:
 
     def temperature(self, *, calibrated: bool = True) -> float:
         """What logits are divided by; 1 where they are to be as the model gave them."""
-        return self.reference.temperature if calibrated else 1.0
+        return self.calibration.temperature if calibrated else 1.0
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -89,7 +88,7 @@ def predictions(served: ModelVersion, answers: Answers, *, top: int, calibrated:
     entropy: nats, 0 to ln K. abstain: whether calibrated confidence, whatever is shown, is below the threshold that
     keeps the risk; None where no such threshold is known. Classes that are equally likely stand in the model's order.
     """
-    threshold = served.reference.threshold
+    threshold = served.calibration.threshold
     probabilities, sure = answers.probabilities, None
     if not calibrated:
         sure = probabilities.max(axis=1).tolist()
@@ -98,8 +97,8 @@ def predictions(served: ModelVersion, answers: Answers, *, top: int, calibrated:
     entropies = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=1)
     found = []
     rows = zip(probabilities.tolist(), entropies.tolist(), order, strict=True)
-    for place, (row, entropy, best) in enumerate(rows):
-        confidence = row[best[0]] if sure is None else sure[place]
+    for index, (row, entropy, best) in enumerate(rows):
+        confidence = row[best[0]] if sure is None else sure[index]
         classes = [{"label": served.classes[k], "index": k, "probability": row[k]} for k in best]
         abstain = None if threshold is None else confidence < threshold
         found.append({"classes": classes, "entropy": max(0.0, entropy), "abstain": abstain})

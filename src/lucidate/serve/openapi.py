@@ -118,12 +118,12 @@ def _names(path: str) -> list[str]:
     return re.findall(r"{(\w+)", path)
 
 
-def _parameters(model: type[BaseModel] | None, place: str) -> list[dict[str, Any]]:
+def _parameters(model: type[BaseModel] | None, location: str) -> list[dict[str, Any]]:
     fields = model.model_json_schema()["properties"] if model is not None else {}
     found = []
     for name, schema in fields.items():
         about = {key: value for key, value in schema.items() if key not in ("title", "description")}
-        found.append({"name": name, "in": place, "description": schema["description"], "schema": about})
+        found.append({"name": name, "in": location, "description": schema["description"], "schema": about})
     return found
 
 

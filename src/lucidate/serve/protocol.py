@@ -23,8 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lucidate.data.decode import DecodeError, image_size
-from lucidate.serve.describe import LOGITS, PROBABILITIES
-from lucidate.serve.engine import INPUT
+from lucidate.serve.engine import INPUT, LOGITS, PROBABILITIES
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.images import ImageLimits, decode_images
 from lucidate.serve.model_version import Answers, ModelVersion
@@ -51,22 +50,22 @@ async def infer(request: Request) -> Response:
         json=settings.json_limits,
         images=settings.max_images,
     )
-    asked = await in_thread_if_large(len(content), read)
-    wanted = _wanted(asked)
-    timeout = min(_timeout(asked) or inf, settings.request_timeout)
-    images = await _images(asked, served, settings)
+    inference = await in_thread_if_large(len(content), read)
+    wanted = _wanted(inference)
+    timeout = min(_timeout(inference) or inf, settings.request_timeout)
+    images = await _images(inference, served, settings)
     answers = await served.answer(images, timeout=timeout)
     head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
-    if asked.id is not None:
-        head["id"] = asked.id
+    if inference.id is not None:
+        head["id"] = inference.id
     accepted = headers.get("accept-encoding", "")
 
-    def told() -> tuple[bytes, int | None, str | None]:
+    def encode() -> tuple[bytes, int | None, str | None]:
         whole, json_length = write_answer(head, [_answer(one, answers, served) for one in wanted])
         packed, coding = compressed(whole, accepted)
         return packed, json_length, coding
 
-    body, json_length, coding = await in_thread_if_large(answers.logits.size * len(wanted) * VALUE_BYTES, told)
+    body, json_length, coding = await in_thread_if_large(answers.logits.size * len(wanted) * VALUE_BYTES, encode)
     response = Response(body, media_type="application/json" if json_length is None else "application/octet-stream")
     if json_length is not None:
         response.headers["Inference-Header-Content-Length"] = str(json_length)
@@ -75,18 +74,18 @@ async def infer(request: Request) -> Response:
     return response
 
 
-def _wanted(asked: InferRequest) -> tuple[Wanted, ...]:
-    if asked.outputs is None:
-        return (Wanted(PROBABILITIES, asked.binary),)
-    for one in asked.outputs:
+def _wanted(inference: InferRequest) -> tuple[Wanted, ...]:
+    if inference.outputs is None:
+        return (Wanted(PROBABILITIES, inference.binary),)
+    for one in inference.outputs:
         if one.name not in (PROBABILITIES, LOGITS):
             raise BadRequest(f"outputs: expected {PROBABILITIES} or {LOGITS}, received {one.name[:80]!r}")
-    return asked.outputs
+    return inference.outputs
 
 
-def _timeout(asked: InferRequest) -> float | None:
+def _timeout(inference: InferRequest) -> float | None:
     """Seconds, of the protocol's microseconds; None where none, or 0, was given."""
-    given = asked.parameters.get("timeout", 0)
+    given = inference.parameters.get("timeout", 0)
     if type(given) is not int or not 0 <= given < 2**63:
         raise BadRequest("timeout: expected whole microseconds, received something else")
     return given / 1e6 if given else None
@@ -99,15 +98,15 @@ def _answer(wanted: Wanted, answers: Answers, served: ModelVersion) -> Answer:
     return Answer(wanted.name, values, wanted.binary)
 
 
-async def _images(asked: InferRequest, served: ModelVersion, settings: Settings) -> NDArray[np.uint8]:
+async def _images(inference: InferRequest, served: ModelVersion, settings: Settings) -> NDArray[np.uint8]:
     """The request's images, (n, S, S, 3), whichever way they came."""
     size = served.image_size
     limits = ImageLimits(images=settings.max_images, pixels=settings.max_pixels)
-    if asked.raw is not None:
-        if _is_pixels(asked.raw, size):
-            return np.frombuffer(asked.raw, np.uint8).reshape(1, size, size, 3)
-        return await _decoded([asked.raw], size, limits)
-    (tensor,) = asked.inputs
+    if inference.raw is not None:
+        if _is_pixels(inference.raw, size):
+            return np.frombuffer(inference.raw, np.uint8).reshape(1, size, size, 3)
+        return await _decoded([inference.raw], size, limits)
+    (tensor,) = inference.inputs
     if tensor.name != INPUT:
         raise BadRequest(f"inputs: expected {INPUT!r}, received {tensor.name[:80]!r}")
     if isinstance(tensor.data, list):
@@ -147,10 +146,10 @@ def _is_pixels(body: bytes, size: int) -> bool:
 async def _decoded(blobs: list[bytes], size: int, limits: ImageLimits) -> NDArray[np.uint8]:
     """All of them, or the first one's error: a tensor has no room for what went wrong with a part of it."""
     images: list[NDArray[np.uint8]] = []
-    for place, found in enumerate(await decode_images(blobs, size=size, limits=limits)):
+    for index, found in enumerate(await decode_images(blobs, size=size, limits=limits)):
         if isinstance(found, RequestError):
             if len(blobs) > 1:
-                raise RequestError(f"image {place}: {found.message}", status=found.status, headers=found.headers)
+                raise RequestError(f"image {index}: {found.message}", status=found.status, headers=found.headers)
             raise found.anew()
         images.append(found)
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
-from starlette.types import Receive
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lucidate.serve.errors import BadRequest, RequestError
+from lucidate.serve.errors import BadRequest, Overloaded, RequestError
+from lucidate.serve.settings import JsonLimits, Settings
+from lucidate.serve.state import CONTEXT, RequestContext
 
+SLOWEST = 8192  # bytes a second that a body has to come at, if it is not there at once
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 CODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # → zlib's format
 
 
@@ -85,14 +88,6 @@ def _too_large(limit: int) -> RequestError:
     return RequestError(f"body: expected at most {limit:,} bytes, received more", status=413)
 
 
-@dataclass(frozen=True)
-class JsonLimits:
-    """What one body may hold. values: numbers, texts, lists and objects, by the commas and brackets that part them."""
-
-    bytes: int = 16_777_216
-    values: int = 500_000
-
-
 def parse_json(text: bytes, *, limits: JsonLimits, instead: str) -> Any:
     """What a JSON text says. instead: what to do about too large a one, for its error.
 
@@ -118,3 +113,81 @@ async def in_thread_if_large(size: int, work: Callable[[], T]) -> T:
     if size < LARGE:
         return work()
     return await asyncio.to_thread(work)
+
+
+class RequestBody:
+    """Reads a body whole, within bounds of size and time: routes find it there at once. held: bytes of all of them."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self.held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Nothing that is open to anybody takes a body: those without a key would take the memory for the others'.
+        if scope["type"] != "http" or scope[CONTEXT].open:
+            await self.app(scope, receive, send)
+            return
+        context: RequestContext = scope[CONTEXT]
+        if scope["method"] in BODILESS and b"content-length" not in context.headers:
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await self.read(context, receive)
+            if b"content-encoding" in context.headers:
+                scope["headers"] = _unpacked_headers(scope["headers"], len(body))
+            again = _Again(body, receive)
+            del body  # it goes with the last who needs it
+            await self.app(scope, again, send)
+        finally:
+            self.held -= context.body_bytes
+
+    async def read(self, context: RequestContext, receive: Receive) -> bytes:
+        """Raises RequestError (400, 408, 413, 415, 429) and ClientGone."""
+        settings, loop = self.settings, asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+
+        def take(size: int) -> None:
+            if self.held + size > settings.bodies_bytes:
+                raise Overloaded("the server holds as much as it can of other requests; come again later")
+            self.held += size
+            context.body_bytes += size
+
+        def look(before: int) -> None:
+            """Another span of time for a body that has come steadily since the last look; else that was all of it."""
+            nonlocal timer
+            if context.body_bytes - before < SLOWEST * settings.body_timeout:
+                clock.reschedule(loop.time())
+            else:
+                timer = loop.call_later(settings.body_timeout, look, context.body_bytes)
+
+        timer = loop.call_later(settings.body_timeout, look, 0)
+        try:
+            async with asyncio.timeout(None) as clock:
+                return await read_body(receive, context.headers, limit=settings.body_bytes, take=take)
+        except TimeoutError:
+            text = "body: expected at once, received too slowly or not to its end"
+            raise RequestError(text, status=408, headers={"Connection": "close"}) from None
+        finally:
+            timer.cancel()
+
+
+class _Again:
+    """`receive` after the body has been read: the body at once, then what the connection says."""
+
+    __slots__ = ("body", "receive")
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self.body: bytes | None = body
+        self.receive = receive
+
+    async def __call__(self) -> Message:
+        if self.body is None:
+            return await self.receive()
+        body, self.body = self.body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _unpacked_headers(headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
+    outdated = (b"content-encoding", b"content-length", b"transfer-encoding")
+    return [pair for pair in headers if pair[0] not in outdated] + [(b"content-length", b"%d" % size)]

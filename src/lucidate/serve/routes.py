@@ -1,4 +1,4 @@
-"""The one table of routes: the router, the figures' names and /openapi.json are made from it."""
+"""The one table of routes: the router, the labels of metrics and /openapi.json are made from it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODEL = "/v2/models/{model}"
 
 @dataclass(frozen=True)
 class Entry:
-    """A route. forms: its paths; the first is its name in figures."""
+    """A route. forms: its paths; the first is its label in metrics."""
 
     endpoint: Endpoint
     forms: tuple[str, ...]
@@ -85,7 +85,7 @@ INFERENCE = Operation(
     headers=schemas.InferHeaders,
     body=infer_body(),
 )
-FIGURES = Operation("What Prometheus reads", None, kinds={"text/plain": {"schema": {"type": "string"}}})
+METRICS = Operation("What Prometheus reads", None, kinds={"text/plain": {"schema": {"type": "string"}}})
 LOAD = Operation("Read a model anew from its folder; a new version where it has changed", body=optional_body())
 INDEX = Operation("The models that can be served", list[schemas.IndexEntry], body=optional_body())
 ADMIN = "/v2/repository/models/{model}"
@@ -109,7 +109,7 @@ ROUTES = (  # inference first: they are tried in their order
     Entry(v2.index, ("/v2/repository/index",), INDEX, "POST"),
     Entry(v2.load, (f"{ADMIN}/load",), LOAD, "POST"),
     Entry(v2.unload, (f"{ADMIN}/unload",), Operation("Let go of a model", body=optional_body()), "POST"),
-    Entry(metrics, ("/metrics",), FIGURES),
+    Entry(metrics, ("/metrics",), METRICS),
     Entry(page.index, ("/",)),
     Entry(page.examples, ("/v1/examples",)),
     Entry(page.example, ("/v1/examples/{number:int}.png",)),
@@ -132,8 +132,8 @@ def described() -> list[tuple[str, str, Endpoint, Operation]]:
     ]
 
 
-def figure_names(routes: Sequence[BaseRoute]) -> dict[Any, str]:
-    """The first path of each function, its name in figures; that of a mount is the application under it."""
+def route_labels(routes: Sequence[BaseRoute]) -> dict[Any, str]:
+    """The first path of each function, its label in metrics; that of a mount is the application under it."""
     return {
         getattr(route, "endpoint", getattr(route, "app", None)): getattr(route, "path", "")
         for route in reversed(routes)

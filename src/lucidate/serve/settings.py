@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,18 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from lucidate.core.errors import ServeError
 from lucidate.core.registry import choices
 from lucidate.core.run import RunDir
-from lucidate.serve.request_body import JsonLimits
 
 PREFIX = "LUCIDATE_SERVE_"
 
 ServedViews = Literal["one", "recipe"]
+
+
+@dataclass(frozen=True)
+class JsonLimits:
+    """What one body may hold. values: numbers, texts, lists and objects, by the commas and brackets that part them."""
+
+    bytes: int = 16_777_216
+    values: int = 500_000
 
 
 class Settings(BaseSettings):
@@ -75,14 +83,14 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_sent(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         """Headers lose the spaces around them and hold no control characters: such a key would match nobody's."""
-        for place, key in enumerate(keys, start=1):
+        for number, key in enumerate(keys, start=1):
             text = key.get_secret_value()
             if not text or text != text.strip() or not text.isprintable():
                 raise PydanticCustomError(
                     "key",
-                    "keys of printable characters without spaces around them, received another as number {place}; "
+                    "keys of printable characters without spaces around them, received another as number {number}; "
                     "no request could show it",
-                    {"place": place},
+                    {"number": number},
                 )
         return keys
 
@@ -137,23 +145,23 @@ def name_runs(arguments: Sequence[str]) -> dict[str, Path]:
         name, equals, path = argument.partition("=")
         if not equals or Path(argument).exists():  # a folder's own name may hold "="
             name, path = "", argument
-        place = Path(path)
-        name = name or _plain_name(place)
+        location = Path(path)
+        name = name or _plain_name(location)
         if not NAME.fullmatch(name) or ".." in name:
             raise ServeError(
                 f"run: expected a name of letters, digits, '.', '_' and '-', received {name!r}; choose one as NAME=RUN"
             )
         if name in runs:
             raise ServeError(
-                f"run: expected each name once, received {name} for {runs[name]} and for {place}; "
+                f"run: expected each name once, received {name} for {runs[name]} and for {location}; "
                 "rename one as NAME=RUN"
             )
-        if not place.is_file():
-            RunDir.open(place)
-        runs[name] = place
+        if not location.is_file():
+            RunDir.open(location)
+        runs[name] = location
     return runs
 
 
-def _plain_name(place: Path) -> str:
-    whole = place.resolve()  # "." has no name
+def _plain_name(location: Path) -> str:
+    whole = location.resolve()  # "." has no name
     return whole.name if whole.is_dir() else whole.stem

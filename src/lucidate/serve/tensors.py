@@ -21,7 +21,8 @@ import orjson
 from numpy.typing import NDArray
 
 from lucidate.serve.errors import BadRequest, RequestError
-from lucidate.serve.request_body import JsonLimits, parse_json
+from lucidate.serve.request_body import parse_json
+from lucidate.serve.settings import JsonLimits
 
 HEADER_LENGTH = "inference-header-content-length"
 NUMBER = re.compile(r"[0-9]{1,10}")
@@ -52,7 +53,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output that was asked for. classes: so many best ones in words, in place of the numbers."""
+    """An output that was asked for. classes: so many best ones in words, in position of the numbers."""
 
     name: str
     binary: bool
@@ -181,16 +182,16 @@ def _from_bytes(blob: memoryview, datatype: str, shape: tuple[int, ...], what: s
 
 def _texts(blob: memoryview, most: int, what: str) -> list[bytes]:
     texts: list[bytes] = []
-    place = 0
-    while place < len(blob):
-        if len(texts) == most or place + 4 > len(blob):
+    position = 0
+    while position < len(blob):
+        if len(texts) == most or position + 4 > len(blob):
             raise BadRequest(f"{what}: expected {most} texts with their lengths before them, received others")
-        (length,) = struct.unpack_from("<I", blob, place)
-        place += 4
-        if place + length > len(blob):
-            raise BadRequest(f"{what}: expected a text of {length} bytes, received {len(blob) - place}")
-        texts.append(bytes(blob[place : place + length]))
-        place += length
+        (length,) = struct.unpack_from("<I", blob, position)
+        position += 4
+        if position + length > len(blob):
+            raise BadRequest(f"{what}: expected a text of {length} bytes, received {len(blob) - position}")
+        texts.append(bytes(blob[position : position + length]))
+        position += length
     return texts
 
 

@@ -19,11 +19,10 @@ from lucidate.serve.calibration import Views
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.explainer import Heatmap
 from lucidate.serve.images import Decoded, ImageLimits, Upload, decode_images, uploads
-from lucidate.serve.middleware import request_id
 from lucidate.serve.model_version import ModelVersion, predictions
 from lucidate.serve.request_body import in_thread_if_large
 from lucidate.serve.settings import Settings
-from lucidate.serve.state import state_of
+from lucidate.serve.state import request_id, state_of
 
 TOP = 3
 CLASS_BYTES = 64  # of an answer, about
@@ -48,12 +47,12 @@ async def predict(request: Request) -> Response:
     answers = await served.answer(stacked, timeout=state.settings.request_timeout)
     head, how = _head(request, served), _how(served, calibrated=calibrated)
 
-    def told() -> Response:
+    def respond() -> Response:
         each = iter(predictions(served, answers, top=top, calibrated=calibrated))
         content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
         return _json({**head, "predictions": content, **how, **_promise(served)})
 
-    return await in_thread_if_large(len(good) * min(top, len(served.classes)) * CLASS_BYTES, told)
+    return await in_thread_if_large(len(good) * min(top, len(served.classes)) * CLASS_BYTES, respond)
 
 
 async def explain(request: Request) -> Response:
@@ -70,18 +69,18 @@ async def explain(request: Request) -> Response:
     target = _target(query.get("target", "predicted"), served)
     method = query.get("method", "gradcam")
 
-    def heatmap_of(asked: int | None) -> Awaitable[Heatmap]:
+    def heatmap_of(chosen: int | None) -> Awaitable[Heatmap]:
         queue = state.settings.explain_queue
-        return served.explainer.heatmap(image, asked, method=method, side=side, queue=queue)
+        return served.explainer.heatmap(image, chosen, method=method, side=side, queue=queue)
 
     # Both at once. They nearly always agree about the class; where they do not, the answer's is the one that counts.
     answers, heatmap = await asyncio.gather(
         served.answer(image[None], timeout=state.settings.request_timeout), heatmap_of(target)
     )
     (prediction,) = predictions(served, answers, top=TOP)
-    asked = prediction["classes"][0]["index"] if target is None else target
-    if heatmap.target != asked:
-        heatmap = await heatmap_of(asked)
+    chosen = prediction["classes"][0]["index"] if target is None else target
+    if heatmap.target != chosen:
+        heatmap = await heatmap_of(chosen)
     if "image/png" in request.headers.get("accept", ""):
         return Response(heatmap.picture, media_type="image/png")
     content = {
@@ -89,7 +88,7 @@ async def explain(request: Request) -> Response:
         "prediction": prediction,
         "method": method,
         "layer": heatmap.layer,
-        "target": {"label": served.classes[asked], "index": asked},
+        "target": {"label": served.classes[chosen], "index": chosen},
         "heatmap": base64.b64encode(heatmap.picture).decode(),
         "map": heatmap.values,
         "trust": heatmap.trust,
@@ -171,11 +170,11 @@ def _head(request: Request, served: ModelVersion) -> dict[str, Any]:
 def _how(served: ModelVersion, *, calibrated: bool = True) -> dict[str, Any]:
     """How probabilities came about: a temperature of 1 leaves them as the model gave them, and is no calibration."""
     temperature = served.temperature(calibrated=calibrated)
-    return {"calibrated": temperature != 1, "temperature": temperature, "views": served.reference.views}
+    return {"calibrated": temperature != 1, "temperature": temperature, "views": served.calibration.views}
 
 
 def _promise(served: ModelVersion) -> dict[str, Any]:
-    return {"threshold": served.reference.threshold, "risk": served.reference.risk}
+    return {"threshold": served.calibration.threshold, "risk": served.calibration.risk}
 
 
 def _about(served: ModelVersion, *, int8: bool) -> dict[str, Any]:
@@ -186,10 +185,10 @@ def _about(served: ModelVersion, *, int8: bool) -> dict[str, Any]:
         "image_size": served.image_size,
         **_promise(served),
         **_how(served),
-        "coverage": served.reference.coverage,
+        "coverage": served.calibration.coverage,
         "precision": "int8" if int8 else "float32",
     }
-    notes = [served.reference.note] if served.reference.note else []
+    notes = [served.calibration.note] if served.calibration.note else []
     try:
         card = RunCard.load(served.run.card)
     except LucidateError:
@@ -199,7 +198,7 @@ def _about(served: ModelVersion, *, int8: bool) -> dict[str, Any]:
         "architecture": card.model.name,
         "parameters": card.model.parameters,
         "dataset": card.data.dataset,
-        "accuracy": accuracy_of(card, served.reference.views, int8=int8),
+        "accuracy": accuracy_of(card, served.calibration.views, int8=int8),
         "results": card.results.model_dump(
             include={"val_accuracy", "test_accuracy", "val_accuracy_one_view", "test_accuracy_one_view"}
         ),

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lucidate.serve import describe
+from lucidate import __version__
 from lucidate.serve.access import Keys
+from lucidate.serve.engine import INPUT, LOGITS, PROBABILITIES, Duration
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.request_body import JsonLimits, parse_json
+from lucidate.serve.request_body import parse_json
+from lucidate.serve.settings import JsonLimits
 from lucidate.serve.state import State, state_of
 
+PLATFORM = "onnxruntime_onnx"
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "statistics",
+)
 SMALL = JsonLimits(bytes=65_536, values=4096)
 
 
@@ -44,15 +57,15 @@ async def ready(request: Request) -> Response:
 
 
 async def server(request: Request) -> Response:  # noqa: ARG001
-    return answer(describe.server_metadata())
+    return answer(server_metadata())
 
 
 async def metadata(request: Request) -> Response:
-    return answer(describe.model_metadata(_served(request)))
+    return answer(model_metadata(_served(request)))
 
 
 async def config(request: Request) -> Response:
-    return answer(describe.model_config(_served(request), most_images=state_of(request).settings.max_images))
+    return answer(model_config(_served(request), most_images=state_of(request).settings.max_images))
 
 
 async def model_ready(request: Request) -> Response:
@@ -61,11 +74,11 @@ async def model_ready(request: Request) -> Response:
 
 
 async def statistics(request: Request) -> Response:
-    return answer({"model_stats": [describe.model_statistics(_served(request))]})
+    return answer({"model_stats": [model_statistics(_served(request))]})
 
 
 async def all_statistics(request: Request) -> Response:
-    return answer({"model_stats": [describe.model_statistics(served) for served in state_of(request).repository]})
+    return answer({"model_stats": [model_statistics(served) for served in state_of(request).repository]})
 
 
 async def index(request: Request) -> Response:
@@ -157,3 +170,93 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+# What is said of a server and its models
+
+
+def server_metadata() -> dict[str, Any]:
+    return {"name": "lucidate", "version": __version__, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(served: ModelVersion) -> dict[str, Any]:
+    """One input and one output, as clients that look them up expect. -1: any number of images."""
+    size = served.image_size
+    return {
+        "name": served.name,
+        "versions": [served.version],
+        "platform": PLATFORM,
+        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, size, size, 3]}],
+        "outputs": [{"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, len(served.classes)]}],
+    }
+
+
+def model_config(served: ModelVersion, *, most_images: int) -> dict[str, Any]:
+    """Triton's form of it. Dimensions are of one image. most_images: in one request."""
+    size = served.image_size
+    return {
+        "name": served.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": most_images,
+        "input": [{"name": INPUT, "data_type": "TYPE_UINT8", "format": "FORMAT_NHWC", "dims": [size, size, 3]}],
+        "output": [
+            {
+                "name": PROBABILITIES,
+                "data_type": "TYPE_FP32",
+                "dims": [len(served.classes)],
+                "label_filename": "labels.txt",
+            }
+        ],
+        "dynamic_batching": {"max_queue_delay_microseconds": 0},
+        "parameters": {
+            "input": {"string_value": "RGB, 0 to 255; also FP32 of the same range, or BYTES: encoded images, any size"},
+            "output": {"string_value": f"{_how(served)}; {LOGITS} where they are asked for by name"},
+            "calibrated": {"string_value": "true" if served.temperature() != 1 else "false"},
+            "temperature": {"string_value": f"{served.temperature():.9g}"},
+            "views": {"string_value": served.calibration.views},
+            "classes": {"string_value": "\n".join(served.classes)},
+        },
+    }
+
+
+def _how(served: ModelVersion) -> str:
+    temperature = served.temperature()
+    return "not calibrated" if temperature == 1 else f"calibrated: softmax of logits / {temperature:.6g}"
+
+
+def model_statistics(served: ModelVersion) -> dict[str, Any]:
+    """Since the version was loaded. Durations are nanoseconds of requests, but in batch_stats of executions."""
+    known = served.engine.statistics
+    nothing = Duration()
+    return {
+        "name": served.name,
+        "version": served.version,
+        "last_inference": known.last_inference,
+        "inference_count": known.images,
+        "execution_count": known.executions,
+        "inference_stats": {
+            "success": _duration(known.success),
+            "fail": _duration(known.fail),
+            "queue": _duration(known.queue),
+            "compute_input": _duration(known.compute_input),
+            "compute_infer": _duration(known.compute_infer),
+            "compute_output": _duration(known.compute_output),
+            "cache_hit": _duration(nothing),
+            "cache_miss": _duration(nothing),
+        },
+        "batch_stats": [
+            {
+                "batch_size": size,
+                "compute_input": _duration(taken),
+                "compute_infer": _duration(computed),
+                "compute_output": _duration(given),
+            }
+            for size, (taken, computed, given) in sorted(known.batches.items())
+        ],
+    }
+
+
+def _duration(value: Duration) -> dict[str, int]:
+    return {"count": value.count, "ns": value.ns}
