@@ -123,7 +123,9 @@ def test_what_was_stopped_goes_on_and_what_is_finished_is_not_repeated(
     assert now["alone-0"] == done.before["alone-0"]
     errors = 179 * (1 - done.answer["rows"][1]["accuracy"])
     monkeypatch.setattr(distill_table, "FEW", errors + 0.1)
-    monkeypatch.setattr(distill, "fit", None)  # what is finished is not asked again, as by another number of threads
+    monkeypatch.setattr(
+        "lucidate.training.job.fit", None
+    )  # what is finished is not asked again, as by another number of threads
     again, log = call(*arguments(done.teacher.path, done.out))
     assert written(done.out) == now
     (hint,) = [note for note in again["notes"] if note.startswith("Alone, the student errs on")]

@@ -103,13 +103,12 @@ def finish_job(job: TrainJob, *, reporter: Reporter, since: float | None = None)
 def complete(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> RunDir:
     """Whatever is missing of a run: it goes on where it was stopped, and a finished one stands as it is."""
     begun = job.run.card.exists()
-    finished = begun and RunCard.load(job.run.card).status == "finished"
+    if begun and RunCard.load(job.run.card).status == "finished":
+        reporter.say(f"{job.run.path.name}: finished before")
+        return job.run
     with job.claim(resume=begun):
         train_job(job, reporter=reporter, stop=stop)
-        if finished:
-            reporter.say(f"{job.run.path.name}: finished before")
-        else:
-            finish_job(job, reporter=reporter)
+        finish_job(job, reporter=reporter)
     return job.run
 
 
