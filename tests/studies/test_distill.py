@@ -27,7 +27,7 @@ from lucidate.core.run import RunDir
 from lucidate.data.splits import Splits
 from lucidate.export import quantize
 from lucidate.predict.infer import predict_run
-from lucidate.studies import distill, distill_table
+from lucidate.studies import distill_table
 from lucidate.studies.distill import distill_run
 from lucidate.studies.distill_plan import student_recipe
 
