@@ -1,0 +1,1 @@
+"""Findings → figures, a site and a report."""
