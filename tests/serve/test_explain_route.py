@@ -23,8 +23,8 @@ from lucidate.core.run import RunDir
 from lucidate.explain.heatmaps import METHODS
 from lucidate.models.checkpoint import load_model
 from lucidate.models.timm import declare_missing_operators
+from lucidate.predict.backends import WEIGHTS_KEY
 from lucidate.serve import explainer
-from lucidate.serve.graph import MADE_OF
 from lucidate.serve.settings import Settings
 
 declare_missing_operators()
@@ -82,7 +82,7 @@ def test_the_graph_and_torch_give_the_same_map(server: Running, run: RunDir) -> 
     with running(Settings(access_log=True), {"photos": run}) as other:
         kept = run.exports / "serve.onnx"
         content = kept.read_bytes()
-        for instead in (None, b"nonsense", content.replace(MADE_OF.encode(), MADE_OF.upper().encode())):
+        for instead in (None, b"nonsense", content.replace(WEIGHTS_KEY.encode(), WEIGHTS_KEY.upper().encode())):
             kept.unlink(missing_ok=True)
             if instead is not None:
                 kept.write_bytes(instead)

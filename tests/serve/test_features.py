@@ -17,8 +17,8 @@ from lucidate.core.atomic import sha256
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.explain.layers import Layer
+from lucidate.predict.backends import WEIGHTS_KEY
 from lucidate.serve.features import cam_inputs, feature_graph
-from lucidate.serve.graph import MADE_OF
 
 PREPROCESS = Preprocess(9, (0.5, 0.45, 0.4), (0.25, 0.2, 0.25))
 LAYER = Layer("first", (9, 9))
@@ -130,7 +130,7 @@ def run_of(folder: Path, model: nn.Module, *, views: str = "one") -> RunDir:
             output_names=["logits"],
         )
     graph = onnx.load_model_from_string(file.getvalue())
-    onnx.helper.set_model_props(graph, {MADE_OF: sha256(run.weights), "views": views})
+    onnx.helper.set_model_props(graph, {WEIGHTS_KEY: sha256(run.weights), "views": views})
     (run.exports / "serve.onnx").write_bytes(graph.SerializeToString())
     return run
 

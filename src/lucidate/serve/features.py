@@ -22,8 +22,8 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import target_gradients
 from lucidate.explain.layers import ActivationHook, Layer
 from lucidate.models.onnx_session import open_session
+from lucidate.predict.backends import WEIGHTS_KEY
 from lucidate.serve.engine import INPUT, Session
-from lucidate.serve.graph import MADE_OF
 from lucidate.serve.logging import logger
 
 TRIED = 2  # images of noise, on which a graph's features have to be torch's
@@ -84,7 +84,7 @@ class FeatureGraph:
 
 def feature_graph(run: RunDir, model: nn.Module, preprocess: Preprocess, layer: Layer) -> FeatureGraph | None:
     """From a graph of the run, asked with one view; None where there is none that gives what torch gives."""
-    wanted = {MADE_OF: sha256(run.weights), "views": "one"}
+    wanted = {WEIGHTS_KEY: sha256(run.weights), "views": "one"}
     for path in (run.exports / "serve.onnx", run.exports / "model.onnx"):
         if layer.tokens or not path.is_file():
             continue

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import onnxruntime
 
@@ -19,12 +19,11 @@ from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, EXTERNAL, ONNX
 from lucidate.core.run import RunDir
 from lucidate.models.onnx_session import open_session
+from lucidate.predict.backends import WEIGHTS_KEY
 from lucidate.serve.engine import INPUT, OUTPUT, Session
 from lucidate.serve.settings import ServedViews
 
 _makings: set[subprocess.Popen[str]] = set()  # processes that run now
-
-MADE_OF = "weights_sha256"  # a graph's note of the weights that it was made from; `lucidate export` writes it too
 
 
 def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | None = None) -> Session:
@@ -45,7 +44,7 @@ def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | No
     if _is_foreign(card):
         return _Module(run, views)
     for name, inside in (("model.onnx", _views(card, views)), ("serve.onnx", views)):
-        if found := _found(run.exports / name, {MADE_OF: digest, "views": inside}, threads):
+        if found := _found(run.exports / name, {WEIGHTS_KEY: digest, "views": inside}, threads):
             return found
     content = _made(run, digest, views=views)
     with suppress(OSError):  # a folder that cannot be written to costs seconds at each start, nothing else
@@ -68,7 +67,7 @@ def _found(path: Path, said: dict[str, str], threads: int | None) -> onnxruntime
 
 def _int8(run: RunDir, digest: str, threads: int | None) -> onnxruntime.InferenceSession:
     path = run.exports / "model.int8.onnx"
-    found = _found(path, {MADE_OF: digest}, threads)
+    found = _found(path, {WEIGHTS_KEY: digest}, threads)
     if found is None:
         came = "one of other weights" if path.exists() else "no file"
         raise ServeError(f"--int8: expected {path}, received {came}; make it by lucidate quantize {run.path}")
@@ -100,7 +99,7 @@ def _exported(run: RunDir, threads: int | None) -> onnxruntime.InferenceSession 
     session = open_session(content, threads=threads)
     takes = [(one.name, one.type, len(one.shape)) for one in session.get_inputs()]
     gives = [one.name for one in session.get_outputs()]
-    ours = {MADE_OF, "class_names"} <= session.get_modelmeta().custom_metadata_map.keys()
+    ours = {WEIGHTS_KEY, "class_names"} <= session.get_modelmeta().custom_metadata_map.keys()
     return session if ours and takes == [(INPUT, "tensor(uint8)", 4)] and OUTPUT in gives else None
 
 
@@ -121,7 +120,7 @@ def _made(run: RunDir, digest: str, *, views: ServedViews) -> bytes:
     """A graph of the run's weights, made by another process: torch stays out of this one, and the server answers on."""
     with TemporaryDirectory(prefix="lucidate-serve-") as folder:
         path = Path(folder) / "model.onnx"
-        command = [sys.executable, "-W", "ignore", "-m", "lucidate.serve.export", str(run.path), str(path)]
+        command = [sys.executable, "-W", "ignore", "-m", "lucidate.serve.graph", str(run.path), str(path)]
         making = subprocess.Popen([*command, views, digest], stderr=subprocess.PIPE, text=True)
         _makings.add(making)
         try:
@@ -138,3 +137,24 @@ def stop_making() -> None:
     """End the processes that make graphs, since nobody waits for them any more."""
     for making in list(_makings):
         making.kill()
+
+
+def main() -> None:
+    """`python -m lucidate.serve.graph RUN FILE VIEWS DIGEST`: a run's graph for the server, in a process of its own."""
+    from lucidate.export.onnx import export_onnx, quick_graph, with_metadata  # loads torch
+
+    run, path, views, digest = RunDir(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+    one: Literal["one"] | None = "one" if views == "one" else None
+    try:
+        content = quick_graph(run, views=one)
+        if content is None:
+            export_onnx(run, path, views=one)
+            content = path.read_bytes()
+        path.write_bytes(with_metadata(content, {WEIGHTS_KEY: digest, "views": views}, keep=False))
+    except LucidateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
