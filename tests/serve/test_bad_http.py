@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from lucidate.core.errors import LucidateError
 from lucidate.core.run import RunDir
 from lucidate.models.onnx_session import open_session
-from lucidate.serve import loading
+from lucidate.serve import repository as repositories
 from lucidate.serve.model_version import ModelVersion
 from lucidate.serve.settings import Settings
 
@@ -206,7 +206,7 @@ class Gate:
 @pytest.fixture
 def gate(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """The engine of a version of its own, behind a gate."""
-    real = loading.open_graph
+    real = repositories.open_graph
     made: list[Gate] = []
 
     class Behind:
@@ -222,7 +222,7 @@ def gate(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
                 assert made[0].open.wait(20)
             return self.session.run(names, feed)
 
-    monkeypatch.setattr(loading, "open_graph", lambda *a, **k: Behind(real(*a, **k)))
+    monkeypatch.setattr(repositories, "open_graph", lambda *a, **k: Behind(real(*a, **k)))
     _reload(server)
     made.append(Gate(server))
     yield made[0]

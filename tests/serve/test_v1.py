@@ -26,8 +26,8 @@ from lucidate.core.records import Results, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.decode import TooLarge, decode
 from lucidate.serve import images as images_module
-from lucidate.serve import loading
 from lucidate.serve import logging as serve_logging
+from lucidate.serve import repository as repositories
 from lucidate.serve.access import KNOWN, Keys, Rates
 from lucidate.serve.calibration import Calibration, Views, store_calibrations
 from lucidate.serve.errors import Overloaded, RequestError
@@ -278,7 +278,7 @@ def test_a_request_has_its_time(untrained: RunDir, monkeypatch: pytest.MonkeyPat
 
 def test_what_expires_in_the_queue_is_counted_as_such(untrained: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """By every route, and not as a client that went."""
-    free, entered, real = threading.Event(), threading.Event(), loading.open_session
+    free, entered, real = threading.Event(), threading.Event(), repositories.open_session
 
     def held(*arguments: Any) -> Any:
         session = real(*arguments)
@@ -290,7 +290,7 @@ def test_what_expires_in_the_queue_is_counted_as_such(untrained: RunDir, monkeyp
 
         return SimpleNamespace(run=run)
 
-    monkeypatch.setattr(loading, "open_session", held)
+    monkeypatch.setattr(repositories, "open_session", held)
     free.set()
     with running(Settings(access_log=True, request_timeout=0.3), {"one": untrained}) as server:
         free.clear()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import onnxruntime
 
@@ -107,7 +107,7 @@ def _made(run: RunDir, digest: str, *, views: ServedViews) -> bytes:
     """A graph of the run's weights, made by another process: torch stays out of this one, and the server answers on."""
     with TemporaryDirectory(prefix="lucidate-serve-") as folder:
         path = Path(folder) / "model.onnx"
-        command = [sys.executable, "-W", "ignore", "-m", "lucidate.serve.export", str(run.path), str(path)]
+        command = [sys.executable, "-W", "ignore", "-m", "lucidate.serve.graph", str(run.path), str(path)]
         making = subprocess.Popen([*command, views, digest], stderr=subprocess.PIPE, text=True)
         _makings.add(making)
         try:
@@ -124,3 +124,24 @@ def stop_making() -> None:
     """End the processes that make graphs, since nobody waits for them any more."""
     for making in list(_makings):
         making.kill()
+
+
+def main() -> None:
+    """`python -m lucidate.serve.graph RUN FILE VIEWS DIGEST`: a run's graph for the server, in a process of its own."""
+    from lucidate.export.onnx import export_onnx, quick_graph, with_metadata  # loads torch
+
+    run, path, views, digest = RunDir(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+    one: Literal["one"] | None = "one" if views == "one" else None
+    try:
+        content = quick_graph(run, views=one)
+        if content is None:
+            export_onnx(run, path, views=one)
+            content = path.read_bytes()
+        path.write_bytes(with_metadata(content, {WEIGHTS_KEY: digest, "views": views}, keep=False))
+    except LucidateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
