@@ -82,8 +82,8 @@ def verify(source: Source, json: Json = False) -> None:
     lines = [f"{report['dataset']}: {report['images']:,} images readable, {len(set_aside)} not{official}"]
     lines += [f"  {item['path']}: {item['reason']}" for item in set_aside]
     lines += [f"packed in {pack.path}: {pack.fault or 'as it was made'}" for pack in packs]
-    told = [{"path": str(pack.path), "side": pack.side, "fault": pack.fault} for pack in packs]
-    console.emit({**report, "packs": told}, lines, as_json=json)
+    listed = [{"path": str(pack.path), "side": pack.side, "fault": pack.fault} for pack in packs]
+    console.emit({**report, "packs": listed}, lines, as_json=json)
     for pack in packs:
         if pack.fault not in (None, UNSEALED):
             raise ChecksumError(

@@ -67,11 +67,11 @@ def explain(
         if value not in known:
             raise LucidateError(f"{name}: expected {choices(value, list(known))}, received {value!r}")
     if images:
-        place = out or folder.explained / "images"
+        target_folder = out or folder.explained / "images"
         found = explain_images(
             folder,
             images,
-            out=place,
+            out=target_folder,
             method=method,
             target=target,  # type: ignore[arg-type]
             layer=layer,

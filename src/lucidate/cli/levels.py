@@ -93,9 +93,9 @@ def shown(table: LevelsTable) -> str:
     ):
         printed.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
     for level in table.levels:
-        for place, row in enumerate((level, *level.members)):
+        for position, row in enumerate((level, *level.members)):
             printed.add_row(
-                f"{level.level} {level.title}" if place == 0 else "  member",
+                f"{level.level} {level.title}" if position == 0 else "  member",
                 row.model,
                 row.origin,
                 f"{row.parameters:,}",

@@ -83,10 +83,10 @@ def predict(
     watch = Stopwatch()
     with console.reporter() as reporter:
         engine = ready_backend(backend, folder, reporter)
-    place = "cpu" if engine else stages.pick_device(device)  # which loads torch
+    chosen = "cpu" if engine else stages.pick_device(device)  # which loads torch
     shown = how_shown(folder, engine, calibrated=calibrated)
     if files:
-        name_classes(folder, files, shown, device=place, backend=engine, json=json)
+        name_classes(folder, files, shown, device=chosen, backend=engine, json=json)
         return
     with console.reporter() as reporter:
         if data:
@@ -96,7 +96,7 @@ def predict(
                 folder,
                 data,
                 split=split,
-                device=place,
+                device=chosen,
                 reporter=reporter,
                 predictor=engine,
                 watch=watch,
@@ -107,7 +107,7 @@ def predict(
             from lucidate.predict.infer import predict_run
 
             with folder.lock():
-                predictions = predict_run(folder, split, device=place, reporter=reporter, watch=watch)
+                predictions = predict_run(folder, split, device=chosen, reporter=reporter, watch=watch)
             path = folder.predictions(split)
         else:
             from lucidate.predict.backends import predict_split, predictions_path

@@ -78,8 +78,8 @@ def open_run(run: Path) -> RunDir:
         return RunDir.open(run)
     from lucidate.external.import_model import open_run as adopted
 
-    with reporter() as told:
-        return adopted(run, reporter=told)
+    with reporter() as listener:
+        return adopted(run, reporter=listener)
 
 
 def predict_first(run: RunDir, split: str, reporter: Reporter) -> None:

@@ -78,12 +78,12 @@ def select_greedily(probabilities: NDArray[np.float64], labels: NDArray[np.int64
             mean = (total + member) / (picked.sum() + 1)
             likelihood = np.log(np.maximum(mean[rows, labels], np.finfo(np.float64).tiny)).mean()
             scores.append((float((mean.argmax(1) == labels).mean()), float(likelihood)))
-        place = max(range(len(scores)), key=scores.__getitem__)
-        if scores[place] <= best:
+        position = max(range(len(scores)), key=scores.__getitem__)
+        if scores[position] <= best:
             break
-        best = scores[place]
-        picked[place] += 1
-        total += probabilities[place]
+        best = scores[position]
+        picked[position] += 1
+        total += probabilities[position]
     return picked / picked.sum()
 
 

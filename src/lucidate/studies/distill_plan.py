@@ -77,7 +77,7 @@ def make_plan(
     check(student.model, image_size=dataset.pack.image_size)
     class_order(card, dataset.pack.class_names)
     require_unseen(card, dataset)
-    all_seeds = tuple(student.seed + place for place in range(seeds))
+    all_seeds = tuple(student.seed + position for position in range(seeds))
     return Plan(teacher, card, student, dataset, all_seeds, notes_on(card, dataset))
 
 
@@ -89,9 +89,9 @@ def student_recipe(card: RunCard, recipe: str | Path, *, source: str | None, ove
     theirs, stated = card.recipe.data, load_recipe(recipe).data
     if not card.data.pack:  # a model from elsewhere that brings no images
         return load_recipe(recipe, source=source, overrides=overrides)
-    place = card.data.path
+    path = card.data.path
     values = {
-        "source": place if place and Path(place).exists() else card.data.source,
+        "source": path if path and Path(path).exists() else card.data.source,
         "name": theirs.name,
         "split": theirs.split,
         "val_fraction": theirs.val_fraction,

@@ -62,7 +62,7 @@ def ensemble_runs(
     combined = combine(tables["validation"], method=method)
     reporter.say(f"shares: {', '.join(f'{n} {s:.2f}' for n, s in zip(names, combined.shares, strict=True))}")
     # The member that sees the most pixels lends its images: others shrink them.
-    lender = max(range(len(cards)), key=lambda place: cards[place].data.image_size)
+    lender = max(range(len(cards)), key=lambda position: cards[position].data.image_size)
     card = cards[lender]
     data = open_data(members[lender], reporter=reporter)
     pack = data.pack
@@ -140,4 +140,4 @@ def unique_names(members: Sequence[RunDir]) -> tuple[str, ...]:
     if len(paths) < 2 or len(set(paths)) < len(paths):
         raise RunError(f"ensemble: expected two or more different runs, received {len(set(paths))}")
     names = [path.name for path in paths]
-    return tuple(name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names, 1))
+    return tuple(name if names.count(name) == 1 else f"{name}-{position}" for position, name in enumerate(names, 1))
