@@ -53,7 +53,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output that was asked for. classes: so many best ones in words, in position of the numbers."""
+    """An output that was asked for. classes: so many best ones in words, in place of the numbers."""
 
     name: str
     binary: bool
