@@ -141,7 +141,7 @@ def lists(times: int) -> bytes:
         (b"\x80\x04}" + doubled(40) + b"K\x01s.", "damaged"),  # too long to hash, as a key is
         (b"\x80\x04}" + b"K\x01" + b"\x85" * 2_000_000 + b"K\x01s.", "damaged"),  # deeper than the stack
         (b"\x80\x04}" + b"c_codecs\nencode\nX\x01\x00\x00\x00a" + doubled(40) + b"\x86Rs.", "damaged"),
-        (b"\x80\x04Nr\xff\xff\xff\x0f.", "place 268435455 of the memo"),  # room for as many would be made
+        (b"\x80\x04Nr\xff\xff\xff\x0f.", "entry 268435455 of the memo"),  # room for as many would be made
         (b"\x80\x04" + b"N0" * 700_000 + b"}.", "operations"),
         (NAMES + b"\x8a\xff" + b"\x7f" * 255 + b"s.", "received a number of 2039 bits"),
     ],

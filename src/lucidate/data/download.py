@@ -161,13 +161,26 @@ def _disk(part: Path) -> Iterator[None]:
 def _folder(folder: Path) -> Iterator[None]:
     """`folder`, made if need be; of what had to be made, what stays empty is removed again."""
     new = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         yield
     finally:
         with suppress(OSError):  # not empty: something came, or another process is at work there
             for each in new:
                 each.rmdir()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, also while another process removes it, empty, again."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except FileExistsError:  # it was there when it was to be made, and gone when it was looked at
+            if folder.exists():
+                raise
+        except FileNotFoundError:  # the same of one above it
+            continue
 
 
 @contextmanager
@@ -179,7 +192,7 @@ def one_process(part: Path, reporter: Reporter, *, doing: str) -> Iterator[None]
     path = part.with_name(part.name + ".lock")
     lock, waits = FileLock(path), False
     while not lock.is_locked:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             lock.acquire(blocking=waits)
         except Timeout:
