@@ -18,6 +18,7 @@ from lucidate.core.errors import ChecksumError, DiskFullError, SourceError
 from lucidate.core.progress import Reporter, Silent
 
 TIMEOUT = 8.0  # seconds without an answer
+TRIES = 100  # of making a folder that another process keeps removing
 RESUMES = 5  # after a transfer that broke off midway; a server that cannot be reached is tried once
 PIECE = 1 << 18  # bytes
 BROKEN = (OSError, http.client.HTTPException)  # what a connection ends in; URLError and TimeoutError are OSErrors
@@ -171,16 +172,15 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, also while another process removes it, empty, again."""
-    while True:
+    """Make a folder and those above it, also while another process removes them, empty, again."""
+    for _ in range(TRIES):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return
-        except FileExistsError:  # it was there when it was to be made, and gone when it was looked at
+        except (FileExistsError, FileNotFoundError):  # there when it was to be made, and gone when it was looked at
             if folder.exists():
                 raise
-        except FileNotFoundError:  # the same of one above it
-            continue
+    folder.mkdir(parents=True)  # which says why it cannot be made
 
 
 @contextmanager
