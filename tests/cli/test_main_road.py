@@ -17,6 +17,7 @@ from cli.conftest import Road
 from lucidate.cli.main import main
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.rundir import RunDir
+from lucidate.report.figures import FEW
 
 Call = Callable[..., dict[str, Any]]
 
@@ -41,9 +42,9 @@ def test_one_command_from_images_to_a_gallery(road: Road) -> None:
     assert result["test_accuracy"] >= 0.95
     assert result["gallery"] == str(Path("runs/demo/gallery/index.html"))
     assert (run.gallery() / "index.html").is_file()
-    assert (
-        len(list((run.gallery() / "docs").glob("*.html"))) == len(list((run.gallery() / "plots").glob("*.png"))) == 13
-    )
+    pages, pictures = (list((run.gallery() / name).glob("*.*")) for name in ("docs", "plots"))
+    mistakes = round((1 - result["test_accuracy"]) * 179)
+    assert len(pages) == len(pictures) == (13 if mistakes > FEW else 11)  # few have one page in place of three
     assert "epoch 12/12: loss" in road.log
     assert "images/s" in road.log
 

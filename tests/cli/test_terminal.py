@@ -53,7 +53,8 @@ def test_class_names_of_a_model(photos: Path, tmp_path: Path, capsys: pytest.Cap
     path = write_toml(graph(tmp_path / "m.onnx"), classes=HOSTILE).with_suffix(".onnx")
     image = photos / HOSTILE[2] / "0.png"
     out, _ = printed(capsys, "predict", str(path), str(image))
-    (line,) = out.splitlines()
+    line, probabilities = out.splitlines()
+    assert probabilities.startswith("probabilities: ")
     assert all(name in line for name in CLEAN)
     with pytest.raises(SystemExit):
         main(["predict", str(path), str(image), "--json"])
