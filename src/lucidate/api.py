@@ -17,7 +17,7 @@ from lucidate.analysis.findings import Findings, analyze_run
 from lucidate.analysis.findings import analyze as find
 from lucidate.core.errors import RunError, UnknownNameError
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.recipe import Recipe, find_recipe, load_recipe
+from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import History, Predictions, RunCard
 from lucidate.core.registry import choices
 from lucidate.core.run import RunDir, fresh_path
@@ -35,10 +35,9 @@ from lucidate.studies.combine import Method
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.gain import EnsembleGain
 from lucidate.studies.levels import LevelsResult, run_levels
-from lucidate.training.job import TrainJob, finish_job, prepare_job, train_job
+from lucidate.training.job import TrainJob, finish_job, prepare_run, train_job
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
@@ -125,27 +124,6 @@ def load(path: str | Path) -> Run:
 def dataset(source: str, *, split: str = "official", seed: int = 0) -> Dataset:
     """A source's images, packed and divided as a training would: `.pack.images` (N, S, S, 3) uint8, `.splits`."""
     return prepare(load_recipe("compact", source=source, overrides=_overrides({"data.split": split, "seed": seed})))
-
-
-def prepare_run(
-    recipe: str | Path | Recipe,
-    *,
-    data: str | None = None,
-    out: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    device: torch.device | None = None,
-    command: str = "",
-    resume: bool = False,
-    reporter: Reporter | None = None,
-) -> TrainJob:
-    """A recipe (its name, file or record) and its images, ready to be trained into a folder that is not made yet."""
-    if isinstance(recipe, Recipe):
-        resolved, name = recipe, recipe.model.name
-    else:
-        resolved, name = load_recipe(recipe, source=data, overrides=overrides), find_recipe(recipe).stem
-    run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
-    chosen = device or default_device()
-    return prepare_job(resolved, run, device=chosen, command=command, resume=resume, reporter=reporter or Silent())
 
 
 def train(

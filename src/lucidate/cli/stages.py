@@ -32,14 +32,14 @@ def prepare_job(
     reporter: Reporter,
     resume: bool = False,
 ) -> TrainJob:
-    """What `api.prepare_run` makes of a command's arguments; says which files were set aside."""
+    """What `training.job.prepare_run` makes of a command's arguments; says which files were set aside."""
     if resume and out is None:
         raise LucidateError("--resume: expected --out with the folder of the run to go on with, received none")
     ranks = processes()[1]
     if ranks > 1 and out is None:
         raise LucidateError("--out: expected a folder for all processes that train together, received none")
     load_recipe(recipe, source=data, overrides=overrides)  # a mistake in it is told before torch is loaded
-    from lucidate.api import prepare_run
+    from lucidate.training.job import prepare_run
 
     program = f"torchrun --nproc-per-node {ranks} -m lucidate" if ranks > 1 else "lucidate"
     job = prepare_run(

@@ -7,19 +7,20 @@ its test split has been predicted. The first two are set by `training.trainer`, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from lucidate.core.machine import processes
-from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.recipe import Recipe, find_recipe, load_recipe
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir
+from lucidate.core.run import RunDir, fresh_path
 from lucidate.data.dataset import Dataset, prepare
-from lucidate.models.build import check, require_weights
+from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import predict_run
 from lucidate.training.trainer import fit
 
@@ -60,6 +61,27 @@ def prepare_job(
     dataset = prepare(recipe, reporter=reporter)
     check(recipe.model, image_size=dataset.pack.image_size)
     return TrainJob(recipe, run, dataset, device, command)
+
+
+def prepare_run(
+    recipe: str | Path | Recipe,
+    *,
+    data: str | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: torch.device | None = None,
+    command: str = "",
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> TrainJob:
+    """A recipe (its name, file or record) and its images, ready to be trained into a folder that is not made yet."""
+    if isinstance(recipe, Recipe):
+        resolved, name = recipe, recipe.model.name
+    else:
+        resolved, name = load_recipe(recipe, source=data, overrides=overrides), find_recipe(recipe).stem
+    run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
+    chosen = device or default_device()
+    return prepare_job(resolved, run, device=chosen, command=command, resume=resume, reporter=reporter or Silent())
 
 
 def train_job(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> RunCard:
