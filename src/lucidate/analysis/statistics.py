@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom, binomtest, t
 
 Z_95 = 1.959963984540054  # 97.5th percentile of the standard normal distribution
 
@@ -44,6 +43,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     >>> p = mcnemar(12, 31)
     """
+    from scipy.stats import binomtest  # takes half a second, which most findings need not wait
+
     if only_first < 0 or only_second < 0:
         raise ValueError(f"mcnemar: expected counts of images, 0 or more, received {only_first} and {only_second}")
     flips = only_first + only_second
@@ -93,6 +94,8 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 
     >>> mean = mean_over_seeds([0.021, 0.034, 0.027])
     """
+    from scipy.stats import t  # takes half a second, which most findings need not wait
+
     given = np.asarray(values, dtype=np.float64)
     if not len(given):
         raise ValueError("mean_over_seeds: expected a value a seed, received none")
@@ -126,6 +129,8 @@ def mean_over_images(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Mea
 
 def sign_flip_p(sums: NDArray[np.int64]) -> float:
     """How likely a total as far from 0 as that of `sums` (N,) is if each one's sign were a coin's, 0 to 1; exact."""
+    from scipy.stats import binom  # takes half a second, which most findings need not wait
+
     reach = int(np.abs(sums).sum())
     chances = np.ones(1)  # of each total from -reach to reach, in steps of 1
     for size in range(1, int(np.abs(sums).max(initial=0)) + 1):
