@@ -121,7 +121,7 @@ def predict(
 
 @dataclass(frozen=True)
 class Shown:
-    """What the numbers are: test-time views that are averaged, and the temperature of the probabilities."""
+    """What the numbers are, as `--json` has it: test-time views that are averaged, the probabilities' temperature."""
 
     views: str
     calibrated: bool
@@ -188,15 +188,7 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> OnnxPredicto
 def tell(run: Path, predictions: Predictions, path: Path, shown: Shown, *, about: dict[str, Any], json: bool) -> None:
     """What was predicted, how well, how fast, and where it is."""
     split, accuracy = predictions.split, predictions.accuracy
-    result = {
-        "run": str(run),
-        "split": split,
-        "images": len(predictions),
-        "accuracy": accuracy,
-        "views": shown.views,
-        "calibrated": shown.calibrated,
-        "temperature": shown.temperature,
-    }
+    result = {"run": str(run), "split": split, "images": len(predictions), "accuracy": accuracy, **vars(shown)}
     rate = f"{about['images_per_second']:,.0f} images/s by {about['backend']}, {about['seconds']:.1f} s in all"
     views = shown.words.partition(",")[0]
     text = f"{split} accuracy {accuracy:.4f} ({views}) on {len(predictions):,} images; {rate}\n{path}"
@@ -221,7 +213,6 @@ def name_classes(
         + "  ".join(f"{name} {share:.1%}" for name, share in zip(answer.classes, answer.probabilities, strict=True))
         for answer in answers
     ]
-    about = {"views": shown.views, "calibrated": shown.calibrated, "temperature": shown.temperature}
     way_on = "" if shown.calibrated else "; --calibrated shows what the server would"
     lines.append(f"probabilities: {shown.words}{way_on}")
-    console.emit({"run": str(folder.path), "images": jsonable(answers), **about}, lines, as_json=json)
+    console.emit({"run": str(folder.path), "images": jsonable(answers), **vars(shown)}, lines, as_json=json)

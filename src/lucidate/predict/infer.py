@@ -88,9 +88,13 @@ def predict_first(run: RunDir, split: str, *, device: torch.device | str = "cpu"
     if run.predictions(split).exists():
         return
     card = RunCard.load(run.card)
-    known = {"validation": card.results.val_accuracy, "test": card.results.test_accuracy}
     if card.origin:
         predict_run(run, split, device=device, reporter=reporter)
-    elif known.get(split) is not None:
+    elif known_accuracy(card, split) is not None:
         reporter.say(f"{run.path}: the {split} accuracy is known, its predictions are not here: predicting again")
         predict_run(run, split, device=device, reporter=reporter, again=True)
+
+
+def known_accuracy(card: RunCard, split: str) -> float | None:
+    """What the run card holds of a split; None of what has not been judged, and of the training images."""
+    return {"validation": card.results.val_accuracy, "test": card.results.test_accuracy}.get(split)

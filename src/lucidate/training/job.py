@@ -21,7 +21,7 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir, fresh_path
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
-from lucidate.predict.infer import predict_run
+from lucidate.predict.infer import known_accuracy, predict_run
 from lucidate.training.trainer import fit
 
 
@@ -139,9 +139,9 @@ def predict_missing(job: TrainJob, split: str, *, reporter: Reporter) -> None:
 
     The card is written last: a table without it was interrupted before its figures were kept.
     """
-    results = RunCard.load(job.run.card).results
-    known = {"validation": results.val_accuracy, "test": results.test_accuracy}
-    one_view = {"validation": results.val_accuracy_one_view, "test": results.test_accuracy_one_view}
-    judged = known[split] is not None and (job.recipe.predict.views == "one" or one_view[split] is not None)
+    card = RunCard.load(job.run.card)
+    one_view = {"validation": card.results.val_accuracy_one_view, "test": card.results.test_accuracy_one_view}
+    judged = known_accuracy(card, split) is not None
+    judged = judged and (job.recipe.predict.views == "one" or one_view[split] is not None)
     if not judged or not job.run.predictions(split).exists():
         predict_run(job.run, split, pack=job.dataset.pack, device=job.device, reporter=reporter)
