@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import Data, Device, Json, Name, Out, RecipeArgument, Resume, Set, settings
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
+
+if TYPE_CHECKING:
+    from lucidate.training.job import TrainJob
 
 
 def run(
@@ -26,8 +29,9 @@ def run(
 
     Example: lucidate run compact --data cifar10 --set train.epochs=5 --out runs/first
     """
+    start = time.perf_counter()
     with console.reporter() as reporter:
-        result = main_road(
+        job = stages.prepare_job(
             recipe,
             data=data,
             out=out,
@@ -36,6 +40,7 @@ def run(
             reporter=reporter,
             resume=resume,
         )
+        result = main_road(job, reporter=reporter, since=start, resume=resume)
     if not result:
         return
     text = (
@@ -46,33 +51,23 @@ def run(
     console.emit(result, text, as_json=json)
 
 
-def main_road(
-    recipe: str,
-    *,
-    data: str | None,
-    out: Path | None,
-    overrides: list[str],
-    device: str,
-    reporter: Reporter,
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Every stage in turn; the object that `--json` prints, empty in processes that only train along."""
-    start = time.perf_counter()
-    job = stages.prepare_job(
-        recipe, data=data, out=out, overrides=overrides, device=device, reporter=reporter, resume=resume
-    )
+def main_road(job: TrainJob, *, reporter: Reporter, since: float, resume: bool = False) -> dict[str, Any]:
+    """Every stage in turn; the object that `--json` prints, empty in processes that only train along.
+
+    since: what `time.perf_counter` gave when the command began.
+    """
     with job.claim(resume=resume):
         stages.train(job, reporter=reporter)
         if processes()[0]:
             return {}  # the first of the processes that train together goes on
         from lucidate.api import write_up
 
-        card, index, report = write_up(job, reporter=reporter, since=start)
+        card, index, report = write_up(job, reporter=reporter, since=since)
     return {
         "run": str(job.run.path),
         "val_accuracy": card.results.val_accuracy,
         "test_accuracy": card.results.test_accuracy,
         "gallery": str(index),
         "report": str(report),
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(time.perf_counter() - since, 2),
     }
