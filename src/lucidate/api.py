@@ -22,10 +22,13 @@ from lucidate.core.records import History, Predictions, RunCard
 from lucidate.core.registry import choices
 from lucidate.core.run import RunDir, fresh_path
 from lucidate.data.dataset import Dataset, prepare
+from lucidate.data.run_data import source_of
 from lucidate.data.splits import require_name
+from lucidate.export.embedder import of_run
 from lucidate.external.import_model import open_run
 from lucidate.models.build import default_device
 from lucidate.models.checkpoint import load_model
+from lucidate.predict.embed import Embeddings, embed_source
 from lucidate.predict.infer import predict_run
 from lucidate.predict.new_data import Answer, predict_files, predict_source
 from lucidate.report.figures.catalog import FIGURES
@@ -77,6 +80,12 @@ class Run:
     def predict_source(self, source: str, *, split: str = "test") -> Predictions:
         """Another source's images: those it gives to `split`, or all where it gives none to it."""
         return predict_source(self.folder, source, split=split, device=default_device())
+
+    def embed(self, source: str | None = None) -> Embeddings:
+        """What the last layer sees of every image of a source (default: its own), computed once and kept."""
+        with self.folder.lock():
+            file = embed_source(of_run(self.folder, device=default_device()), source or source_of(self.card))
+        return Embeddings.load(file.path)
 
     def name(self, *paths: str | Path, top: int = 3) -> list[Answer]:
         """The likeliest classes of image files."""

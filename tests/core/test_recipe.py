@@ -18,7 +18,7 @@ from lucidate.core.recipe import Recipe, apply_override, load_recipe, make_recip
         ("train.epochs=2.5", "train.epochs", "expected a valid integer, received 2.5"),
         ("train.epochs=true", "train.epochs", "received True"),
         ("augment.flip=maybe", "augment.flip", "true or false, received 'maybe'"),
-        ("data.split=random", "data.split", "expected 'official' or '80-10-10', received 'random'"),
+        ("data.split=random", "data.split", "expected 'official', '80-10-10' or '20-10-70', received 'random'"),
         ("train=3", "train", "expected a section such as [train], received 3"),
     ],
 )

@@ -74,7 +74,7 @@ def test_embeddings_are_what_the_last_layer_sees(name: str) -> None:
     torch.manual_seed(0)
     model = build(ModelRecipe(name=name), 5).eval()
     predictor = TorchPredictor(model, InferenceConfig(OWN))
-    embeddings = predictor.embeddings(IMAGES)
+    embeddings = predictor.embed(IMAGES)
     assert embeddings.shape[0] == len(IMAGES)
     assert embeddings.dtype == np.float32
     *_, last = (layer for layer in model.modules() if isinstance(layer, nn.Linear))
@@ -84,8 +84,8 @@ def test_embeddings_are_what_the_last_layer_sees(name: str) -> None:
 
 
 def test_a_model_without_embeddings_says_so() -> None:
-    with pytest.raises(RunError, match=r"embeddings: expected a network .* without: corner"):
-        TorchPredictor(Corner(), InferenceConfig(OWN)).embeddings(IMAGES)
+    with pytest.raises(RunError, match=r"embed: expected a network .* without: corner"):
+        TorchPredictor(Corner(), InferenceConfig(OWN)).embed(IMAGES)
 
 
 def test_a_config_with_views_changes_the_answer() -> None:

@@ -107,7 +107,7 @@ def test_a_files_weights_arrive_and_what_could_not_be_kept_is_said(name: str, tm
     assert all(torch.equal(own[key], given[key]) for key in kept)
     head = net.pretrained_cfg["classifier"].split(".")[0]
     assert head in changed
-    assert any("drawn anew for 10 classes" in note for note in model.notes)
+    assert any("begun anew, with zeros, for 10 classes" in note for note in model.notes)
     if name in ("resnet50", "resnet18"):
         assert any(note.startswith("conv1: filters of 7×7 resampled as 3×3") for note in model.notes)
 
@@ -117,7 +117,8 @@ def test_a_head_of_as_many_classes_is_kept(tmp_path: Path) -> None:
     save_file(theirs.state_dict(), tmp_path / "w.safetensors")
     model = build(ModelRecipe(name="timm:resnet18", weights=str(tmp_path / "w.safetensors"), fit="upsample"), 10)
     assert torch.equal(model.net.fc.weight, theirs.fc.weight)
-    assert model.notes == ()
+    assert model.notes == ("pretrained weights: the file w.safetensors",)
+    assert model.origin == "the file w.safetensors"
 
 
 def test_refused_in_one_line(tmp_path: Path) -> None:
@@ -165,9 +166,10 @@ def test_weights_come_from_the_hub_are_kept_and_found_without_it(tmp_path: Path)
         first = ask_hub(address, tmp_path)
     assert first.returncode == 0, first.stderr
     assert float(first.stdout.split()[0]) == expected
-    assert "fc: drawn anew for 10 classes" in first.stdout
+    assert "fc: begun anew, with zeros, for 10 classes" in first.stdout
     second = ask_hub(address, tmp_path)  # the hub is gone
-    assert second.stdout == first.stdout, second.stderr
+    assert "pretrained weights: the hub (timm/resnet18.a1_in1k)" in first.stdout
+    assert second.stdout == first.stdout.replace("the hub (", "the hub's cache ("), second.stderr
 
 
 def test_a_truncated_download_is_noticed(tmp_path: Path) -> None:

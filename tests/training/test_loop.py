@@ -182,11 +182,11 @@ def test_late_epochs_train_on_the_images_of_the_highest_losses() -> None:
     shown = {task: done for task, done, total in listener.advanced if done == total}
     assert [shown[f"epoch {epoch}/6"] for epoch in range(1, 7)] == [60, 60, 60, 60, 30, 30]
 
-    state = loop.State(TwoLayers(), torch.optim.SGD([torch.zeros(1)]), {}, torch.zeros(1, 2), epoch=3)
+    state = loop.State(TwoLayers(), torch.optim.SGD([torch.zeros(1)]), {}, torch.zeros(1, 2))
     settings = TrainRecipe(epochs=4, hard_epochs=1, hard_share=0.4)
-    assert loop.harder_images(state, settings) is None  # a recipe without such epochs keeps no losses
+    assert loop.harder_images(state, settings, epoch=3) is None  # a recipe without such epochs keeps no losses
     state.losses = torch.tensor([0.3, 2.0, 0.1, 0.9, 0.2])
-    chosen = loop.harder_images(state, settings)
+    chosen = loop.harder_images(state, settings, epoch=3)
     assert chosen is not None
     assert chosen.tolist() == [1, 3]
 

@@ -15,7 +15,7 @@ class Level:
     """One level's model and how well it does.
 
     level: 1 to 4. title: what the level adds. run: folder of its run, relative to that of the levels. model: in words.
-    origin: where its weights began, "pretrained" or "from scratch". parameters: trainable ones.
+    origin: how its weights began, "pretrained" or "from scratch". weights: where they came from. parameters: trainable.
     *_accuracy: shares from 0 to 1, with their 95 % Wilson intervals. change: test accuracy less that of the level
     before, and p: McNemar's exact p of the two on the same images; None for the first level. seconds: of training
     (of an ensemble, its members' together). images_per_second: shown in training, validation included in the time.
@@ -42,6 +42,7 @@ class Level:
     images_per_second: float
     members: tuple[Level, ...] = ()
     best_member_test_accuracy: float | None = None
+    weights: str = ""
 
 
 @dataclass(frozen=True)

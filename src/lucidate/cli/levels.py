@@ -24,9 +24,19 @@ Folder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the runs go; the same DIR goes on. (default: runs/levels)")
 ]
 
+Minutes = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="A budget that the levels divide among them. (default: the recipes' epochs)"),
+]
+
 
 def levels(
-    data: Source = "cifar10", out: Folder = None, set_: Set = None, device: Device = "auto", json: Json = False
+    data: Source = "cifar10",
+    out: Folder = None,
+    minutes: Minutes = None,
+    set_: Set = None,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Take a data set through the challenge: transfer, regularization, a custom network, an ensemble; then write it up.
 
@@ -34,7 +44,7 @@ def levels(
     trains on fewer images, --set train.epochs=2 for fewer epochs, --set data.split=official keeps the source's own
     test split.
 
-    Example: lucidate levels --data digits --out runs/levels
+    Example: lucidate levels --data cifar10 --minutes 30 --out runs/levels
     """
     folder = out or fresh_path(Path("runs"), "levels")
     chosen = stages.pick_device(device)
@@ -46,7 +56,7 @@ def levels(
             result = run_levels(
                 data,
                 folder,
-                overrides=set_ or [],
+                overrides=[*(set_ or []), *([] if minutes is None else [f"levels.minutes={minutes:g}"])],
                 device=chosen,
                 command=command,
                 reporter=reporter,

@@ -16,6 +16,7 @@ from lucidate.cli import (
     data,
     demo,
     distill,
+    embed,
     ensemble,
     explain,
     export,
@@ -51,6 +52,7 @@ app.command()(demo.demo)
 app.command()(run.run)
 app.command()(train.train)
 app.command()(predict.predict)
+app.command()(embed.embed)
 app.command()(analyze.analyze)
 app.command()(gallery.gallery)
 app.command()(report.report)

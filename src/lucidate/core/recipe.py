@@ -34,7 +34,7 @@ class DataRecipe(Section):
     name: str | None = Field(
         None, min_length=1, description="what the images are called in pages and files; default: the source's name"
     )
-    split: Literal["official", "80-10-10"] = "official"
+    split: Literal["official", "80-10-10", "20-10-70"] = "official"
     val_fraction: float = Field(0.1, gt=0, lt=0.9, description="share of `train` kept for validation (official split)")
     train_size: int | None = Field(
         None, ge=1, description="train on so many images, drawn by class, with validation in proportion; default: all"
@@ -62,6 +62,11 @@ class TrainRecipe(Section):
     """How the weights are found."""
 
     epochs: int = Field(30, ge=1, description="passes over the training images, at most")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="budget of wall time, to which the schedule fits itself; a repeated run has other bits",
+    )
     batch_size: int = Field(64, ge=2, description="images a step; BatchNorm needs two")
     lr: float = Field(1e-3, gt=0, description="highest learning rate of the schedule")
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = Field(
@@ -83,7 +88,7 @@ class TrainRecipe(Section):
     plateau_factor: float = Field(0.5, gt=0, lt=1, description="of lr when it is cut")
     early_stop: int | None = Field(None, ge=1, description="epochs without a better validation accuracy before the end")
     restore_best: bool = Field(True, description="end with the weights of the best validation accuracy")
-    average: float = Field(0.0, ge=0, lt=1, description="decay a step of the averaged weights that are kept; 0: none")
+    average: float = Field(0.0, ge=0, lt=1, description="decay a step of averaged weights, at most; 0: none are kept")
     hard_epochs: int = Field(0, ge=0, description="last epochs, which train on the harder images alone")
     hard_share: float = Field(0.5, gt=0, lt=1, description="how many those are: of the highest losses when last seen")
     input_epochs: int | None = Field(
@@ -103,6 +108,12 @@ class TrainRecipe(Section):
         ge=0,
         le=1,
         description="timm models that begin with weights: share of the layers, the first ones, that stay",
+    )
+    start_size: int | None = Field(
+        None, ge=16, le=512, description="timm models with fit = 'upsample': first side in pixels, which grows to size"
+    )
+    balance: Literal["none", "weights", "sampling"] = Field(
+        "none", description="of rare classes: images weigh more in the loss, or are drawn more often; none: as they are"
     )
     precision: Literal["float32", "bfloat16", "auto", "float64"] = Field(
         "float32",

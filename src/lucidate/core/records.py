@@ -250,12 +250,13 @@ class OriginCard(Section):
 
 
 class ModelCard(Section):
-    """parameters: trainable ones. values: with BatchNorm's statistics."""
+    """parameters: trainable ones. values: with BatchNorm's statistics. weights: where its first ones came from."""
 
     name: str
     options: dict[str, Any]
     parameters: int
     values: int
+    weights: str | None = None
 
 
 class Results(Section):

@@ -79,6 +79,12 @@ class Batches:
         whole, rest = divmod(len(self.rows) if images is None else images, self.batch_size)
         return whole + (rest >= 2 * self.ranks)
 
+    def class_weights(self, num_classes: int = 0) -> NDArray[np.float64]:
+        """(K,) what an image of each class has to weigh for all classes to count alike; 1 in the mean over images."""
+        counts = np.bincount(self.labels[self.rows], minlength=num_classes)
+        weights: NDArray[np.float64] = len(self.rows) / ((counts > 0).sum() * np.maximum(counts, 1))
+        return weights
+
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(normalized float32 images (B, 3, S, S), int64 labels (B,)) of every row once, as they stand."""
         for step in range(len(self)):
@@ -95,14 +101,21 @@ class Batches:
         flips: bool,
         first: int = 0,
         chosen: NDArray[np.int64] | None = None,
+        balanced: bool = False,
     ) -> Iterator[tuple[int, Batch]]:
         """One training epoch from step `first` on: (step, batch), the rows in a new order, augmented.
 
-        chosen: positions in `rows` of those that are shown; default: all. The same for the same (seed, epoch, step),
+        chosen: positions in `rows` of those that are shown; default: all. balanced: as many are drawn, with
+        replacement, each class as often as any other. The same for the same (seed, epoch, step),
         wherever it starts and however many processes share it.
         """
         shown = np.arange(len(self.rows)) if chosen is None else chosen
-        order = np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(shown)
+        generator = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+        if balanced:
+            weights = self.class_weights()[self.labels[self.rows[shown]]]
+            order = generator.choice(shown, len(shown), p=weights / weights.sum())
+        else:
+            order = generator.permutation(shown)
         # Half of the images begin mirrored; each then alternates, so that two epochs show every image both ways.
         sides = np.random.default_rng(np.random.SeedSequence([seed, SIDES])).random(len(self.labels)) < 0.5
         for step in range(first, self.training_steps(len(order))):

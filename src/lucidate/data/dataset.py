@@ -16,6 +16,7 @@ from lucidate.data.preprocess import Preprocess, fit_preprocess
 from lucidate.data.splits import Splits, divide, split_seed
 
 NAMED = 5  # classes that a warning names
+FEW = 20  # training images of a class below which its accuracy is mostly chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ def prepare(recipe: Recipe, *, reporter: Reporter | None = None) -> Dataset:
     splits = divide(pack, recipe)
     if splits.scheme != recipe.data.split:
         reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {split_seed(recipe)}")
-    for warning in missing_classes(pack, splits):
+    for warning in (*missing_classes(pack, splits), *small_classes(pack, splits)):
         reporter.say(warning)
     return Dataset(pack, splits, fit_preprocess(pack.images, splits.train))
 
@@ -68,3 +69,18 @@ def missing_classes(pack: Pack, splits: Splits) -> list[str]:
             each = " (each of them)" if len(names) > 1 else ""
             found.append(f"warning: {split}: no image of {shown}, {meaning[split]}{each}; add images of it")
     return found
+
+
+def small_classes(pack: Pack, splits: Splits) -> list[str]:
+    """A sentence where classes have fewer than 20 training images, the smallest named first."""
+    counts = np.bincount(pack.labels[splits.train], minlength=len(pack.class_names))
+    small = [int(label) for label in np.argsort(counts, kind="stable") if 0 < counts[label] < FEW]
+    if not small:
+        return []
+    shown = ", ".join(f"{pack.class_names[label]} ({counts[label]})" for label in small[:NAMED])
+    more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
+    which = "a class has" if len(small) == 1 else f"{len(small)} classes have"
+    return [
+        f"warning: train: {which} fewer than {FEW} images: {shown}{more}; what is learned of them, and said of them, "
+        "is uncertain; add images, or set train.balance=weights where others have many"
+    ]

@@ -148,6 +148,13 @@ def _noted_side(source: Source, packs: Path) -> int | None:
     return side if SMALLEST_SIDE <= side <= LARGEST_OWN else None
 
 
+def median_side(source: Source, *, sample: int) -> int:
+    """The median of the shorter sides of so many images, evenly spaced, in pixels; 0 where none can be read."""
+    rows = np.linspace(0, len(source) - 1, min(len(source), sample)).astype(int)
+    sizes = [_size(read_image(source, int(row))) for row in rows]
+    return int(np.median([min(size) for size in sizes if size] or [0]))
+
+
 def _agreed_side(source: Source, reporter: Reporter) -> int | None:
     """The side of all readable images if they are square, equal and small; else None, at the first that is not."""
     agreed: int | None = None

@@ -57,6 +57,12 @@ def open_data(run: RunDir, *, pack: Pack | None = None, reporter: Reporter | Non
     return RunData(run, card, pack or _reopen(card, reporter or Silent()))
 
 
+def source_of(card: RunCard) -> str:
+    """A run's images: where they lay when it was made, else as its source was named."""
+    data = card.data
+    return data.path if data.path and Path(data.path).exists() else data.source
+
+
 def _reopen(card: RunCard, reporter: Reporter) -> Pack:
     data = card.data
     if card.origin and not data.pack:
@@ -64,7 +70,7 @@ def _reopen(card: RunCard, reporter: Reporter) -> Pack:
             f"data: expected the images that {card.origin.file} is to be judged on, received none; write into "
             f'{card.origin.declared} beside it: data = "SRC"'
         )
-    source = data.path if data.path and Path(data.path).exists() else data.source
+    source = source_of(card)
     pack = open_pack(source, image_size=data.image_size, reporter=reporter)
     if pack.hash != data.pack:
         way_on = "remove this model's run folder" if card.origin else "make a new run"

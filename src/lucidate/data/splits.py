@@ -17,14 +17,16 @@ from lucidate.core.recipe import Recipe
 from lucidate.data.pack import Pack
 
 NAMES = ("train", "validation", "test")
-POOLED = "80-10-10"
+POOLED = "80-10-10"  # of a source without a test split
+SHARES = {POOLED: (0.1, 0.1), "20-10-70": (0.1, 0.7)}  # scheme → validation, test
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """Rows of the packed store, each in one split, ascending.
 
-    scheme: how they came about: "official" (test as given, validation from train) or "80-10-10" (pooled).
+    scheme: how they came about: "official" (test as given, validation from train), or shares of train, validation and
+    test in percent (pooled).
     """
 
     scheme: str
@@ -105,17 +107,18 @@ def make_splits(
 
     labels: (N,) in [0, K). given: (N,) "train", "test" or "" as the source says. scheme: "official" keeps the given
     test split and takes `val_fraction` of each class of the rest for validation; a source without a test split of
-    its own is pooled instead, as "80-10-10" always is: per class 80 % train, 10 % validation, 10 % test.
+    its own is pooled instead, as the schemes of `SHARES` always are: per class, by shares of the images.
     train_size: images that train, where not all are to; validation shrinks in proportion, the test split does not.
     Raises SourceError when a split would be empty.
     """
     generator = np.random.default_rng(seed)
     everything = np.arange(len(labels))
     is_test = given == "test"
-    if scheme == POOLED or not is_test.any():
-        rest, test = _take(everything, labels, 0.1, generator)
-        train, validation = _take(rest, labels, 0.1 / 0.9, generator)
-        scheme = POOLED
+    if scheme in SHARES or not is_test.any():
+        scheme = scheme if scheme in SHARES else POOLED
+        val_share, test_share = SHARES[scheme]
+        rest, test = _take(everything, labels, test_share, generator)
+        train, validation = _take(rest, labels, val_share / (1 - test_share), generator)
     else:
         test = everything[is_test]
         train, validation = _take(everything[~is_test], labels, val_fraction, generator)

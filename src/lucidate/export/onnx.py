@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lucidate.core.atomic import atomic_path, sha256
 from lucidate.core.errors import ExportError, LucidateError
@@ -24,8 +26,8 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.export.onnx_resize import resized_to
 from lucidate.export.parity import Answer, Format, is_close
 from lucidate.export.torch_program import exportable, silent, traced
-from lucidate.models.onnx_session import OnnxPredictor, open_session
-from lucidate.models.predictor import Views
+from lucidate.models.onnx_session import open_session
+from lucidate.models.predictor import InferenceModel, TorchPredictor, Views
 from lucidate.predict.backends import FILES, WEIGHTS_KEY, views_inside
 
 OPSET = 18  # the first whose Resize knows antialiasing
@@ -88,11 +90,48 @@ def quick_graph(run: RunDir, *, views: Views | None = None) -> bytes | None:
     operators: `export_onnx` uses the newer one, and so must whoever gets None. Raises ExportError as that does.
     """
     model, size = exportable(run, views=views), RunCard.load(run.card).data.image_size
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8))
-    file = io.BytesIO()
+    images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    return _quickly(model, images, outputs=OUTPUTS)
+
+
+def embedding_graph(predictor: TorchPredictor, images: NDArray[np.uint8]) -> Answer | None:
+    """What a network's last layer sees, by ONNX Runtime: uint8 images (B, S, S, 3) → (B, D) float32.
+
+    images: four or more, to try it on. None where the quick exporter cannot, or answers otherwise.
+    """
+    content = _quickly(EmbeddingModel(predictor.module).eval(), images, outputs=["embeddings"])
+    if content is None:
+        return None
+    session = open_session(content)
+
+    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        embeddings: NDArray[np.float32] = session.run(["embeddings"], {INPUT: images})[0]
+        return embeddings
+
+    return answer
+
+
+class EmbeddingModel(nn.Module):
+    """uint8 images (B, S, S, 3) → embeddings (B, D)."""
+
+    def __init__(self, asked: InferenceModel) -> None:
+        super().__init__()
+        self.asked = asked
+
+    def forward(self, images: Tensor) -> Tensor:
+        network: Any = self.asked.model
+        embeddings: Tensor = network.embed(self.asked.prepare(images))
+        return embeddings
+
+
+def _quickly(model: nn.Module, pixels: NDArray[np.uint8], *, outputs: list[str]) -> bytes | None:
+    """A graph from a module's trace, if its first output is the module's own for some images, in any number."""
+    images, file = torch.from_numpy(pixels), io.BytesIO()
     try:
-        with torch.inference_mode():
-            expected = model(images)[0].numpy()
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the trace is compared below
+            answer = model(images)
+            expected = (answer if isinstance(answer, Tensor) else answer[0]).numpy()
             torch.onnx.export(
                 model,
                 (images,),
@@ -100,12 +139,13 @@ def quick_graph(run: RunDir, *, views: Views | None = None) -> bytes | None:
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=OUTPUTS,
-                dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)},
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in (INPUT, *outputs)},
             )
-        graph = OnnxPredictor(file.getvalue(), threads=1)
+        session = open_session(file.getvalue(), threads=1)
         parts = [slice(0, 4), slice(0, 1)]  # a batch that the tracer took for a constant shows here
-        good = all(is_close(graph(images[part].numpy()), expected[part], least=1.0) for part in parts)
+        answers = [session.run(outputs[:1], {INPUT: pixels[part]})[0] for part in parts]
+        good = all(is_close(given, expected[part], least=1.0) for given, part in zip(answers, parts, strict=True))
     except LucidateError:
         raise
     except Exception:  # an exporter meets whatever a model's code, or a newer torch, raises

@@ -54,8 +54,8 @@ class OnnxPredictor:
     def collect(self, started: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         return np.concatenate(started)
 
-    def embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
-        raise RunError("embeddings: expected a run asked by torch, received an ONNX graph, which gives logits alone")
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ARG002
+        raise RunError("embed: expected a run asked by torch, received an ONNX graph, which gives logits alone")
 
 
 def open_session(model: Path | bytes, *, threads: int | None = None) -> onnxruntime.InferenceSession:

@@ -39,7 +39,7 @@ class Predictor(Protocol):
     def collect(self, started: Sequence[Any]) -> NDArray[np.float32]:
         """Logits (M, K) of everything that was started, in order."""
 
-    def embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, D), what the last layer sees of one view. Raises RunError for a model that does not give them."""
 
 
@@ -112,11 +112,11 @@ class TorchPredictor:
         logits: NDArray[np.float32] = torch.cat(list(started)).cpu().numpy()
         return logits
 
-    def embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         embed: Any = getattr(self.module.model, "embed", None)
         if embed is None:
             kind = type(self.module.model).__name__.lower()
-            raise RunError(f"embeddings: expected a network of lucidate's or timm's, received one without: {kind}")
+            raise RunError(f"embed: expected a network of lucidate's or timm's, received one without: {kind}")
         with torch.inference_mode():
             features: NDArray[np.float32] = embed(self.module.prepare(self._on_device(images))).float().cpu().numpy()
         return features

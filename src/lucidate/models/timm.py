@@ -52,14 +52,17 @@ class Zoo(nn.Module):
     """A timm model. Takes (B, 3, S, S) float32, normalized; gives logits (B, K).
 
     net: timm's own model. size: pixels a side to which images are resized first, on the device; None: they are not.
-    notes: what its weights went through to get here, a sentence each.
+    origin: where the weights that it began with came from. notes: what they went through to get here, a sentence each.
     """
 
-    def __init__(self, net: nn.Module, *, size: int | None, interpolation: str, notes: tuple[str, ...]) -> None:
+    def __init__(
+        self, net: nn.Module, *, size: int | None, interpolation: str, origin: str | None, notes: tuple[str, ...]
+    ) -> None:
         super().__init__()
         self.net = net
         self.size = size
         self.interpolation = interpolation
+        self.origin = origin
         self.notes = notes
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,10 +114,11 @@ def timm_model(
 ) -> Zoo:
     """A timm model by its name in timm, which must exist, for images of `image_size` pixels a side.
 
-    pretrained: begin with the weights that timm names on the hub. weights: begin with those of a safetensors file in
-    timm's format. initial: False where weights follow anyway, and none are fetched. fit: "native" rebuilds the stem so
-    that small images keep their resolution (a fourth of the usual reduction); "upsample" resizes them to `size`, by
-    default the model's own. drop, drop_path: rates of dropout before the head and of stochastic depth.
+    pretrained: begin with ImageNet weights, of an installed package or of the hub. weights: begin with those of a
+    safetensors file in timm's format. initial: False where weights follow anyway, and none are fetched. fit: "native"
+    rebuilds the stem so that small images keep their resolution (a fourth of the usual reduction); "upsample" resizes
+    them to `size`, by default the model's own. drop, drop_path: rates of dropout before the head and of stochastic
+    depth.
 
     Raises RecipeError for options, WeightsError for weights.
     """
@@ -123,14 +127,15 @@ def timm_model(
     if size is not None and (fit == "native" or size < 1):
         raise RecipeError(f"model.size: expected pixels, with fit = 'upsample', received {size} with fit = {fit!r}")
     own: Any = timm.get_pretrained_cfg(name)
-    path = find_weights(name, pretrained=pretrained, weights=weights) if initial else None
+    begin = find_weights(name, pretrained=pretrained, weights=weights) if initial else None
     side = (size or own.input_size[-1]) if fit == "upsample" else image_size
     net = _create(name, num_classes, side, native=fit == "native", drop=drop, drop_path=drop_path)
-    notes = load_into(net, path) if path else ()
+    notes = (f"pretrained weights: {begin.origin}", *load_into(net, begin.path)) if begin else ()
     if fit == "native" and not _has_patches(net):
-        notes += fit_to_small(net, loaded=path is not None)
+        notes += fit_to_small(net, loaded=begin is not None)
     mode = own.interpolation if own.interpolation in ("bilinear", "bicubic") else "bicubic"
-    return Zoo(net, size=side if fit == "upsample" else None, interpolation=mode, notes=notes)
+    origin = begin.origin if begin else None
+    return Zoo(net, size=side if fit == "upsample" else None, interpolation=mode, origin=origin, notes=notes)
 
 
 def require_name(name: str) -> None:

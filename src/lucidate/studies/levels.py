@@ -19,7 +19,7 @@ from lucidate.report.pdf.document import report_of_run
 from lucidate.report.site.gallery import gallery_of_run
 from lucidate.report.site.levels import levels_site
 from lucidate.studies.ensemble import ensemble_runs
-from lucidate.studies.levels_plan import ENSEMBLE, MEMBERS, RECIPES, Plan, make_plan
+from lucidate.studies.levels_plan import ENSEMBLE, Plan, make_plan
 from lucidate.studies.levels_table import levels_table
 from lucidate.training.job import complete, prepare_job
 
@@ -66,10 +66,10 @@ def run_levels(
         job = prepare_job(recipe, run, device=device, command=command, resume=True, reporter=reporter)
         runs[name] = complete(job, reporter=reporter, stop=stop)
     runs[ENSEMBLE] = combine(RunDir(out / ENSEMBLE), plan, runs, device=device, command=command, reporter=reporter)
-    table = levels_table(runs, notes=plan.notes)
+    table = levels_table(plan, runs)
     answer = {"source": source, "overrides": list(overrides), "headline": table.headline, **jsonable(table)}
     atomic_write(out / RESULT, json.dumps(answer, indent=1).encode())
-    for name in dict.fromkeys((*(level[0] for level in RECIPES.values()), ENSEMBLE)):
+    for name in (*plan.levels.values(), ENSEMBLE):
         if not (runs[name].gallery() / "index.html").exists():
             gallery_of_run(runs[name], reporter=reporter)
     gallery = levels_site(out / "gallery", table, title=RunCard.load(runs[ENSEMBLE].card).data.dataset)
@@ -88,7 +88,7 @@ def combine(
 ) -> RunDir:
     """Level 4's ensemble of its members, unless it stands already."""
     if not run.card.exists():
-        members = [runs[name] for name in MEMBERS]
+        members = [runs[name] for name in plan.members]
         with run.claim():
             ensemble_runs(members, run, method=plan.settings.combine, device=device, command=command, reporter=reporter)
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,10 +24,31 @@ TITLES = {
     3: "Custom architecture",
     4: "Ensemble",
 }
-RECIPES = {1: ("level1_resnet50",), 2: ("level2_resnet50",), 3: ("level3_custom",)}
+LEVELS = {1: "level1_resnet50", 2: "level2_resnet50", 3: "level3_custom"}
 MEMBERS = ("level4_resnet50", "level4_efficientnet_b0", "level4_vit_tiny")
+# Networks whose weights are installed, in place of those whose weights cannot be had; the last member is level 3's,
+# which errs on other images than they do, and has been trained already.
+SUBSTITUTES = {
+    "level1_resnet50": "level1_lite0",
+    "level2_resnet50": "level2_lite0",
+    "level4_resnet50": "level2_lite0",
+    "level4_efficientnet_b0": "level4_lite1",
+    "level4_vit_tiny": "level3_custom",
+}
+SHARES = {1: 1.25, 2: 2.0, 3: 1.5, 4: 2.0}  # of a budget, by level; of level 4 for each member of its own
+TRAINED = 0.95  # of a budget; the rest goes into predictions, galleries and reports
 ENSEMBLE = "level4_ensemble"
 TINY = 16  # pixels a side; of 8, a network that reduces its images eightfold is lost when they move by one
+LARGE = 48  # pixels a side; above, a network for 224 pixels needs no smaller steps, which would ask for much memory
+LineUp = Literal["own", "substitutes", "scratch"]
+SUBSTITUTED = (
+    "EfficientNet-Lite0 and Lite1, whose ImageNet weights are at hand, take the places of ResNet50, EfficientNet-B0 "
+    "and ViT-Tiny, whose weights could not be had; level 3's network is the ensemble's third member."
+)
+FROM_SCRATCH = (
+    "No pretrained weights were at hand: every network began from scratch. Level 1 is then no transfer learning, and "
+    "large networks are at their weakest on few images and few epochs."
+)
 LEFT_OUT = ("crop=0.0", "trivial=false", "cutmix=0.0")
 
 
@@ -36,8 +57,9 @@ class LevelsRecipe(Section):
 
     train_size: int | None = Field(None, ge=1, description="training images, drawn by class; default: all")
     pretrained: bool | Literal["auto"] = Field(
-        "auto", description="auto: the hub's weights where they can be had, else from scratch"
+        "auto", description="auto: weights where they can be had, of the networks or of substitutes, else from scratch"
     )
+    minutes: float | None = Field(None, gt=0, description="budget of all levels together; default: the recipes' epochs")
     combine: Method = Field("softmax", description="how level 4 combines its members")
 
 
@@ -51,10 +73,13 @@ class _Overrides(Section):
 class Plan:
     """Everything that is to be run. recipes: by the name of the run's folder, in their order.
 
-    notes: what a reader of the results must know of how they came about.
+    levels: recipe of each level but the last. members: of the last level's ensemble. notes: what a reader of the
+    results must know of how they came about.
     """
 
     settings: LevelsRecipe
+    levels: dict[int, str]
+    members: tuple[str, ...]
     recipes: dict[str, Recipe]
     notes: tuple[str, ...]
 
@@ -66,48 +91,80 @@ class Plan:
 def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Reporter) -> Plan:
     """Resolve every level's recipe. overrides: "levels.a=b" for the levels, others for each recipe.
 
-    Weights from the hub are fetched here, or given up here: a level then starts from scratch, unless
-    `levels.pretrained=true` insists. What a run in `out` has begun with, it keeps.
+    Weights from the hub are fetched here, or given up here; a plan that runs in `out` have begun with is kept.
     Raises RecipeError, UnknownNameError, WeightsError.
     """
     settings = _settings([item for item in overrides if item.startswith("levels.")])
     shared = [item for item in overrides if not item.startswith("levels.")]
-    data = load_recipe(MEMBERS[0], source=source, overrides=shared).data
+    own = (*LEVELS.values(), *MEMBERS)
+    data = load_recipe(own[0], source=source, overrides=shared).data
     side = open_pack(source, image_size=data.image_size, reporter=reporter).image_size
+    notes: list[str] = []
     if settings.train_size is not None:
         shared.append(f"data.train_size={settings.train_size}")
+        notes.append(f"Trained on {settings.train_size:,} images only, with validation in proportion.")
     if side < TINY:
         shared = [*(f"augment.{key}" for key in LEFT_OUT), *shared]
-    recipes: dict[str, Recipe] = {}
-    notes: list[str] = []
-    reachable = settings.pretrained is not False
-    for name in (*(recipe for level in RECIPES.values() for recipe in level), *MEMBERS):
-        recipe = load_recipe(name, source=source, overrides=shared)
-        if begins_with_weights(recipe.model) and not recipe.model.options.get("weights"):
-            card = RunDir(out / name).card
-            if card.exists():
-                reachable = begins_with_weights(RunCard.load(card).recipe.model)
-            elif reachable:
-                try:
-                    require_weights(recipe.model)
-                except WeightsError as error:
-                    if settings.pretrained is True:
-                        raise
-                    reachable = False
-                    reporter.say(f"from scratch: {error}")
-            if not reachable:
-                recipe = load_recipe(name, source=source, overrides=[*shared, "model.pretrained=false"])
-                notes = [
-                    "No pretrained weights were at hand: every network began from scratch. Level 1 is then no transfer "
-                    "learning, and large networks are at their weakest on few images and few epochs."
-                ]
-        check(recipe.model)
-        recipes[name] = recipe
-    if side < TINY:
         notes.append(f"Images of {side} pixels: without crops, TrivialAugment and CutMix, which they do not survive.")
-    if settings.train_size is not None:
-        notes.append(f"Trained on {settings.train_size:,} images only, with validation in proportion.")
-    return Plan(settings, recipes, tuple(notes))
+    recipes = {name: load_recipe(name, source=source, overrides=shared) for name in own}
+    chosen, reason = line_up(recipes, out, wanted=settings.pretrained)
+    if reason:
+        reporter.say(reason)
+        notes.insert(0, reason)
+    names = {name: SUBSTITUTES.get(name, name) if chosen == "substitutes" else name for name in own}
+    levels, members = {level: names[name] for level, name in LEVELS.items()}, tuple(names[name] for name in MEMBERS)
+    level_of = {**dict.fromkeys(members, 4), **{name: level for level, name in levels.items()}}
+    shares = {name: SHARES[level] for name, level in level_of.items() if name != "level4_resnet50"}  # level 2's run
+    for name in dict.fromkeys(names.values()):
+        extra = [*shared]
+        if settings.minutes is not None:
+            minutes = TRAINED * settings.minutes * SHARES[level_of[name]] / sum(shares.values())
+            extra.append(f"train.minutes={minutes:.3f}")
+        recipe = load_recipe(name, source=source, overrides=extra)
+        if chosen == "scratch" and begins_with_weights(recipe.model):
+            extra.append("model.pretrained=false")
+        if recipe.model.options.get("fit") == "native" and side > LARGE:
+            extra += ["model.fit=upsample", f"model.size={side}"]
+        recipes[name] = load_recipe(name, source=source, overrides=extra)
+        check(recipes[name].model)
+    in_order = {name: recipes[name] for name in dict.fromkeys(names.values())}
+    return Plan(settings, levels, members, in_order, tuple(notes))
+
+
+def line_up(recipes: Mapping[str, Recipe], out: Path, *, wanted: bool | Literal["auto"]) -> tuple[LineUp, str]:
+    """Whose weights the levels begin with, and why where they are not the challenge's own networks'.
+
+    Networks whose weights are at hand take the places of those whose weights cannot be had: from scratch on few images
+    and few epochs, large networks are at their weakest. Raises WeightsError where `wanted` insists.
+    """
+    first = LEVELS[1]
+    card = RunDir(out / first).card
+    if wanted is False:
+        return "scratch", FROM_SCRATCH
+    if RunDir(out / SUBSTITUTES[first]).card.exists():
+        return "substitutes", SUBSTITUTED
+    if card.exists():
+        kept = begins_with_weights(RunCard.load(card).recipe.model)
+        return ("own", "") if kept else ("scratch", FROM_SCRATCH)
+    try:
+        _require(recipes.values())
+    except WeightsError:
+        if wanted is True:
+            raise
+    else:
+        return "own", ""
+    try:
+        _require(load_recipe(name) for name in SUBSTITUTES.values())
+    except WeightsError:
+        return "scratch", FROM_SCRATCH
+    return "substitutes", SUBSTITUTED
+
+
+def _require(recipes: Iterable[Recipe]) -> None:
+    """Raise WeightsError where the weights of one cannot be had."""
+    for recipe in recipes:
+        if begins_with_weights(recipe.model) and not recipe.model.options.get("weights"):
+            require_weights(recipe.model)
 
 
 def _settings(overrides: Sequence[str]) -> LevelsRecipe:

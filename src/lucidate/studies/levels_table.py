@@ -10,22 +10,24 @@ from lucidate.core.alignment import align
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.models.build import begins_with_weights
-from lucidate.studies.levels_plan import ENSEMBLE, MEMBERS, RECIPES, TITLES
+from lucidate.studies.levels_plan import ENSEMBLE, TITLES, Plan
+
+FRESH = "drawn at random"  # where weights came from that came from nowhere
 
 
-def levels_table(runs: Mapping[str, RunDir], *, notes: tuple[str, ...]) -> LevelsTable:
-    """The table of runs by their recipes' names; the ensemble under its own."""
+def levels_table(plan: Plan, runs: Mapping[str, RunDir]) -> LevelsTable:
+    """The table of a plan's runs, by their recipes' names; the ensemble under its own."""
     levels = []
     before: RunDir | None = None
-    for number, (name,) in RECIPES.items():
+    for number, name in plan.levels.items():
         levels.append(_level(number, runs[name], before))
         before = runs[name]
-    members = tuple(_level(4, runs[name], None) for name in MEMBERS)
+    members = tuple(_level(4, runs[name], None) for name in plan.members)
     last = _level(4, runs[ENSEMBLE], before, members=members)
     ranked = sorted((*levels, last), key=lambda level: -level.test_accuracy)
     folders = {run.path.name: run for run in runs.values()}
     second, best = (folders[level.run] for level in ranked[1::-1])
-    return LevelsTable((*levels, last), notes, _difference(second, best)[1])
+    return LevelsTable((*levels, last), plan.notes, _difference(second, best)[1])
 
 
 def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Level, ...] = ()) -> Level:
@@ -43,6 +45,7 @@ def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Le
         run=run.path.name,
         model=f"ensemble of {len(members)}" if members else card.model.name.removeprefix("timm:"),
         origin="pretrained" if _pretrained(card, members) else "from scratch",
+        weights="; ".join(dict.fromkeys(member.weights for member in members)) or card.model.weights or FRESH,
         parameters=card.model.parameters,
         val_images=len(validation),
         val_accuracy=validation.accuracy,

@@ -72,6 +72,12 @@ class ProcessGroup:
             torch.distributed.all_reduce(values)
         return values
 
+    def agreed(self, value: float) -> float:
+        """The main process's value."""
+        if self.size == 1:
+            return value
+        return float(self.sum(torch.tensor(value if self.is_main else 0.0, device=self.device)))
+
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0) if self._fabric else flag

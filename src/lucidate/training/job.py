@@ -22,6 +22,7 @@ from lucidate.core.run import RunDir, fresh_path
 from lucidate.data.dataset import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import known_accuracy, predict_run
+from lucidate.training import auto
 from lucidate.training.trainer import fit
 
 
@@ -78,7 +79,11 @@ def prepare_run(
     if isinstance(recipe, Recipe):
         resolved, name = recipe, recipe.model.name
     else:
-        resolved, name = load_recipe(recipe, source=data, overrides=overrides), find_recipe(recipe).stem
+        name = find_recipe(recipe).stem
+        if str(recipe) == auto.NAME:
+            resolved = auto.resolve(data, overrides=overrides, reporter=reporter or Silent())
+        else:
+            resolved = load_recipe(recipe, source=data, overrides=overrides)
     run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
     chosen = device or default_device()
     return prepare_job(resolved, run, device=chosen, command=command, resume=resume, reporter=reporter or Silent())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucidate.core.errors import Interrupted, RunError
+from lucidate.core.errors import Interrupted, RecipeError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.core.records import History
@@ -22,6 +22,7 @@ from lucidate.data.batches import Batch, Batches, derived_seed, part_of
 from lucidate.models.build import begins_with_weights
 from lucidate.models.registry import Preparable
 from lucidate.predict.infer import predict_logits
+from lucidate.training.budget import budget_line, epoch_line, epoch_name, growing
 from lucidate.training.checkpoint import Checkpoints, State
 from lucidate.training.distributed import ProcessGroup
 from lucidate.training.losses import classification_loss, distillation_loss
@@ -39,6 +40,7 @@ from lucidate.training.teacher import Teacher
 DROPOUT = 1  # keeps the seed of a step's dropout apart from that of its augmentation
 AGREE_STEPS = 10  # between questions to all processes whether one was asked to stop
 DIVERGED = 1e4  # nats: no training that learns is ever near; NaN is not below it either
+PLAN_STEPS = 20  # after which a budget's epochs are foretold
 FINITE_STEPS = 50  # between looks at whether the loss is still finite: each look makes a GPU wait
 
 
@@ -51,6 +53,7 @@ class Training:
     of convolutions and products, "float32" or "bfloat16"; or "float64", of everything, also of the weights that the
     model ends with. group: the processes that share each batch. teacher: whose logits count as well, by
     `recipe.distill`; the history's loss is then that sum's, while validation is judged by the labels alone.
+    class_weights: (K,), what images of each class weigh in the loss.
     """
 
     batches: Batches
@@ -63,6 +66,7 @@ class Training:
     precision: str = "float32"
     group: ProcessGroup = field(default_factory=lambda: ProcessGroup(torch.device("cpu")))
     teacher: Teacher | None = None
+    class_weights: Tensor | None = None
 
 
 def train_model(model: nn.Module, training: Training) -> History:
@@ -83,7 +87,7 @@ def train_model(model: nn.Module, training: Training) -> History:
     if checkpoints:
         checkpoints.restore(state, group)
     with deterministic():
-        while state.epoch < settings.epochs and not stopped_early(state.history, settings.early_stop):
+        while not ended(state, settings):
             lr = train_epoch(state, training)
             start = time.perf_counter()
             loss, accuracy = (group.sum(state.sums).sum(0) / state.seen).tolist()
@@ -103,12 +107,12 @@ def train_model(model: nn.Module, training: Training) -> History:
                     learning_rate=lr,
                     epoch_seconds=round(state.seconds + time.perf_counter() - start, 3),
                 )
-                training.reporter.say(epoch_line(state.history, settings.epochs, images=state.seen))
+                training.reporter.say(epoch_line(state.history, settings, images=state.seen))
                 if epochs_since_best(state.history.val_accuracy) == 0:
                     state.best = copy_state(model)
             state.epoch, state.step, state.seen, state.seconds = state.epoch + 1, 0, 0, 0.0
             state.sums.zero_()
-            asked = group.any(stop()) and state.epoch < settings.epochs  # a training that has ended needs no stop
+            asked = group.any(stop()) and not ended(state, settings)  # a training that has ended needs no stop
             if checkpoints and group.any(asked or checkpoints.due(epoch_ended=True)):
                 checkpoints.save(state, group)
             if asked:
@@ -125,6 +129,11 @@ def train_model(model: nn.Module, training: Training) -> History:
 def first_state(model: nn.Module, training: Training) -> State:
     """The state before the first step: layers frozen and rates set as the recipe asks for models with weights."""
     settings, batches = training.recipe.train, training.batches
+    if settings.start_size is not None and getattr(model, "size", None) is None:
+        raise RecipeError(
+            "train.start_size: expected a model that resizes its images, as timm's with model.fit = 'upsample' do, "
+            f"received {training.recipe.model.name}"
+        )
     pretrained = begins_with_weights(training.recipe.model)
     freeze(model, settings.freeze if pretrained else 0.0)
     optimizer = make_optimizer(model, settings, layer_decay=settings.layer_decay if pretrained else 1.0)
@@ -137,52 +146,74 @@ def first_state(model: nn.Module, training: Training) -> State:
 
 
 def train_epoch(state: State, training: Training) -> float:
-    """Take the steps of `state.epoch` that are left; returns the last learning rate."""
+    """Take the steps of `state.epoch` that are left, or that the budget allows; returns the last learning rate."""
     batches, recipe, group, checkpoints = training.batches, training.recipe, training.group, training.checkpoints
     settings, epoch, all_steps = recipe.train, state.epoch, batches.training_steps()
-    chosen = harder_images(state, settings)
+    before, start, seen_before = state.seconds, time.perf_counter(), state.seen
+    whole = settings.epochs * all_steps  # steps of the schedule
+
+    def position(taken: float) -> float:
+        """How far the schedule is, in steps: by those that were taken or, if further, by the budget that is spent."""
+        if settings.minutes is None:
+            return taken
+        spent = sum(state.history.epoch_seconds) + before + time.perf_counter() - start
+        return max(taken, min(group.agreed(spent) / (60 * settings.minutes), 1) * whole)
+
+    def rate_at(at: float) -> float:
+        return learning_rate(settings, step=at, steps_per_epoch=all_steps, val_accuracy=state.history.val_accuracy)
+
+    at = position(epoch * all_steps)
+    chosen = harder_images(state, settings, epoch=int(at / all_steps))
     images = len(batches.rows) if chosen is None else len(chosen)
     steps = batches.training_steps(images)
     images = min(images, steps * batches.batch_size)  # a last batch that is too small is left out
-    before, start, seen_before = state.seconds, time.perf_counter(), state.seen
     first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was too large or no number
-
-    def rate_of(step: int) -> float:
-        position = epoch * all_steps + step * all_steps / steps  # an epoch of fewer images is still an epoch
-        return learning_rate(
-            settings, step=position, steps_per_epoch=all_steps, val_accuracy=state.history.val_accuracy
-        )
+    lr = rate_at(position(epoch * all_steps + (steps - 1) * all_steps / steps))  # of a resume after the last step
 
     state.model.train()
     hold_frozen(state.model)
     if isinstance(state.model, Preparable):
-        state.model.freeze_input(settings.input_epochs is not None and epoch >= settings.input_epochs)
+        state.model.freeze_input(settings.input_epochs is not None and at >= settings.input_epochs * all_steps)
     network = group.wrap(compiled(state.model) if settings.compile else state.model)
     shuffled = batches.shuffled(
-        recipe.seed, epoch, recipe=recipe.augment, flips=training.flips, first=state.step, chosen=chosen
+        recipe.seed,
+        epoch,
+        recipe=recipe.augment,
+        flips=training.flips,
+        first=state.step,
+        chosen=chosen,
+        balanced=settings.balance == "sampling",
     )
-    for step, batch in shuffled:
-        set_learning_rate(state.optimizer, rate_of(step))
-        loss = take_step(state, batch, training, network=network)
-        state.step = step + 1
-        first_bad = torch.where(loss < DIVERGED, first_bad, first_bad.clamp(max=step))
+    with growing(state.model) as grow:
+        for step, batch in shuffled:
+            at = position(epoch * all_steps + step * all_steps / steps)  # an epoch of fewer images is still an epoch
+            lr = rate_at(at)
+            set_learning_rate(state.optimizer, lr)
+            grow(settings.start_size, at / whole)
+            loss = take_step(state, batch, training, network=network)
+            state.step = step + 1
+            first_bad = torch.where(loss < DIVERGED, first_bad, first_bad.clamp(max=step))
 
-        spent = time.perf_counter() - start
-        state.seconds = before + spent
-        note = f"{(state.seen - seen_before) / spent:,.0f} images/s"
-        training.reporter.advance(f"epoch {epoch + 1}/{settings.epochs}", state.seen, images, note)
-        # Processes must agree on these two, which makes them wait for each other: not in each step.
-        may_ask = group.size == 1 or step % AGREE_STEPS == 0
-        asked = may_ask and group.any(training.stop())
-        wanted = may_ask and group.any(asked or (checkpoints is not None and checkpoints.due(epoch_ended=False)))
-        if (wanted or step % FINITE_STEPS == 0 or step == steps - 1) and group.any(bool(first_bad < steps)):
-            where = f"step {int(first_bad) + 1}" if first_bad < steps else "a step of another process"
-            raise diverged(where, state, lr=settings.lr, checkpoints=checkpoints)
-        if checkpoints and wanted:
-            checkpoints.save(state, group)
-        if asked:
-            raise Interrupted(f"training: interrupted after step {step + 1} of epoch {epoch + 1}")
-    return rate_of(steps - 1)
+            spent = time.perf_counter() - start
+            state.seconds = before + spent
+            rate = (state.seen - seen_before) / spent
+            training.reporter.advance(epoch_name(epoch, settings), state.seen, images, f"{rate:,.0f} images/s")
+            if settings.minutes is not None and epoch == 0 and step == PLAN_STEPS:
+                training.reporter.say(budget_line(settings, rate, images=images))
+            # Processes must agree on these two, which makes them wait for each other: not in each step.
+            may_ask = group.size == 1 or step % AGREE_STEPS == 0
+            asked = may_ask and group.any(training.stop())
+            wanted = may_ask and group.any(asked or (checkpoints is not None and checkpoints.due(epoch_ended=False)))
+            if (wanted or step % FINITE_STEPS == 0 or step == steps - 1) and group.any(bool(first_bad < steps)):
+                where = f"step {int(first_bad) + 1}" if first_bad < steps else "a step of another process"
+                raise diverged(where, state, lr=settings.lr, checkpoints=checkpoints)
+            if checkpoints and wanted:
+                checkpoints.save(state, group)
+            if asked:
+                raise Interrupted(f"training: interrupted after step {step + 1} of epoch {epoch + 1}")
+            if at >= whole:  # the budget is spent
+                break
+    return lr
 
 
 def take_step(state: State, batch: Batch, training: Training, *, network: nn.Module) -> Tensor:
@@ -195,7 +226,7 @@ def take_step(state: State, batch: Batch, training: Training, *, network: nn.Mod
     group.batch_part.whole, group.batch_part.part = batch.whole, part_of(batch.whole, group.rank, group.size)
     with casting(training.precision, batch.images.device):
         logits = network(batch.images.to(kind))
-    loss = classification_loss(logits.to(kind), batch, recipe=recipe.train)
+    loss = classification_loss(logits.to(kind), batch, recipe=recipe.train, weights=training.class_weights)
     if training.teacher:
         loss = distillation_loss(loss, logits.to(kind), training.teacher.logits(batch.images), recipe=recipe.distill)
     state.optimizer.zero_grad(set_to_none=True)
@@ -204,7 +235,10 @@ def take_step(state: State, batch: Batch, training: Training, *, network: nn.Mod
     (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     if state.average is not None:
-        move_average(state.average, state.model, recipe.train.average)
+        taken = state.epoch * training.batches.training_steps() + state.step
+        # The first steps' averages are short, else the initial weights would stay in them: (1 + t) / (10 + t), as in
+        # TensorFlow's moving averages.
+        move_average(state.average, state.model, min(recipe.train.average, (1 + taken) / (10 + taken)))
     loss = loss.detach()
     state.seen += batch.whole
     right = (logits.argmax(1) == batch.labels).sum()
@@ -214,13 +248,13 @@ def take_step(state: State, batch: Batch, training: Training, *, network: nn.Mod
     return loss
 
 
-def harder_images(state: State, settings: TrainRecipe) -> NDArray[np.int64] | None:
-    """Positions in `rows` of the images that this epoch trains on where the recipe asks for the harder ones; None: all.
+def harder_images(state: State, settings: TrainRecipe, *, epoch: int) -> NDArray[np.int64] | None:
+    """Positions in `rows` of the images that an epoch trains on where the recipe asks for the harder ones; None: all.
 
     After the idea in airbench96 (arXiv:2404.00498) of spending late steps on images that are not learned yet. There a
     small network picks them in each batch; here it is the loss that each had when it was last seen.
     """
-    if state.losses is None or state.epoch < max(settings.epochs - settings.hard_epochs, 1):
+    if state.losses is None or epoch < max(settings.epochs - settings.hard_epochs, 1):
         return None
     count = max(round(settings.hard_share * len(state.losses)), 2)
     positions: NDArray[np.int64] = (
@@ -273,6 +307,12 @@ def diverged(where: str, state: State, *, lr: float, checkpoints: Checkpoints | 
     )
 
 
+def ended(state: State, settings: TrainRecipe) -> bool:
+    """Whether the training has had its epochs or its minutes, or learns nothing more."""
+    spent = settings.minutes is not None and sum(state.history.epoch_seconds) >= 60 * settings.minutes
+    return spent or state.epoch >= settings.epochs or stopped_early(state.history, settings.early_stop)
+
+
 def stopped_early(history: History, patience: int | None) -> bool:
     """Whether the validation accuracy has not had a new best for `patience` epochs."""
     return patience is not None and history.epochs > 0 and epochs_since_best(history.val_accuracy) >= patience
@@ -293,15 +333,3 @@ def evaluate(model: nn.Module, batches: Batches, group: ProcessGroup | None = No
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
     """The model's values now, unaffected by later steps."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def epoch_line(history: History, epochs: int, *, images: int) -> str:
-    """One finished epoch in words, with the time that the rest will take if none stops early."""
-    left = (epochs - history.epochs) * sum(history.epoch_seconds) / history.epochs
-    remaining = f", {left // 60:.0f} min {left % 60:02.0f} s left" if left >= 0.5 else ""
-    return (
-        f"epoch {history.epochs}/{epochs}: loss {history.loss[-1]:.3f}, accuracy {history.accuracy[-1]:.4f}, "
-        f"validation loss {history.val_loss[-1]:.3f}, accuracy {history.val_accuracy[-1]:.4f}, "
-        f"lr {history.learning_rate[-1]:.2g}, {images / history.epoch_seconds[-1]:,.0f} images/s, "
-        f"{history.epoch_seconds[-1]:.1f} s{remaining}"
-    )

@@ -10,17 +10,25 @@ from lucidate.data.augment import partners
 from lucidate.data.batches import Batch
 
 
-def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe) -> Tensor:
-    """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32.
+def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32. weights: (K,), of each class.
 
     Mixed images count for their own label by `share`, and for their partner's by the rest.
     """
-    loss = functional.cross_entropy(logits, batch.labels, label_smoothing=recipe.label_smoothing)
+
+    def cross_entropy(labels: Tensor) -> Tensor:
+        smoothing = recipe.label_smoothing
+        if weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # Divided by the number of images, not by the batch's sum of weights: rare images then weigh the same in each.
+        losses = functional.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="none")
+        return losses.mean()
+
+    loss = cross_entropy(batch.labels)
     if batch.share == 1:
         return loss
     theirs = batch.labels[partners(len(batch.labels)).to(batch.labels.device)]
-    other = functional.cross_entropy(logits, theirs, label_smoothing=recipe.label_smoothing)
-    return batch.share * loss + (1 - batch.share) * other
+    return batch.share * loss + (1 - batch.share) * cross_entropy(theirs)
 
 
 def distillation_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor, *, recipe: DistillRecipe) -> Tensor:

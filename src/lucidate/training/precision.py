@@ -15,7 +15,7 @@ from torch.nn import functional
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import TrainRecipe
 
-TURNS = 3  # of one step each; the best counts, since other work only ever slows a step down
+TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
 

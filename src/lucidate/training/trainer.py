@@ -106,6 +106,9 @@ def fit(
             stop=stop,
             precision=card.precision,
             group=group,
+            class_weights=torch.from_numpy(batches.class_weights(len(card.classes))).float().to(device)
+            if recipe.train.balance == "weights"
+            else None,
             teacher=load_teacher(
                 teacher, classes=card.classes, seen=dataset.preprocess, device=device, precision=card.precision
             )
@@ -212,6 +215,7 @@ def make_card(
             options=recipe.model.options,
             parameters=parameter_count(model),
             values=value_count(model),
+            weights=getattr(model, "origin", None),
         ),
         versions=machine.versions(),
         hardware=machine.hardware(accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None),

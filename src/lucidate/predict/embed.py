@@ -1,0 +1,167 @@
+"""Images → embeddings, what a model's last layer sees: float16, keyed by id, computed once for each weights and images.
+
+    <run>/predictions/embeddings-<key>.parquet     of a run
+    <cache>/embeddings/<key>.parquet               of a network that was trained elsewhere
+        id, embedding (float16 list of D); in its metadata what it was made from, and how fast
+
+They are written batch by batch, and found again without loading torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lucidate.core.atomic import atomic_path
+from lucidate.core.errors import LucidateError, PredictionsError
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.records import METADATA_KEY
+from lucidate.data.pack import Pack, open_pack
+from lucidate.data.store import read_rows
+from lucidate.predict.loop import with_progress
+
+GROUP = 8_192  # images a row group: 21 MB of 1,280 numbers each, all that is held at a time
+TRIAL = 128  # images that a backend is chosen by
+HALF = np.finfo(np.float16).max
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """ids: (N,) str. values: (N, D) float16, in the order of the source."""
+
+    ids: NDArray[np.str_]
+    values: NDArray[np.float16]
+
+    @classmethod
+    def load(cls, path: Path) -> Embeddings:
+        """Read what `embed_source` wrote. Raises PredictionsError for any other file."""
+        try:
+            table = pq.read_table(path)
+            column = table["embedding"].combine_chunks()
+            values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size)
+            return cls(np.array(table["id"].to_pylist(), dtype=np.str_), values)
+        except FileNotFoundError:
+            raise PredictionsError(f"{path}: expected embeddings, received no file") from None
+        except (OSError, pa.ArrowException, KeyError, AttributeError) as error:
+            raise PredictionsError(f"{path}: expected embeddings that lucidate wrote, received {error}") from None
+
+
+@dataclass(frozen=True)
+class EmbeddingFile:
+    """Where embeddings lie, and how they were made. reused: they stood there before."""
+
+    path: Path
+    model: str
+    dataset: str
+    images: int
+    dimension: int
+    images_per_second: float
+    backend: str
+    reused: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """A way to compute embeddings. name: in words. embed: images (B, S, S, 3) of the packed size → (B, D)."""
+
+    name: str
+    embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """A model that can be asked for embeddings. key: tells its weights and its preprocessing from all others.
+
+    size: side at which images are packed; None: their own. load: gets it ready, which loads torch; it is shown the
+    first images. kept: the file for a key of the model and the images together.
+    """
+
+    model: str
+    key: dict[str, Any]
+    size: int | None
+    load: Callable[[NDArray[np.uint8]], Backend]
+    kept: Callable[[str], Path]
+
+
+def embed_source(embedder: Embedder, source: str, *, reporter: Reporter | None = None) -> EmbeddingFile:
+    """Every image of a source, embedded now if it was not before. Raises SourceError; RunError for a model without."""
+    reporter = reporter or Silent()
+    pack = open_pack(source, image_size=embedder.size, reporter=reporter)
+    key = hashlib.sha256(json.dumps({**embedder.key, "pack": pack.hash}, sort_keys=True).encode()).hexdigest()[:16]
+    path = embedder.kept(key)
+    if path.exists() and (about := _about(path)):
+        return EmbeddingFile(path, **about, reused=True)
+    backend = embedder.load(read_rows(pack.images, np.arange(min(len(pack), TRIAL))))
+    about = {"model": embedder.model, "dataset": pack.dataset, "images": len(pack), "backend": backend.name}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        about |= _write(temporary, pack, backend, about=about, reporter=reporter)
+    return EmbeddingFile(path, **about, reused=False)
+
+
+def _write(path: Path, pack: Pack, backend: Backend, *, about: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """Write a table batch by batch; returns what is known only then."""
+    size = backend.batch_size
+    start = time.perf_counter()
+    batches = (
+        backend.embed(read_rows(pack.images, np.arange(first, min(first + size, len(pack)))))
+        for first in range(0, len(pack), size)
+    )
+    writer: pq.ParquetWriter | None = None
+    waiting: list[NDArray[np.float16]] = []
+    written = 0
+    try:
+        for batch in with_progress(batches, len(pack), task="embedding", reporter=reporter):
+            waiting.append(np.clip(batch, -HALF, HALF).astype(np.float16))
+            count = sum(map(len, waiting))
+            if count < GROUP and written + count < len(pack):
+                continue
+            values = np.concatenate(waiting)
+            column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+            table = pa.table({"id": pack.ids[written : written + count].tolist(), "embedding": column})
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="none")
+            writer.write_table(table)
+            written, waiting = written + count, []
+        found = {"dimension": values.shape[1], "images_per_second": round(len(pack) / (time.perf_counter() - start), 1)}
+        assert writer is not None
+        writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(about | found)})
+    finally:
+        if writer is not None:
+            writer.close()
+    return found
+
+
+def _about(path: Path) -> dict[str, Any] | None:
+    """What a file says of itself; None for a damaged one, which is made anew."""
+    try:
+        about: dict[str, Any] = json.loads((pq.read_metadata(path).metadata or {})[METADATA_KEY])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        return None
+    return about
+
+
+def save_copy(path: Path, out: Path) -> None:
+    """Write embeddings where the user wants them: Parquet as it is, or .npy of the numbers alone, (N, D) float16."""
+    with atomic_path(out) as temporary:
+        if out.suffix == ".parquet":
+            temporary.write_bytes(path.read_bytes())
+        else:
+            with temporary.open("wb") as file:
+                np.save(file, Embeddings.load(path).values)
+
+
+def require_kind(out: Path) -> None:
+    """Raise LucidateError for the name of a file that embeddings are not written to."""
+    if out.suffix not in (".parquet", ".npy"):
+        raise LucidateError(f"--out: expected a name that ends in .parquet or .npy, received {out}")

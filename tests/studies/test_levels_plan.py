@@ -1,0 +1,83 @@
+"""Which networks take part in the levels, and how a budget is divided among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fakes import Listener
+from lucidate.core.errors import WeightsError
+from lucidate.core.recipe import ModelRecipe
+from lucidate.studies import levels_plan
+from lucidate.studies.levels_plan import TRAINED, Plan, make_plan
+
+OWN = ("level1_resnet50", "level2_resnet50", "level3_custom", "level4_efficientnet_b0", "level4_vit_tiny")
+
+
+def plan(tmp_path: Path, *overrides: str, listener: Listener | None = None) -> Plan:
+    return make_plan("digits", tmp_path / "out", overrides=overrides, reporter=listener or Listener())
+
+
+def at_hand(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Only the weights of some networks can be had."""
+
+    def require(recipe: ModelRecipe) -> None:
+        if not any(name in recipe.name for name in names):
+            raise WeightsError(f"model.pretrained: expected the weights of {recipe.name}")
+
+    monkeypatch.setattr(levels_plan, "require_weights", require)
+
+
+def test_the_challenges_own_networks_where_their_weights_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_hand(monkeypatch, "resnet50", "efficientnet_b0", "vit_tiny", "lite")
+    found = plan(tmp_path)
+    assert tuple(name for name in found.recipes if found.folder_of(name) == name) == OWN
+    assert found.members == ("level4_resnet50", *OWN[3:])
+    assert found.folder_of("level4_resnet50") == "level2_resnet50"
+    assert all(recipe.model.options.get("pretrained", True) for recipe in found.recipes.values())
+
+
+@pytest.mark.parametrize("hub", [(), ("resnet50", "vit_tiny")])
+def test_else_networks_whose_weights_are_installed_and_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: tuple[str, ...]
+) -> None:
+    at_hand(monkeypatch, "lite", *hub)
+    listener = Listener()
+    found = plan(tmp_path, listener=listener)
+    assert tuple(found.recipes) == ("level1_lite0", "level2_lite0", "level3_custom", "level4_lite1")
+    assert found.members == ("level2_lite0", "level4_lite1", "level3_custom")
+    assert sum("take the places of ResNet50" in line for line in listener.said) == 1
+    with pytest.raises(WeightsError):
+        plan(tmp_path, "levels.pretrained=true")
+
+
+def test_else_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_hand(monkeypatch)
+    found, asked = plan(tmp_path), plan(tmp_path, "levels.pretrained=false")
+    assert found.recipes == asked.recipes
+    assert "every network began from scratch" in found.notes[0]
+    assert found.recipes["level1_resnet50"].model.options["pretrained"] is False
+
+
+@pytest.mark.parametrize("names", [("lite",), ("resnet50", "efficientnet_b0", "vit_tiny")])
+def test_a_budget_is_divided_among_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    at_hand(monkeypatch, *names)
+    found = plan(tmp_path, "levels.minutes=30")
+    runs = [recipe for name, recipe in found.recipes.items() if found.folder_of(name) == name]
+    minutes = [recipe.train.minutes or 0 for recipe in runs]
+    assert sum(minutes) == pytest.approx(30 * TRAINED, abs=0.01)
+    assert minutes[0] < minutes[1]  # level 2 is to be better than level 1
+    assert len(runs) == len(found.recipes) - (names[0] != "lite")
+
+
+def test_large_images_need_no_smaller_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_hand(monkeypatch, "resnet50", "efficientnet_b0", "vit_tiny")
+    found = plan(tmp_path, "data.image_size=64")
+    options = found.recipes["level1_resnet50"].model.options
+    assert (options["fit"], options["size"]) == ("upsample", 64)
+    assert "fit" not in found.recipes["level3_custom"].model.options

@@ -1,0 +1,188 @@
+"""Trainings that have so many minutes, whose images grow, and whose classes are evened out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fakes import Listener, TwoLayers, colored_batches
+from lucidate.core.errors import RecipeError
+from lucidate.core.recipe import AugmentRecipe, make_recipe
+from lucidate.core.records import History
+from lucidate.data.batches import Batch, Batches
+from lucidate.training import loop
+from lucidate.training.budget import growing, side_at
+from lucidate.training.loop import Training, train_model
+from lucidate.training.losses import classification_loss
+
+TRAIN, VALIDATION = range(60), range(60, 90)
+
+
+class Sized(TwoLayers):
+    """A net that resizes its images, and notes at which side it saw them in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size: int = 64
+        self.seen: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(self.size)
+        return super().forward(functional.interpolate(images, (self.size, self.size)))
+
+
+def train(
+    model: TwoLayers, monkeypatch: pytest.MonkeyPatch, *, seconds_a_step: float, **settings: Any
+) -> tuple[History, Listener]:
+    """Train by a clock that moves by so much a step."""
+    now, listener = [0.0], Listener()
+    step = loop.take_step
+
+    def timed(*arguments: Any, **options: Any) -> Tensor:
+        now[0] += seconds_a_step
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(loop, "take_step", timed)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    defaults = {"lr": 0.05, "schedule": "linear", "batch_size": 15, "restore_best": False}
+    history = train_model(
+        model,
+        Training(
+            batches=colored_batches(TRAIN, batch_size=15),
+            validation=colored_batches(VALIDATION),
+            recipe=make_recipe({"train": {**defaults, **settings}}),
+            flips=False,
+            reporter=listener,
+        ),
+    )
+    return history, listener
+
+
+def test_the_schedule_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, _ = train(TwoLayers(), monkeypatch, seconds_a_step=5, minutes=1, epochs=100)
+    # Twelve steps of five seconds are three epochs of four; the rate falls to zero over them, not over a hundred.
+    assert sum(history.epoch_seconds) == pytest.approx(60, abs=5)
+    assert history.epochs in (3, 4)
+    assert history.learning_rate[-1] <= 0.05 / 12 + 1e-9
+    assert list(history.learning_rate) == sorted(history.learning_rate, reverse=True)
+
+
+def test_epochs_end_a_training_that_has_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, _ = train(TwoLayers(), monkeypatch, seconds_a_step=1, minutes=60, epochs=2)
+    assert history.epochs == 2
+    plain, _ = train(TwoLayers(), monkeypatch, seconds_a_step=1, epochs=2)
+    assert history.learning_rate == plain.learning_rate
+
+
+def test_what_the_budget_allows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "PLAN_STEPS", 1)
+    _, listener = train(TwoLayers(), monkeypatch, seconds_a_step=5, minutes=1, epochs=100)
+    (line,) = [line for line in listener.said if "minutes" in line]
+    assert line.startswith(
+        "1 minutes: 3 images/s are about 3.0 epochs of 60 images; the linear schedule ends with them"
+    )
+
+
+@pytest.mark.parametrize("minutes", [0, -1, "many"])
+def test_a_budget_of_nothing_is_refused(minutes: Any) -> None:
+    with pytest.raises(RecipeError, match=r"train\.minutes: expected .* received"):
+        make_recipe({"train": {"minutes": minutes}})
+
+
+def test_images_grow_and_the_model_keeps_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Sized()
+    train(model, monkeypatch, seconds_a_step=1, epochs=5, start_size=16)
+    assert model.size == 64
+    assert model.seen[0] == 16
+    assert model.seen[-1] == 64
+    assert model.seen == sorted(model.seen)
+    assert set(model.seen) == {16, 32, 48, 64}
+
+
+def test_a_size_to_begin_with_needs_a_model_that_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=r"train\.start_size: expected a model that resizes its images"):
+        train(TwoLayers(), monkeypatch, seconds_a_step=1, epochs=1, start_size=16)
+
+
+def test_sides_are_multiples_of_sixteen_up_to_the_last() -> None:
+    sides = [side_at(share, first=64, last=100) for share in np.linspace(0, 1, 50)]
+    assert sides[0] == 64
+    assert sides[-1] == 100
+    assert all(side % 16 == 0 for side in sides if side != 100)
+
+
+def test_a_size_is_given_back_after_an_error() -> None:
+    model = Sized()
+    with pytest.raises(KeyError), growing(model) as grow:
+        grow(16, 0.0)
+        assert model.size == 16
+        raise KeyError
+    assert model.size == 64
+
+
+def test_averaged_weights_forget_the_initial_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = TwoLayers()
+    shares = []  # of the initial weights, in the average
+    lerp = torch._foreach_lerp_
+
+    def watch(averages: Any, values: Any, weight: float) -> None:
+        shares.append(1 - weight)
+        lerp(averages, values, weight)
+
+    monkeypatch.setattr(torch, "_foreach_lerp_", watch)
+    train(model, monkeypatch, seconds_a_step=1, epochs=15, average=0.98)
+    assert len(shares) == 60
+    assert np.prod(shares) < 1e-6  # a constant .98 would keep 30 %
+    assert shares == sorted(shares)
+    assert max(shares) <= 0.98
+
+
+def uneven() -> Batches:
+    """Sixty images: 40 of the first class, 15 of the second, 5 of the third."""
+    batches = colored_batches(TRAIN)
+    labels = np.repeat([0, 1, 2], [40, 15, 5])
+    return Batches(batches.images[:60], labels, np.arange(60), batches.preprocess, 20, torch.device("cpu"))
+
+
+def test_balanced_sampling_draws_every_class_alike() -> None:
+    batches = uneven()
+    drawn = [
+        label
+        for epoch in range(40)
+        for _, batch in batches.shuffled(0, epoch, recipe=AugmentRecipe(), flips=False, balanced=True)
+        for label in batch.labels.tolist()
+    ]
+    assert len(drawn) == 40 * 60
+    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), 1 / 3, atol=0.03)
+    again = [
+        batch.positions.tolist()
+        for _, batch in batches.shuffled(0, 3, recipe=AugmentRecipe(), flips=False, balanced=True)
+    ]
+    late = [
+        batch.positions.tolist()
+        for _, batch in batches.shuffled(0, 3, recipe=AugmentRecipe(), flips=False, balanced=True, first=1)
+    ]
+    assert late == again[1:]
+
+
+def test_class_weights_make_classes_count_alike() -> None:
+    batches = uneven()
+    weights = batches.class_weights(3)
+    np.testing.assert_allclose(weights * [40, 15, 5], 20)
+    assert batches.class_weights(4)[3] > 0
+    labels = torch.from_numpy(batches.labels)
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    batch = Batch(torch.zeros(60, 3, 8, 8), labels, np.arange(60), 60)
+    recipe = make_recipe({"train": {"label_smoothing": 0.0}}).train
+    ours = classification_loss(logits, batch, recipe=recipe, weights=torch.from_numpy(weights).float())
+    each = functional.cross_entropy(logits, labels, reduction="none")
+    by_class = torch.stack([each[labels == label].mean() for label in range(3)])
+    assert float(ours) == pytest.approx(float(by_class.mean()), rel=1e-5)
