@@ -120,19 +120,6 @@ def test_another_views_temperature_is_lent_but_no_threshold(tmp_path: Path) -> N
     assert calibration_of_run(run).calibrated
 
 
-def test_another_risk_asks_for_another_threshold(tmp_path: Path) -> None:
-    run = recorded_run(tmp_path / "run")
-    usual, stricter = calibration_of_run(run), calibration_of_run(run, risk=0.01)
-    assert usual.coverage is not None
-    assert stricter.coverage is not None
-    assert stricter.coverage < usual.coverage
-    assert stricter.temperature == usual.temperature
-    run.predictions("validation").unlink()
-    kept = calibration_of_run(run, risk=0.2)
-    assert kept.risk == 0.01
-    assert kept.note == "threshold for a risk of 0.01, not 0.2: this run has no predictions to make another of"
-
-
 def test_a_folder_that_cannot_be_written_to_serves_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,21 +54,22 @@ def serve(
 
     Examples: lucidate serve models/cifar10-fastnet; lucidate serve old=runs/a new=runs/b --port 9000 --set max_batch=16
     """
-    from lucidate.serve.logging import write_to_stderr
     from lucidate.serve.settings import load_settings, name_runs
 
     named: dict[str, Any] = {"port": port, "host": host, "views": views, "int8": int8 or None}
     overrides = {**_assignments(set_ or []), **{name: value for name, value in named.items() if value is not None}}
     chosen = load_settings(settings, overrides=overrides)
     models = name_runs(runs)
-    write_to_stderr()
     tune_server()
+
+    from lucidate.serve.monitoring import write_to_stderr
+    from lucidate.serve.server import serve as run
+
+    write_to_stderr()
 
     def announce(url: str, repository: Repository) -> None:
         lines = [f"serving {', '.join(repository.names)}", f"page {url}   documentation {url}/docs   Ctrl-C ends it"]
         console.emit({"url": url, "models": list(repository.names)}, "\n".join(lines), as_json=json)
-
-    from lucidate.serve.server import serve as run
 
     run(chosen, models, announce=announce)
     if not json:
