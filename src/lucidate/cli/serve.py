@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from lucidate.cli import console
 from lucidate.cli.options import Json
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     list[str],
-    typer.Argument(metavar="RUN", help="Run folders, or exported models; NAME=RUN serves one under another name."),
+    Argument(metavar="RUN", help="Run folders, or exported models; NAME=RUN serves one under another name."),
 ]
-Port = Annotated[int | None, typer.Option(metavar="PORT", help="0 takes any that is free. (default: 8000)")]
+Port = Annotated[int | None, Option(metavar="PORT", help="0 takes any that is free. (default: 8000)")]
 Host = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="0.0.0.0 lets other machines in. (default: 127.0.0.1, this machine alone)"),
+    Option(metavar="ADDRESS", help="0.0.0.0 lets other machines in. (default: 127.0.0.1, this machine alone)"),
 ]
 Views = Annotated[
     str | None,
-    typer.Option(metavar="VIEWS", help="one, or recipe: the test-time views of its recipe, more exact and slower."),
+    Option(metavar="VIEWS", help="one, or recipe: the test-time views of its recipe, more exact and slower."),
 ]
-Int8 = Annotated[bool, typer.Option("--int8", help="Serve the quantized model that lucidate quantize has made.")]
+Int8 = Annotated[bool, Option("--int8", help="Serve the quantized model that lucidate quantize has made.")]
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings", metavar="FILE", help="TOML with settings; LUCIDATE_SERVE_NAME in the environment wins."),
+    Option("--settings", metavar="FILE", help="TOML with settings; LUCIDATE_SERVE_NAME in the environment wins."),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; wins over all; may be repeated.")
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="One setting; wins over all; may be repeated.")
 ]
 
 
