@@ -84,14 +84,14 @@ def verify(source: Source, json: Json = False) -> None:
     official = {True: ", the official archive", False: ", not the official archive", None: ""}[report["official"]]
     lines = [f"{report['dataset']}: {report['images']:,} images readable, {len(set_aside)} not{official}"]
     lines += [f"  {item['path']}: {item['reason']}" for item in set_aside]
-    lines += [f"packed in {pack.path}: {pack.fault or 'as it was made'}" for pack in packs]
-    listed = [{"path": str(pack.path), "side": pack.side, "fault": pack.fault} for pack in packs]
+    lines += [f"packed in {path}: {fault or 'as it was made'}" for path, _, fault in packs]
+    listed = [{"path": str(path), "side": side, "fault": fault} for path, side, fault in packs]
     console.emit({**report, "packs": listed}, lines, as_json=json)
-    for pack in packs:
-        if pack.fault not in (None, UNSEALED):
+    for path, side, fault in packs:
+        if fault not in (None, UNSEALED):
             raise ChecksumError(
-                f"data: expected the pack {pack.path} as it was made, received one of which {pack.fault}; it is packed "
-                f"anew by: lucidate data info {source} --image-size {pack.side}"
+                f"data: expected the pack {path} as it was made, received one of which {fault}; it is packed anew by: "
+                f"lucidate data info {source} --image-size {side}"
             )
 
 

@@ -117,7 +117,7 @@ def predict(
 
 @dataclass(frozen=True)
 class Shown:
-    """What the numbers are, as `--json` has it: test-time views that are averaged, the probabilities' temperature."""
+    """What the numbers are, as `--json` has it: averaged views, the temperature of the probabilities."""
 
     views: str
     calibrated: bool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +12,13 @@ from lucidate.cli import console
 from lucidate.cli.options import Json
 from lucidate.cli.process import tune_server
 from lucidate.core.errors import ServeError
+from lucidate.core.recipe import apply_override
 
 if TYPE_CHECKING:
     from lucidate.serve.repository import Repository
 
 Runs = Annotated[
-    list[str],
-    Argument(metavar="RUN", help="Run folders, or exported models; NAME=RUN serves one under another name."),
+    list[str], Argument(metavar="RUN", help="Run folders, or exported models; NAME=RUN serves one under another name.")
 ]
 Port = Annotated[int | None, Option(metavar="PORT", help="0 takes any that is free. (default: 8000)")]
 Host = Annotated[
@@ -79,11 +78,8 @@ def _assignments(texts: list[str]) -> dict[str, Any]:
     """KEY=VALUE as settings: VALUE is TOML where it is, else a text."""
     values: dict[str, Any] = {}
     for text in texts:
-        key, equals, value = text.partition("=")
+        key, equals, _ = text.partition("=")
         if not equals or not key.strip():
             raise ServeError(f"--set: expected KEY=VALUE such as max_batch=16, received {text!r}")
-        try:
-            values[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = value.strip()
+        apply_override(values, text)
     return values

@@ -40,8 +40,7 @@ def prepare_job(
     """What `training.job.prepare_run` makes of a command's arguments; says which files were set aside."""
     if resume and out is None:
         raise LucidateError("--resume: expected --out with the folder of the run to go on with, received none")
-    ranks = processes()[1]
-    if ranks > 1 and out is None:
+    if processes()[1] > 1 and out is None:
         raise LucidateError("--out: expected a folder for all processes that train together, received none")
     overrides = [*(set_ or []), *([f"data.name={json.dumps(name, ensure_ascii=False)}"] if name else [])]
     load_recipe(recipe, source=data, overrides=overrides)  # a mistake in it is told before torch is loaded
@@ -53,7 +52,7 @@ def prepare_job(
         out=out,
         overrides=overrides,
         device=pick_device(device),
-        command=command_line(f"torchrun --nproc-per-node {ranks} -m lucidate" if ranks > 1 else "lucidate"),
+        command=command_line(),
         resume=resume,
         reporter=reporter,
     )
@@ -66,9 +65,10 @@ def prepare_job(
     return job
 
 
-def command_line(program: str = "lucidate") -> str:
+def command_line() -> str:
     """What was typed, for the run card."""
-    return " ".join([program, *sys.argv[1:]])
+    ranks = processes()[1]
+    return " ".join([f"torchrun --nproc-per-node {ranks} -m lucidate" if ranks > 1 else "lucidate", *sys.argv[1:]])
 
 
 def train(job: TrainJob, *, reporter: Reporter) -> RunCard:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import RunError
 from lucidate.core.text import one_line
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,10 +21,7 @@ SAMPLE = 20_000  # images are enough for statistics to four digits, and bound th
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Square size in pixels, mean and standard deviation a channel (RGB, of values in [0, 1]), interpolation.
-
-    `interpolation` is how images of another size were, and are to be, brought to `size`.
-    """
+    """Square size in pixels; mean and standard deviation a channel (RGB, of values in [0, 1]); how images get it."""
 
     size: int
     mean: tuple[float, float, float]
