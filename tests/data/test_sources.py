@@ -175,7 +175,7 @@ def test_fetch_replaces_a_bad_archive_in_the_cache(elsewhere, monkeypatch, forms
 
 def test_a_named_source_needs_no_more_than_what_opens_it(monkeypatch):
     """Nothing outside a source's own file knows its name."""
-    monkeypatch.setitem(sources, "mine", lambda: NamedSource(open=sources["digits"]().open))
+    monkeypatch.setitem(sources, "mine", NamedSource(open=sources["digits"].open))
     assert list(sources) == ["cifar10", "digits", "mine"]
     assert len(open_source("mine")) == 1797
     assert fetch_source("mine") is None

@@ -33,17 +33,8 @@ def info(source: Source, image_size: Size = None, json: Json = False) -> None:
     counts = np.bincount(pack.labels, minlength=len(pack.class_names)).tolist()
     classes = dict(zip(pack.class_names, counts, strict=True))
     splits = {name or "undivided": int((pack.given == name).sum()) for name in np.unique(pack.given).tolist()}
-    result = {
-        "dataset": pack.dataset,
-        "images": len(pack),
-        "image_size": pack.image_size,
-        "classes": classes,
-        "splits": splits,
-        "flips": pack.flips,
-        "set_aside": pack.set_aside,
-        "hash": pack.hash,
-        "pack": str(pack.path),
-    }
+    result: dict[str, Any] = {"images": len(pack), "classes": classes, "splits": splits, "pack": str(pack.path)}
+    result |= {name: getattr(pack, name) for name in ("dataset", "image_size", "flips", "set_aside", "hash")}
     lines = [
         f"{pack.dataset}: {len(pack):,} images of {pack.image_size}×{pack.image_size} pixels, "
         + ", ".join(f"{count:,} {name}" for name, count in splits.items()),

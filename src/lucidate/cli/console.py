@@ -85,10 +85,7 @@ def emit(result: dict[str, Any], text: str | Sequence[str], *, as_json: bool) ->
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> str:
-    """A table as text, as wide as its cells ask for: cut, its numbers would be of no use in a log.
-
-    right: headings of the columns whose cells end, not begin, below each other.
-    """
+    """A table as text, never cut: its numbers would be of no use in a log. right: headings of right-aligned columns."""
     printed = Table(box=None, pad_edge=False)
     for name in headings:
         printed.add_column(name, justify="right" if name in right else "left", no_wrap=True)

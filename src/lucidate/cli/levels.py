@@ -167,23 +167,15 @@ def ensemble(
 
         index = gallery_of_run(folder, reporter=reporter)
     answers = list(zip(runs, gain.names, gain.accuracies, gain.shares, strict=True))
-    result: dict[str, Any] = {
-        "run": str(folder.path),
-        "method": combine,
-        "val_accuracy": RunCard.load(folder.card).results.val_accuracy,
-        "test_accuracy": gain.accuracy,
-        "members": [
-            {"run": str(path), "name": name, "test_accuracy": accuracy, "share": share}
-            for path, name, accuracy, share in answers
-        ],
-        "best_member_test_accuracy": gain.best_accuracy,
-        "gain": gain.gain,
-        "p": gain.p,
-        "disagreement": gain.mean_disagreement,
-        "pairwise_disagreement": gain.disagreement,
-        "both_wrong": gain.both_wrong,
-        "gallery": str(index),
-    }
+    shares = [
+        {"run": str(path), "name": name, "test_accuracy": accuracy, "share": share}
+        for path, name, accuracy, share in answers
+    ]
+    result: dict[str, Any] = {"run": str(folder.path), "method": combine, "gallery": str(index)}
+    result |= {"val_accuracy": RunCard.load(folder.card).results.val_accuracy, "test_accuracy": gain.accuracy}
+    result |= {"members": shares, "best_member_test_accuracy": gain.best_accuracy, "gain": gain.gain, "p": gain.p}
+    result |= {"disagreement": gain.mean_disagreement, "pairwise_disagreement": gain.disagreement}
+    result |= {"both_wrong": gain.both_wrong}
     lines = [f"{name:24}  test accuracy {accuracy:.4f}  share {share:.2f}" for _, name, accuracy, share in answers]
     text = "\n".join([*lines, gain.headline, f"run      {folder.path}", f"gallery  {index.resolve()}"])
     console.emit(result, text, as_json=json)

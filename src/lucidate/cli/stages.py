@@ -89,10 +89,7 @@ def train(job: TrainJob, *, reporter: Reporter) -> RunCard:
 
 @contextmanager
 def study(name: str, out: Path | None) -> Iterator[tuple[Path, Reporter, Callable[[], bool]]]:
-    """For work of many steps: (its folder, who hears of it, whether it is asked to stop).
-
-    Where it is interrupted, what is told says how to go on.
-    """
+    """For work of many steps: (its folder, reporter, whether to stop); an interrupt says how to go on."""
     folder = out or fresh_path(Path("runs"), name)
     with console.reporter() as reporter, stopping() as stop:
         try:

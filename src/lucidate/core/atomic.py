@@ -84,10 +84,7 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary folders of killed writers in `folder`: of the path `name`, or of any.
-
-    A folder that was killed in the middle of being replaced gets its new content.
-    """
+    """Remove the temporary folders of killed writers in `folder`, of the path `name` or of any; end half-done swaps."""
     for entry in folder.glob(".*"):
         found = TEMPORARY.fullmatch(entry.name)
         if not found or name not in (None, found["name"]) or entry.is_symlink() or not entry.is_dir():

@@ -117,10 +117,7 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one writer, for as long as the block and its process live.
-
-        Raises RunError when another process holds it.
-        """
+        """Hold the folder for one writer while the block and its process live. Raises RunError where another has it."""
         path = self.path / LOCK
         lock = FileLock(path)
         try:

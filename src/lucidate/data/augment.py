@@ -101,10 +101,7 @@ def cut_out(images: Tensor, draws: Draws, *, pixels: int) -> Tensor:
 
 
 def mix_up(images: Tensor, share: float) -> Tensor:
-    """Blend each image with its partner (see `partners`): share × image + (1 - share) × partner.
-
-    images: (B, C, H, W). After H. Zhang et al., arXiv:1710.09412.
-    """
+    """(B, C, H, W): share × image + (1 - share) × its partner (see `partners`). After H. Zhang, arXiv:1710.09412."""
     return torch.lerp(images[partners(len(images)).to(images.device)], images, share)
 
 
@@ -142,10 +139,8 @@ def mix(images: Tensor, draws: Draws, *, recipe: AugmentRecipe) -> tuple[Tensor,
 
 
 def partners(batch: int) -> Tensor:
-    """(B,) int64: images 0 and 1 are each other's partner, 2 and 3 …; the last of an odd number is its own.
-
-    Neighbours will do: a batch's order is random already.
-    """
+    """(B,) int64: images 0 and 1 are each other's partner, 2 and 3 …; the last of an odd number is its own."""
+    # Neighbours will do: a batch's order is random already.
     return (torch.arange(batch) ^ 1).clamp(max=batch - 1)
 
 

@@ -103,10 +103,7 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def read_encoded(path: Path) -> bytes:
-    """An image file's content. Of one that is too large for an image, or begins as none, no more than that is read.
-
-    Raises DecodeError, and OSError where the file cannot be opened.
-    """
+    """An image file's content, read only if size and beginning are those of an image. Raises DecodeError, OSError."""
     states = path.stat()
     if not stat.S_ISREG(states.st_mode):
         raise DecodeError("not a file")  # reading a pipe or a device may never end

@@ -75,10 +75,7 @@ def packed_images(card: RunCard) -> PackedImages | None:
 
 
 def read_pack(folder: Path, *, key: str, side: int, unsealed: bool = False) -> PackedImages | None:
-    """The pack in `folder`; None where it is missing, another's, cut short, or has a `fault`.
-
-    unsealed: take it without checksums too.
-    """
+    """The pack in `folder`; None: missing, another's, cut short, or with a `fault`. unsealed: needs no checksums."""
     if fault(folder) not in (None, UNSEALED if unsealed else None):
         return None
     try:

@@ -54,10 +54,7 @@ class Preprocess:
 
 
 def fit_preprocess(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Preprocess:
-    """Statistics of training images. images: (N, S, S, 3) uint8 store; rows: its training rows.
-
-    Of more than 20,000 training images, 20,000 evenly spaced ones are measured.
-    """
+    """Statistics of training images, of 20,000 evenly spaced at most. images: (N, S, S, 3) uint8. rows: into it."""
     if len(rows) > SAMPLE:
         rows = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
     total, square = np.zeros(3), np.zeros(3)

@@ -1,7 +1,7 @@
 """From what a user writes after `--data` to images: a registered name, or a path whose content tells what it is.
 
-A named source is its functions in a `NamedSource` under `@sources.register("name")`. Importing this registers every
-one, so a new file with some is also named in the import below.
+A named source is its functions in a `NamedSource`, entered in `sources`. A new file with one is also named in the
+import below.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter, Silent, with_progress
 from lucidate.data.decode import DecodeError, decode
-from lucidate.data.sources import named as _named  # noqa: F401  (registers)
+from lucidate.data.sources import named as _named  # noqa: F401  (enters them)
 from lucidate.data.sources.cifar_files import ARCHIVE_SUFFIXES, find_batches, is_official, open_archive, open_batches
 from lucidate.data.sources.folder import holds_images, open_folder, walk
 from lucidate.data.sources.parquet import find_tables, open_parquet
@@ -36,10 +36,7 @@ _seen: dict[str | Path, tuple[str, Source]] = {}
 
 
 def open_source(spec: str | Path, *, reporter: Reporter | None = None) -> Source:
-    """The images that `spec` means: a registered name (as text, where a folder of that name is "./name") or a path.
-
-    Raises SourceError.
-    """
+    """The images of a registered name (as text; a folder of that name is "./name") or of a path. Raises SourceError."""
     reporter = reporter or Silent()
     with _legible(spec):
         if name := named(spec):
@@ -109,7 +106,7 @@ def find_source(spec: str | Path) -> Path | None:
 
 def named(spec: str | Path) -> NamedSource | None:
     """What is registered under `spec`; None for a path."""
-    return sources[spec]() if isinstance(spec, str) and spec in sources else None
+    return sources.get(spec) if isinstance(spec, str) else None
 
 
 def location(spec: str) -> str | None:

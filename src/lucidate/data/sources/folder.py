@@ -116,10 +116,8 @@ def _fault(entry: os.DirEntry[str], root: Path) -> str | None:
 
 
 def _splits(path: Path, images: list[str]) -> set[str]:
-    """Top folders that are splits (train, test …) and not classes; empty where the classes are on top.
-
-    A class may be called "train" too, so one such name among others is not enough.
-    """
+    """Top folders that are splits (train, test …) and not classes; empty where the classes are on top."""
+    # A class may be called "train" too, so one such name among others is not enough.
     folders = set(_folders(path))
     named = {name for name in folders if name.lower() in SPLIT_NAMES}
     roles = {SPLIT_NAMES[name.lower()] for name in named}

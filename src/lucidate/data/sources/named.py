@@ -30,12 +30,6 @@ ARCHIVE = "cifar-10-python.tar.gz"
 COPIES = (ARCHIVE, "cifar-10-batches-py", "cifar-10-batches-bin", "cifar10")  # what to look for, in this order
 
 
-@sources.register("cifar10")
-def cifar10() -> NamedSource:
-    """A copy in any form that `local_copy` looks for, or the official archive."""
-    return NamedSource(open=open_cifar10, find=local_copy, fetch=fetch_cifar10)
-
-
 def open_cifar10(reporter: Reporter) -> Source:
     """50,000 + 10,000 images of 32×32 pixels in ten classes. Raises SourceError, ChecksumError."""
     path = local_copy() or _download(reporter)
@@ -90,12 +84,6 @@ def _download(reporter: Reporter) -> Path:
         ) from None
 
 
-@sources.register("digits")
-def digits() -> NamedSource:
-    """Embedded."""
-    return NamedSource(open=open_digits)
-
-
 def open_digits(reporter: Reporter) -> Source:  # noqa: ARG001 - every named source takes one
     """8×8 pixels; the scans' 17 gray levels (0..16) are spread over 0..255, in three equal channels."""
     table = _table()
@@ -126,3 +114,7 @@ def _table() -> NDArray[np.float64]:
 
     scans = load_digits()
     return np.column_stack([scans.data, scans.target]).astype(np.float64)
+
+
+sources["cifar10"] = NamedSource(open=open_cifar10, find=local_copy, fetch=fetch_cifar10)
+sources["digits"] = NamedSource(open=open_digits)

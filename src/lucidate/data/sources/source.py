@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import slug
-from lucidate.core.registry import Registry
 from lucidate.core.text import brief
 from lucidate.data.decode import DecodeError
 
@@ -81,14 +80,11 @@ class NamedSource:
     fetch: Callable[[Reporter], Path | None] = lambda _: None
 
 
-sources: Registry[Callable[[], NamedSource]] = Registry("data")
+sources: dict[str, NamedSource] = {}  # by name
 
 
 def reason(error: OSError, *, about: str | Path) -> str:
-    """What the system says, in words: "Permission denied: /data/cat", without Python's "[Errno 13]".
-
-    about: what the sentence names already.
-    """
+    """What the system says, such as "Permission denied: /data/cat". about: what the sentence names already."""
     words = error.strerror or str(error) or type(error).__name__
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(about)
     return words if path == str(about) else f"{words}: {path}"
