@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -70,18 +69,18 @@ def predict(
     with console.reporter() as reporter:
         engine = ready_backend(backend, folder, reporter)
     chosen = "cpu" if engine else stages.pick_device(device)  # which loads torch
-    shown = how_shown(folder, engine, calibrated=calibrated)
+    shown, words = how_shown(folder, engine, calibrated=calibrated)
     if files:
         from lucidate.predict.new_data import predict_files
 
-        answers = predict_files(folder, files, device=chosen, predictor=engine, temperature=shown.temperature)
+        answers = predict_files(folder, files, device=chosen, predictor=engine, temperature=shown["temperature"])
         lines = []
         for answer in answers:
             likeliest = zip(answer.classes, answer.probabilities, strict=True)
             lines.append("  ".join([str(answer.path), *(f"{name} {share:.1%}" for name, share in likeliest)]))
         way_on = "" if calibrated else "; --calibrated shows what the server would"
-        lines.append(f"probabilities: {shown.words}{way_on}")
-        console.emit({"run": str(folder.path), "images": answers, **vars(shown)}, lines, as_json=json)
+        lines.append(f"probabilities: {words}{way_on}")
+        console.emit({"run": str(folder.path), "images": answers, **shown}, lines, as_json=json)
         return
     with console.reporter() as reporter:
         if data:
@@ -91,7 +90,7 @@ def predict(
                 folder, data, split=split, device=chosen, reporter=reporter, predictor=engine, watch=watch
             )
             path = out or Path(f"predictions-{slug(predictions.dataset)}.parquet")
-            save_table(predictions, path, temperature=shown.temperature)
+            save_table(predictions, path, temperature=shown["temperature"])
         elif engine is None:
             from lucidate.predict.infer import predict_run
 
@@ -105,47 +104,36 @@ def predict(
                 predictions = predict_split(folder, split, engine, name=backend, reporter=reporter, watch=watch)
             path = predictions_path(folder, split, backend)
     rate, seconds = watch.rate(len(predictions)), time.perf_counter() - start
-    views = shown.words.partition(",")[0]
+    views = words.partition(",")[0]
     text = (
         f"{predictions.split} accuracy {predictions.accuracy:.4f} ({views}) on {len(predictions):,} images; "
         f"{rate:,.0f} images/s by {backend}, {seconds:.1f} s in all\n{path}"
     )
-    result = {"run": str(run), "split": predictions.split, "predictions": str(path), "backend": backend, **vars(shown)}
+    result = {"run": str(run), "split": predictions.split, "predictions": str(path), "backend": backend, **shown}
     result |= {"images": len(predictions), "accuracy": predictions.accuracy}
     console.emit({**result, "images_per_second": rate, "seconds": seconds}, text, as_json=json)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the numbers are, as `--json` has it: averaged views, the temperature of the probabilities."""
+def how_shown(folder: RunDir, engine: OnnxPredictor | None, *, calibrated: bool) -> tuple[dict[str, Any], str]:
+    """What the numbers are, as `--json` has it and in words: views that are averaged, the probabilities' temperature.
 
-    views: str
-    calibrated: bool
-    temperature: float
-
-    @property
-    def words(self) -> str:
-        """Such as "mirror-shift views, calibrated (temperature 0.19)"."""
-        named = {"one": "one view an image", "members": "each member's own views"}
-        views = named.get(self.views, f"{self.views} views")
-        how = f"calibrated (temperature {self.temperature:.3g})" if self.calibrated else "not calibrated"
-        return f"{views}, {how}"
-
-
-def how_shown(folder: RunDir, engine: OnnxPredictor | None, *, calibrated: bool) -> Shown:
-    """Raise LucidateError where a calibration is asked for that the run has no validation answers to make of."""
+    Raises LucidateError where a calibration is asked for that the run has no validation answers to make of.
+    """
     views = engine.views if engine else RunCard.load(folder.card).recipe.predict.views
-    if not calibrated:
-        return Shown(views, False, 1.0)
-    from lucidate.serve.calibration import calibration_of_run
+    temperature, how = 1.0, "not calibrated"
+    if calibrated:
+        from lucidate.serve.calibration import calibration_of_run
 
-    found = calibration_of_run(folder, views="recipe" if views not in ("one", "mirror", "mirror-shift") else views)
-    if not found.calibrated:
-        raise LucidateError(
-            f"--calibrated: expected validation predictions of {folder.path} to fit a temperature on, "
-            f"received none; make them with: lucidate predict {folder.path} --split validation"
-        )
-    return Shown(views, True, found.temperature)
+        found = calibration_of_run(folder, views="recipe" if views not in ("one", "mirror", "mirror-shift") else views)
+        if not found.calibrated:
+            raise LucidateError(
+                f"--calibrated: expected validation predictions of {folder.path} to fit a temperature on, "
+                f"received none; make them with: lucidate predict {folder.path} --split validation"
+            )
+        temperature, how = found.temperature, f"calibrated (temperature {found.temperature:.3g})"
+    named = {"one": "one view an image", "members": "each member's own views"}
+    shown = {"views": views, "calibrated": calibrated, "temperature": temperature}
+    return shown, f"{named.get(views, f'{views} views')}, {how}"
 
 
 def require_backend(name: str, device: str) -> None:
