@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lucidate.analysis.levels import Level, LevelsTable
-from lucidate.cli.report import report as report_verb
+from lucidate.cli.analyze import report as report_verb
 from lucidate.core.errors import LucidateError, RunError
 from lucidate.core.progress import Silent
 from lucidate.core.recipe import Recipe, make_recipe

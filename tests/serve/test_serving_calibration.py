@@ -162,7 +162,9 @@ def test_predicting_leaves_what_a_server_with_one_view_is_calibrated_on(tmp_path
     ids = np.array([f"image/{row}" for row in range(30)])
     given = np.full(30, "")
     labels = np.arange(30) % 10
-    pack = Pack(tmp_path, pixels, labels, ids, given, NAMES, "photos", "photos", "0" * 64, True, ())
+    arrays = {"images": pixels, "labels": labels, "ids": ids, "given": given, "set_aside": ()}
+    about = {"path": tmp_path, "class_names": NAMES, "dataset": "photos", "source": "photos", "hash": "0" * 64}
+    pack = Pack(**arrays, **about, flips=True)
     Splits("official", np.arange(10), np.arange(10, 20), np.arange(20, 30)).save(run.splits, ids)
     for split in ("validation", "test"):
         predict_run(run, split, pack=pack)

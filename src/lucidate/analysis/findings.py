@@ -38,8 +38,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import History, Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack, open_pack
-from lucidate.data.run_data import open_data
-from lucidate.data.splits import require_name
+from lucidate.data.splits import open_data, require_name
 
 
 @dataclass(frozen=True, eq=False)

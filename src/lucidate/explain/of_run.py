@@ -24,7 +24,7 @@ from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.run_data import open_data
+from lucidate.data.splits import open_data
 from lucidate.explain.heatmaps import Layers, heatmaps, layers_for, resized
 from lucidate.explain.trust import Trust, measure_trust
 from lucidate.models.checkpoint import load_model

@@ -19,7 +19,7 @@ from lucidate.core.records import RunCard, slug
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.run_data import open_data
+from lucidate.data.splits import open_data
 from lucidate.explain.heatmaps import heatmaps, layers_for, member_maps, resized
 from lucidate.explain.of_run import Target
 from lucidate.models.checkpoint import load_model

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.core.progress import Reporter, Silent
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
 from lucidate.export.int8_graph import Floats, Layer, dynamic, static
 from lucidate.export.int8_ranges import METHODS, Histogram, observe, span
 from lucidate.models.onnx_session import OnnxPredictor

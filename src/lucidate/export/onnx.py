@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,8 +127,7 @@ def _quickly(model: nn.Module, pixels: NDArray[np.uint8], *, outputs: list[str])
     """A graph from a module's trace, if its first output is the module's own for some images, in any number."""
     images, file = torch.from_numpy(pixels), io.BytesIO()
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the trace is compared below
+        with torch.inference_mode(), silent():
             answer = model(images)
             expected = (answer if isinstance(answer, Tensor) else answer[0]).numpy()
             torch.onnx.export(

@@ -18,12 +18,10 @@ from lucidate.core.errors import PredictionsError, RunError, SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, softmax
 from lucidate.core.run import RunDir
-from lucidate.data.packed import packed_images
-from lucidate.data.run_data import open_data
+from lucidate.data.packed import packed_images, read_rows
 from lucidate.data.sources.find import find_source, named
 from lucidate.data.sources.source import NamedSource
-from lucidate.data.splits import Splits
-from lucidate.data.store import read_rows
+from lucidate.data.splits import Splits, open_data
 from lucidate.models.checkpoint import load_predictor
 from lucidate.models.predictor import Views
 from lucidate.predict.loop import predict_rows, with_progress

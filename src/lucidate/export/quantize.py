@@ -21,8 +21,8 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
-from lucidate.data.run_data import open_data
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
+from lucidate.data.splits import open_data
 from lucidate.export.exporter import export_run
 from lucidate.export.int8_choice import CalibrationSet, Trial, choose, loss, maker_for
 from lucidate.export.int8_graph import prepared

@@ -112,6 +112,7 @@ def silent() -> Iterator[None]:
     """Without what torch warns of itself while it traces: nothing in it is for the user to mend."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r"(?s).*the trace might not generalize|.*in the trace")
         yield
 
 

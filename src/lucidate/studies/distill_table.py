@@ -15,7 +15,7 @@ from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
 from lucidate.export.exporter import export_run
 from lucidate.export.onnx import export_onnx
 from lucidate.export.quantize import SIZES, quantize_run, race
