@@ -25,10 +25,9 @@ from lucidate.explain.trust import scramble
 from lucidate.models.build import build, check, parameter_count, value_count
 from lucidate.models.checkpoint import load_weights, save_weights
 from lucidate.models.ensemble import Ensemble, Member
-from lucidate.models.external import External
-from lucidate.models.external_engine import Options
-from lucidate.models.keras_file import require_safe
-from lucidate.models.onnx_file import describe, parse, read_onnx
+from lucidate.models.external import External, Options
+from lucidate.models.keras import require_safe
+from lucidate.models.onnx import OnnxEngine, parse, read_onnx
 
 IMAGES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 RAW = Preprocess(8, (0, 0, 0), (1 / 255, 1 / 255, 1 / 255))
@@ -91,7 +90,7 @@ def test_an_output_called_so_is_taken_of_several(tmp_path: Path) -> None:
     answers = [brought(path, outputs=name)(IMAGES) for name in ("logits", "probabilities")]
     torch.testing.assert_close(*answers)
     with pytest.raises(WeightsError, match=r"with one output, .* received logits, probabilities"):
-        describe(parse(path.read_bytes()), outputs=None)
+        OnnxEngine(path.read_bytes(), layout=None, outputs=None)
 
 
 def test_columns_may_stand_in_another_order(tmp_path: Path) -> None:
@@ -342,7 +341,7 @@ def nested(kind: str) -> Callable[[Any], None]:
 )
 def test_keras_files_that_are_more_than_layers(change: Callable[[Any], None], words: str) -> None:
     with pytest.raises(UnsafeFileError, match=words) as refused:
-        require_safe(rewritten(change), name="m.keras")
+        require_safe(rewritten(change))
     assert "nothing was executed" in str(refused.value)
     with pytest.raises(UnsafeFileError):  # nor from a run's weights
         External("keras", Options(outputs="logits", layout="NHWC"), 3).load_bytes(rewritten(change))

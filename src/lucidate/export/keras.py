@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.export.parity import Format
+from lucidate.export.torch_program import silent
 from lucidate.models.checkpoint import load_model
-from lucidate.models.keras_engine import keras_on_torch
-from lucidate.models.keras_file import write_metadata
+from lucidate.models.keras import keras_on_torch, write_metadata
 from lucidate.models.predictor import Views
 from lucidate.models.registry import ToKeras, with_keras
 
@@ -65,14 +63,6 @@ def load_keras(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     return answer
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Without what NumPy says of how Keras hands it torch's tensors."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-        yield
-
-
 class KerasLayers:
     """Torch's layers as Keras's, with their weights, each applied to a value of a functional model."""
 
@@ -100,8 +90,14 @@ class KerasLayers:
         layer = self._layers.Dense(dense.out_features, use_bias=dense.bias is not None, name=name)
         return _filled(layer, value, dense.weight.T * scale, None if dense.bias is None else dense.bias * scale)
 
-    def plain(self, layer: nn.Module, value: Any) -> Any:
-        """A layer without weights."""
+    def any(self, layer: nn.Module, value: Any) -> Any:
+        """Whatever a layer is."""
+        if isinstance(layer, nn.Conv2d):
+            return self.conv(layer, value)
+        if isinstance(layer, nn.BatchNorm2d):
+            return self.norm(layer, value)
+        if isinstance(layer, nn.Linear):
+            return self.dense(layer, value)
         if isinstance(layer, nn.ReLU):
             return self._layers.ReLU()(value)
         if isinstance(layer, nn.GELU):
@@ -111,15 +107,6 @@ class KerasLayers:
         if isinstance(layer, nn.Dropout):
             return self._layers.Dropout(layer.p)(value)
         raise ExportError(f"--format: expected layers that Keras has, received a {type(layer).__name__}")
-
-    def any(self, layer: nn.Module, value: Any) -> Any:
-        if isinstance(layer, nn.Conv2d):
-            return self.conv(layer, value)
-        if isinstance(layer, nn.BatchNorm2d):
-            return self.norm(layer, value)
-        if isinstance(layer, nn.Linear):
-            return self.dense(layer, value)
-        return self.plain(layer, value)
 
     def add(self, first: Any, second: Any) -> Any:
         return self._layers.Add()([first, second])

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from lucidate.core.atomic import sha256
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.explain.cam import target_gradients
-from lucidate.explain.layers import ActivationHook, Layer
+from lucidate.explain.cam import ActivationHook, Layer, target_gradients
 from lucidate.export.parity import is_close
-from lucidate.models.onnx_file import with_outputs
+from lucidate.models.onnx import with_outputs
 from lucidate.models.onnx_session import open_session
 from lucidate.predict.backends import WEIGHTS_KEY, graph_path
 from lucidate.serve.engine import INPUT, Session
