@@ -42,10 +42,7 @@ def integrated_gradients(model: nn.Module, images: Tensor, target: Tensor) -> Te
 
 
 def occlusion(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
-    """(B, S, S), the mean loss of the target's logit when a square of the mean color hides a place.
-
-    M. Zeiler and R. Fergus, arXiv:1311.2901.
-    """
+    """(B, S, S), the mean loss of the target's logit when the mean color hides a place (Zeiler, arXiv:1311.2901)."""
     from captum.attr import Occlusion
 
     scale = max(images.shape[-1] / 32, WINDOW**-1)
@@ -128,10 +125,7 @@ def heatmaps(
 def member_maps(
     model: Ensemble, images: Tensor, target: Tensor, *, method: str, layers: Layers, against: Tensor | None = None
 ) -> Tensor:
-    """(M, B, S, S): each member's maps in the size of the images, scaled to a sum of 1, so that none drowns the rest.
-
-    A map that is empty stays so.
-    """
+    """(M, B, S, S): each member's maps in the size of images, scaled to a sum of 1, so that none drowns the rest."""
     parts = []
     for member, net in zip(model.settings, model.members, strict=True):
         order = torch.tensor(member.order, device=target.device)

@@ -133,9 +133,6 @@ def _write(pixels: NDArray[np.uint8], raw: torch.Tensor, picture: Path) -> Path:
 
 
 def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with a heatmap (H, W) in [0, 1] over it: where that is 0, the image is as it was.
-
-    An empty map leaves the image untouched: it is not stretched to say something.
-    """
+    """The image (H, W, 3) under a heatmap (H, W) in [0, 1]; where that is 0, be it everywhere, it is as it was."""
     weight = STRENGTH * np.clip(heatmap, 0, 1)[..., None]
     return np.rint((1 - weight) * image + weight * heat_colors(heatmap)).astype(np.uint8)

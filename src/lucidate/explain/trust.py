@@ -132,10 +132,7 @@ def empty_maps(maps: Tensor) -> Tensor:
 
 
 def scramble(model: nn.Module, images: Tensor, *, generator: torch.Generator) -> nn.Module:
-    """A copy whose weights are drawn anew, normal with each tensor's own deviation; statistics are measured again.
-
-    After J. Adebayo et al., "Sanity checks for saliency maps" (arXiv:1810.03292).
-    """
+    """A copy with weights drawn anew, each by its own deviation, and statistics to suit (Adebayo, arXiv:1810.03292)."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():

@@ -1,7 +1,4 @@
-"""Which int8 form of a graph? Chosen on validation images: how ranges are cut, and which layers stay in float.
-
-The range of values that an activation takes is measured on images, and cut by one of three methods.
-"""
+"""Which int8 form of a graph? Chosen on validation images: how ranges are cut, and what stays in float."""
 
 from __future__ import annotations
 
@@ -176,10 +173,7 @@ class Histogram:
 def observe(
     model: Any, tensors: Sequence[str], batches: Sequence[NDArray[np.uint8]], *, reporter: Reporter | None = None
 ) -> dict[str, Histogram]:
-    """Histograms of activations of a graph, over all batches.
-
-    model: an onnx.ModelProto whose only input is the images. batches: (B, S, S, 3) uint8 each.
-    """
+    """Histograms of activations of an onnx.ModelProto that takes images, over batches (B, S, S, 3) uint8."""
     reporter = reporter or Silent()
     session, feed = open_session(with_outputs(model, tensors)), model.graph.input[0].name
     lows, highs = dict.fromkeys(tensors, np.inf), dict.fromkeys(tensors, -np.inf)

@@ -83,10 +83,7 @@ class Floats:
 
 
 def prepared(content: bytes) -> Floats:
-    """A float graph with the same answers, its operators ordered and fused so that int8 layers meet.
-
-    content: a graph as `export_onnx` writes it.
-    """
+    """A graph that `export_onnx` wrote, with the same answers, ordered and fused so that int8 layers meet."""
     model = onnx.load_from_string(content)
     del model.graph.value_info[:]
     _pool_last(model.graph)

@@ -93,9 +93,8 @@ def export_onnx(run: RunDir, path: Path, *, views: Views | None = None) -> None:
     traced.
     """
     card = RunCard.load(run.card)
-    size = Preprocess.from_dict(card.preprocess).size
-    model = _converted(traced(exportable(run, views=views), size=size))
-    resized_to(model, size)
+    model = _converted(traced(run, views=views))
+    resized_to(model, Preprocess.from_dict(card.preprocess).size)
     set_metadata(model, {**describe(card, views=views), WEIGHTS_KEY: sha256(run.weights)})
     content = model.SerializeToString(deterministic=True)
     with atomic_path(path) as temporary:

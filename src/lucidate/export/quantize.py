@@ -185,10 +185,7 @@ def has_vnni() -> bool:
 
 
 def race(graphs: dict[str, OnnxPredictor], images: NDArray[np.uint8]) -> dict[str, dict[str, float]]:
-    """Milliseconds a call by graph and number of images; the graphs take turns, and each one's best turn counts.
-
-    images: (32, S, S, 3) or more.
-    """
+    """Milliseconds a call, each graph's best of taking turns, by graph and number of images, of 32 or more."""
     found: dict[str, dict[str, float]] = {name: {} for name in graphs}
     for size in SIZES:
         for name, times in call_times(graphs, images[:size], seconds=RACE_SECONDS, most=MOST).items():

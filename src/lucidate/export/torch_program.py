@@ -79,8 +79,9 @@ def require_own(card: RunCard) -> None:
         )
 
 
-def traced(model: ExportableModel, *, size: int) -> torch.export.ExportedProgram:
-    """The module as a torch.export program for batches of any length. Raises ExportError."""
+def traced(run: RunDir, *, views: Views | None = None) -> torch.export.ExportedProgram:
+    """The run's module as a torch.export program for batches of any length. Raises ExportError."""
+    model, size = exportable(run, views=views), Preprocess.from_dict(RunCard.load(run.card).preprocess).size
     images = torch.zeros(EXAMPLE, size, size, 3, dtype=torch.uint8)
     refused = raised_as(ExportError, "export: expected a model that torch.export can trace, received one it cannot")
     with silent(), refused:
@@ -92,8 +93,7 @@ def export_program(run: RunDir, path: Path, *, views: Views | None = None) -> No
 
     B may be anything; `torch.export.load(path).module()(images)` runs it without lucidate. Raises ExportError.
     """
-    card = RunCard.load(run.card)
-    program = traced(exportable(run, views=views), size=Preprocess.from_dict(card.preprocess).size)
+    program = traced(run, views=views)
     program.example_inputs = None  # torch would pickle them
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # files of the exporting machine, line by line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -169,8 +170,7 @@ def _require_sense(found: Images, toml: Path) -> None:
         raise RecipeError(f'{toml}: split, seed: expected only with data = "SRC", received them without')
     if not isinstance(found, Described):
         return
-    twice = [name for place, name in enumerate(found.classes) if name in found.classes[:place]]
-    if twice:
+    if twice := [name for name, times in Counter(found.classes).items() if times > 1]:
         raise RecipeError(f"{toml}: classes: expected different names, received {twice[0]!r} twice")
     pixels: RawPixels = found.preprocess
     if not isinstance(pixels, Pixels):

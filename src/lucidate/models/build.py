@@ -56,10 +56,7 @@ def build(recipe: ModelRecipe, num_classes: int, *, image_size: int = 32, initia
 
 
 def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
-    """Raise what building this model and showing it images of `image_size` pixels would raise; makes no weights.
-
-    Raises RecipeError, UnknownNameError.
-    """
+    """Raise RecipeError or UnknownNameError where building a model, or showing it images, would; makes no weights."""
     with torch.device("meta"):  # shapes without values
         model = build(recipe, 2, image_size=image_size, initial=False).eval()
         try:

@@ -50,10 +50,7 @@ class Group(nn.Module):
         return features
 
     def fold(self) -> None:
-        """Take the first BatchNorm into the convolution from which pooling parts it (see `registry.Foldable`).
-
-        A norm that only shifts and shrinks keeps the order of values, so it may change places with max pooling.
-        """
+        """Take the first BatchNorm into its convolution: as it keeps the order of values, it may pass the pooling."""
         if bool((self.norm1.weight > 0).all()):
             self.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
             self.norm1 = nn.Identity()  # type: ignore[assignment]
@@ -67,7 +64,7 @@ class Group(nn.Module):
         for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             value = layers.any(norm, layers.any(conv, value))
             if self.skips and place == last:
-                value = layers.add(value, first)
+                value = layers.keras.Add()([value, first])
             value = layers.any(self.activation, value)
         return value
 
@@ -116,7 +113,8 @@ class FastNet(nn.Module):
         value = layers.any(self.activation, layers.any(self.whiten, value))
         for group in self.groups:
             value = group.to_keras(layers, value)  # type: ignore[operator]
-        return layers.dense(self.head, layers.highest(value), scale=self.scale, name="logits")
+        value = layers.keras.GlobalMaxPooling2D()(value)
+        return layers.dense(self.head, value, scale=self.scale, name="logits")
 
 
 @register("fastnet")

@@ -79,10 +79,7 @@ def open_session(model: Path | bytes, *, threads: int | None = None) -> onnxrunt
 def run_in_parts(
     session: onnxruntime.InferenceSession, images: NDArray[Any], *, input: str, length: int | None
 ) -> list[NDArray[np.float32]]:
-    """A session's outputs (B, …) for images (B, …), in as many calls as it needs; length: of its batches, if fixed.
-
-    Raises whatever ONNX Runtime makes of a graph.
-    """
+    """Outputs (B, …) for images (B, …), in as many calls as are needed; length: of batches, if fixed."""
     length = length or len(images)
     parts = []
     for start in range(0, len(images), length):
@@ -160,10 +157,7 @@ def _main() -> int:
 
 
 def _bound(seconds: float, least: int) -> None:
-    """Let the system end this process should its parent be gone, and refuse it more memory than half of the machine's.
-
-    Does nothing where the system has no such limits.
-    """
+    """Limit the time of this process, should its parent be gone, and its memory to half of the machine's."""
     try:
         import resource
     except ImportError:  # Windows

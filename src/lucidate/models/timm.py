@@ -187,12 +187,11 @@ def fit_to_small(net: nn.Module, *, loaded: bool) -> tuple[str, ...]:
     """
     notes = []
     for name, layer in early_reductions(net):
-        parent, _, child = name.rpartition(".")
         if not isinstance(layer, nn.Conv2d):
-            setattr(net.get_submodule(parent), child, nn.Identity())
+            net.set_submodule(name, nn.Identity())
             notes.append(f"{name}: pooling removed")
         elif layer.in_channels == 3 and max(layer.kernel_size) > KERNEL:
-            setattr(net.get_submodule(parent), child, _small_stem(layer, loaded=loaded))
+            net.set_submodule(name, _small_stem(layer, loaded=loaded))
             how = "resampled" if loaded else "drawn anew"
             notes.append(f"{name}: filters of {layer.kernel_size[0]}×{layer.kernel_size[1]} {how} as 3×3, stride 1")
         else:
