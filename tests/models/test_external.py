@@ -298,6 +298,35 @@ def test_weights_outside_are_found_within_branches(tmp_path: Path) -> None:
         read_onnx(tmp_path / "m.onnx")
 
 
+def test_weights_outside_are_found_wherever_a_tensor_may_stand(tmp_path: Path) -> None:
+    """In functions, and among the values and indices of sparse tensors, as weights and as attributes."""
+
+    def hidden(name: str) -> TensorProto:
+        tensor = onnx.numpy_helper.from_array(np.float32([1]), name)
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret")
+        return tensor
+
+    inside = onnx.numpy_helper.from_array(np.int64([0]), "inside")
+    sparse = onnx.SparseTensorProto(values=hidden("values"), indices=inside, dims=[1])
+    opsets = [helper.make_opsetid("", 17)]
+    constants = [helper.make_node("Constant", [], ["y"], value=hidden("constant"))]
+    found = []
+    for change in ("function", "weight", "attribute"):
+        model = onnx.load(graph(tmp_path / "m.onnx"))
+        if change == "function":
+            model.functions.append(helper.make_function("theirs", "f", [], ["y"], constants, opsets))
+        elif change == "weight":
+            model.graph.sparse_initializer.append(sparse)
+        else:
+            model.graph.node.append(helper.make_node("Constant", [], ["y"], sparse_value=sparse))
+        (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(UnsafeFileError, match="nothing was read") as refused:
+            read_onnx(tmp_path / "m.onnx")
+        found.append(str(refused.value).rpartition("folder, ")[2].partition(" ")[0])
+    assert found == ["constant", "values", "values"]
+
+
 def layer(kind: str, *, module: str | None = "keras.layers", registered: str | None = None, **config: Any) -> Any:
     """A change of a configuration: one more layer."""
     part = {"module": module, "class_name": kind, "config": {"name": "extra", **config}, "registered_name": registered}
