@@ -6,6 +6,7 @@ Class activation maps stand in `cam`. Attribution to pixels, by Captum, is slowe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +31,8 @@ def integrated_gradients(model: nn.Module, images: Tensor, target: Tensor) -> Te
     """
     from captum.attr import IntegratedGradients
 
-    with borrowed(model):
-        parts = IntegratedGradients(model).attribute(
-            images,
-            baselines=_nothing(model, images),
-            target=target.to(images.device),
-            n_steps=STEPS,
-            internal_batch_size=len(images) * 4,
-        )
-    return parts.detach().sum(1).float()
+    options = {"n_steps": STEPS, "internal_batch_size": len(images) * 4}
+    return _attributed(IntegratedGradients, model, images, target, options).sum(1).float()
 
 
 def occlusion(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
@@ -47,20 +41,17 @@ def occlusion(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
 
     scale = max(images.shape[-1] / 32, WINDOW**-1)
     window, stride = max(round(WINDOW * scale), 2), max(round(STRIDE * scale), 1)
-    with borrowed(model), torch.no_grad():
-        parts = Occlusion(model).attribute(
-            images,
-            sliding_window_shapes=(3, window, window),
-            strides=(3, stride, stride),
-            target=target.to(images.device),
-            baselines=_nothing(model, images),
-        )
-    return parts.detach().mean(1).float()
+    options = {"sliding_window_shapes": (3, window, window), "strides": (3, stride, stride)}
+    with torch.no_grad():
+        return _attributed(Occlusion, model, images, target, options).mean(1).float()
 
 
-def _nothing(model: nn.Module, images: Tensor) -> Tensor | int:
-    """What an image is that shows nothing: the mean color, which is 0 for what we train."""
-    return model.baseline(images) if isinstance(model, External) else 0
+def _attributed(method: Any, model: nn.Module, images: Tensor, target: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """(B, 3, S, S), beside an image that shows nothing: the mean color, which is 0 for what we train."""
+    nothing = model.baseline(images) if isinstance(model, External) else 0
+    with borrowed(model):
+        found: Tensor = method(model).attribute(images, baselines=nothing, target=target.to(images.device), **options)
+    return found.detach()
 
 
 PIXELWISE: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
