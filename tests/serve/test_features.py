@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lucidate.core.atomic import sha256
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.explain.layers import Layer
+from lucidate.explain.cam import Layer
 from lucidate.predict.backends import WEIGHTS_KEY
 from lucidate.serve.explainer import cam_inputs, feature_graph
 

@@ -29,13 +29,12 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.explain.cam import METHODS as CAMS
-from lucidate.explain.cam import target_gradients
+from lucidate.explain.cam import ActivationHook, Layer, target_gradients
 from lucidate.explain.heatmaps import METHODS, Layers, heatmaps, layers_for, resized
-from lucidate.explain.layers import ActivationHook, Layer
 from lucidate.explain.single import overlay
 from lucidate.export.parity import is_close
 from lucidate.models.checkpoint import load_model
-from lucidate.models.onnx_file import with_outputs
+from lucidate.models.onnx import with_outputs
 from lucidate.models.onnx_session import open_session
 from lucidate.predict.backends import WEIGHTS_KEY, graph_path
 from lucidate.serve.engine import INPUT, Session
