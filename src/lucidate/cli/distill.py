@@ -17,7 +17,7 @@ from lucidate.core.records import jsonable
 from lucidate.core.run import fresh_path
 
 if TYPE_CHECKING:
-    from lucidate.analysis.distillation import Distillation
+    from lucidate.analysis.studies import Distillation
 
 Teacher = Annotated[
     Path, typer.Option("--teacher", metavar="RUN", help="Who teaches: a run, or the file of a model from elsewhere.")
@@ -92,7 +92,7 @@ def distill(
 
 def shown(table: Distillation) -> str:
     """The table as text."""
-    from lucidate.analysis.distillation import HEADINGS, RIGHT
+    from lucidate.analysis.studies import HEADINGS, RIGHT
 
     printed = Table(box=None, pad_edge=False)
     for name in HEADINGS:

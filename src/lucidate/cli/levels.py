@@ -17,7 +17,7 @@ from lucidate.core.records import jsonable
 from lucidate.core.run import fresh_path
 
 if TYPE_CHECKING:
-    from lucidate.analysis.levels import LevelsTable
+    from lucidate.analysis.studies import LevelsTable
 
 Source = Annotated[str, typer.Option(metavar="SRC", help="digits, cifar10, or a path to images.")]
 Folder = Annotated[
