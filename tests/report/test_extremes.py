@@ -14,6 +14,7 @@ from reader import Reader
 from test_pdf import blocks_of, material_of
 
 from lucidate.analysis.findings import analyze
+from lucidate.analysis.formatting import percent
 from lucidate.report.figures import confusion, frame
 from lucidate.report.figures.catalog import FIGURES, figures_of
 from lucidate.report.figures.tile_grid import CAPTION_LIMIT, tiles_grid
@@ -206,12 +207,13 @@ def test_labels_keep_what_tells_classes_apart() -> None:
 
 def test_captions_of_long_names_leave_the_amount_its_own_line(case: Callable[..., Any]) -> None:
     names = tuple(f"Photographs of species {word}" for word in ("Parus major", "Parus ater", "Larus canus"))
-    long = tiles_grid(case(3, 240, names=names, side=8).findings.misclassified)
+    info = case(3, 240, names=names, side=8).findings.misclassified
+    long = tiles_grid(info)
     assert long is not None
     first, second, third = (line.lines for line in long.captions)
     assert set(first) <= {"…Parus major", "…Parus ater", "…Larus canus"}
     assert all(line.startswith("→ …") and len(line) <= CAPTION_LIMIT for line in second)
-    assert all(line.endswith(" %") for line in third)
+    assert third == [percent(sure) for sure in info.tiles.confidence]
     short = tiles_grid(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
     assert short is not None
     assert len(short.captions) == 2

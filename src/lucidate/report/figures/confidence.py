@@ -94,13 +94,6 @@ def _share(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return counts / max(int(counts.sum()), 1)
 
 
-FIGURES = (
-    FigureEntry(
-        "{dataset}_confidence_hist",
-        "Confidence of right and wrong predictions",
-        TRUST,
-        "confidence",
-        draw_plotly=draw_plotly,
-        draw_matplotlib=draw_matplotlib,
-    ),
-)
+TITLE = "Confidence of right and wrong predictions"
+DRAWINGS = (draw_plotly, draw_matplotlib)
+FIGURES = (FigureEntry("{dataset}_confidence_hist", TITLE, TRUST, "confidence", drawings=DRAWINGS),)

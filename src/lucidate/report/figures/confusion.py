@@ -200,12 +200,12 @@ def top_confusions(info: TopConfusions) -> RowChart | None:
     rows = np.argsort(-info.counts, kind="stable")[:SHOWN]
     counts, shares = info.counts[rows].tolist(), info.shares[rows].tolist()
     pairs = np.stack([info.true[rows], info.predicted[rows]], axis=1).tolist()
-    drawn = np.unique(pairs).tolist()
-    short = dict(zip(drawn, short_names([info.class_names[k] for k in drawn], NAME_LIMIT), strict=True))
+    involved = np.unique(pairs).tolist()
+    short = dict(zip(involved, short_names([info.class_names[k] for k in involved], NAME_LIMIT), strict=True))
     long = max(len(short[true]) + len(short[predicted]) + 3 for true, predicted in pairs) > LINE
     arrow = "\n→ " if long else " → "
     labels = [f"{short[true]}{arrow}{short[predicted]}" for true, predicted in pairs]
-    names = {k: plotly_text(info.class_names[k]) for k in drawn}
+    names = {k: plotly_text(info.class_names[k]) for k in involved}
     hover = [
         _sentence(number, int(info.totals[true]), names[true], f"taken for <b>{names[predicted]}</b>", share)
         for (true, predicted), number, share in zip(pairs, counts, shares, strict=True)
@@ -223,16 +223,9 @@ def top_confusions(info: TopConfusions) -> RowChart | None:
     )
 
 
+MATRIX, TOP = "confusion_matrix", "top_confusions"
+DRAWINGS = (draw_plotly, draw_matplotlib)
 FIGURES = (
-    FigureEntry(
-        "{dataset}_confusion_matrix",
-        "Confusion matrix",
-        ERRORS,
-        "confusion_matrix",
-        "matrix",
-        draw_plotly=draw_plotly,
-        draw_matplotlib=draw_matplotlib,
-        note=note,
-    ),
-    FigureEntry("{dataset}_top_confusions", "Most frequent confusions", ERRORS, "top_confusions", rows=top_confusions),
+    FigureEntry(f"{{dataset}}_{MATRIX}", "Confusion matrix", ERRORS, MATRIX, "matrix", drawings=DRAWINGS, note=note),
+    FigureEntry(f"{{dataset}}_{TOP}", "Most frequent confusions", ERRORS, TOP, rows=top_confusions),
 )

@@ -117,14 +117,8 @@ def _range(info: TrainingCurve) -> tuple[float, float] | None:
     return (max(low, -ring), min(high, 1 + ring)) if info.measure == "accuracy" else (low, high)
 
 
-FIGURES = tuple(
-    FigureEntry(
-        f"{{dataset}}_{file}",
-        f"{measure.capitalize()} by epoch",
-        TRAINING,
-        f"{measure}_curve",
-        draw_plotly=draw_plotly,
-        draw_matplotlib=draw_matplotlib,
-    )
-    for file, measure in (("acc", "accuracy"), ("loss", "loss"))
+DRAWINGS = (draw_plotly, draw_matplotlib)
+FIGURES = (
+    FigureEntry("{dataset}_acc", "Accuracy by epoch", TRAINING, "accuracy_curve", drawings=DRAWINGS),
+    FigureEntry("{dataset}_loss", "Loss by epoch", TRAINING, "loss_curve", drawings=DRAWINGS),
 )

@@ -36,8 +36,8 @@ class FigureEntry:
 
     file: name of its page and picture; "{dataset}" stands for the data set's slug. question: Findings' field.
     kind: how much room it takes. It is drawn from what `rows` or `grid` make of its Info, None where there is nothing
-    to draw, or else by draw_plotly(info) and draw_matplotlib(info, title, style). note: how to read the drawing, where
-    that is not plain; rows have their own.
+    to draw, or else by its own drawings, draw_plotly(info) and draw_matplotlib(info, title, style). note: how to read
+    it, where that is not plain; rows have their own.
     """
 
     file: str
@@ -47,8 +47,7 @@ class FigureEntry:
     kind: Literal["chart", "matrix", "grid"] = "chart"
     rows: Callable[[Any], rows.RowChart | None] | None = None
     grid: Callable[[Any], tile_grid.TileGrid | None] | None = None
-    draw_plotly: Callable[[Any], go.Figure] | None = None
-    draw_matplotlib: Callable[[Any, str, frame.StaticStyle], Figure] | None = None
+    drawings: tuple[Callable[[Any], go.Figure], Callable[[Any, str, frame.StaticStyle], Figure]] | None = None
     note: Callable[[Any], str] | None = None
 
     def info(self, findings: Findings) -> Info | None:
@@ -66,8 +65,8 @@ class FigureEntry:
 
     def interactive(self, info: Info, sprite: Sprite | None = None) -> go.Figure:
         """The Plotly drawing. sprite: of a grid that has images."""
-        if self.draw_plotly:
-            return self.draw_plotly(info)
+        if self.drawings:
+            return self.drawings[0](info)
         if self.rows and (chart := self.rows(info)):
             return rows.draw_plotly(chart)
         if sprite and self.grid and (grid := self.grid(info)):
@@ -77,8 +76,8 @@ class FigureEntry:
     def static(self, info: Info, sprite: Sprite | None = None, *, style: frame.StaticStyle = frame.PNG) -> Figure:
         """The Matplotlib drawing, under the house settings. sprite: of a grid that has images."""
         with mpl.rc_context(frame.matplotlib_settings(style)):  # type: ignore[arg-type]
-            if self.draw_matplotlib:
-                return self.draw_matplotlib(info, self.title, style)
+            if self.drawings:
+                return self.drawings[1](info, self.title, style)
             if self.rows and (chart := self.rows(info)):
                 return rows.draw_matplotlib(chart, self.title, style)
             if sprite and self.grid and (grid := self.grid(info)):

@@ -77,14 +77,10 @@ def true_probability(info: TrueClassProbability) -> RowChart:
 
 
 DISTRIBUTION = FigureEntry("class_distribution", "Class distribution", DATA, "class_distribution", rows=distribution)
+PROBABILITY = "Average confidence in the true class"
+AVERAGE = "{dataset}_avg_confidence_per_true_class"
 FIGURES = (
     DISTRIBUTION,
     FigureEntry("{dataset}_per_class_accuracy", "Accuracy of each class", ERRORS, "per_class_accuracy", rows=accuracy),
-    FigureEntry(
-        "{dataset}_avg_confidence_per_true_class",
-        "Average confidence in the true class",
-        TRUST,
-        "true_class_probability",
-        rows=true_probability,
-    ),
+    FigureEntry(AVERAGE, PROBABILITY, TRUST, "true_class_probability", rows=true_probability),
 )
