@@ -126,7 +126,7 @@ def distill(
     Example: lucidate distill --teacher models/cifar10-fastnet --recipe edge --data FOLDER --set data.train_size=10000
     """
     run, chosen = stages.open_run(teacher), stages.pick_device(device)
-    from lucidate.analysis.distillation import HEADINGS, RIGHT
+    from lucidate.analysis.studies import HEADINGS, RIGHT
     from lucidate.studies.distill import RESULT, distill_run
 
     with stages.study("distill", out) as (folder, reporter, stop):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lucidate.analysis.calibration import calibrate
-from lucidate.analysis.selective import DELTA, RISK, answer_when_sure
+from lucidate.analysis.confidence import DELTA, RISK, answer_when_sure
 from lucidate.core.atomic import atomic_write, sha256
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import Predictions, RunCard, jsonable, softmax

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucidate.analysis.distillation import HEADINGS, RIGHT, Distillation, Variant, variant
 from lucidate.analysis.statistics import mean_over_images, mean_over_seeds
+from lucidate.analysis.studies import HEADINGS, RIGHT, Distillation, Variant, variant
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
