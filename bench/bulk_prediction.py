@@ -44,8 +44,7 @@ def write_files(run: RunDir, folder: Path, count: int) -> int:
     """The run's test images as PNG files, at most `count`; how many there are."""
     from PIL import Image
 
-    from lucidate.data.run_data import open_data
-    from lucidate.data.splits import Splits
+    from lucidate.data.splits import Splits, open_data
 
     pack = open_data(run).pack
     rows = Splits.load(run.splits).test[:count]

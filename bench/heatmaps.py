@@ -38,9 +38,8 @@ def main() -> None:
     from lucidate.core.recipe import ModelRecipe
     from lucidate.data.pack import open_pack
     from lucidate.data.preprocess import fit_preprocess
-    from lucidate.explain.cam import class_maps
+    from lucidate.explain.cam import class_maps, find_layer
     from lucidate.explain.heatmaps import resized
-    from lucidate.explain.layers import find_layer
     from lucidate.models.build import build, to_device
     from lucidate.models.timm import declare_missing_operators
 
@@ -55,7 +54,7 @@ def main() -> None:
     layer = find_layer(model, 32)
 
     def ours() -> list[np.ndarray]:
-        return [resized(class_maps(model, images, layer).raw, 32).numpy() for images in batches]
+        return [resized(class_maps(model, images, layer), 32).numpy() for images in batches]
 
     def theirs() -> list[np.ndarray]:
         from pytorch_grad_cam import GradCAM

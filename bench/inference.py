@@ -27,8 +27,8 @@ from lucidate.core import machine
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
+from lucidate.data.packed import read_rows
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.store import read_rows
 
 RESULT = Path(__file__).with_name("results") / "inference.json"
 BATCHES = (1, 32, 256)

@@ -55,7 +55,7 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
     tune_process()
     import torch
 
-    from lucidate.data.dataset import prepare
+    from lucidate.data.batches import prepare
     from lucidate.models.build import build, to_device
     from lucidate.training.loop import Training, train_model
     from lucidate.training.precision import choose_precision
@@ -104,7 +104,7 @@ def textbook(source: str, seconds: float, batch: int) -> float:
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from lucidate.data.dataset import prepare
+    from lucidate.data.batches import prepare
     from lucidate.models.build import build
 
     recipe = load_recipe("compact", source=source, overrides=[f"data.image_size={SIDE}"])
@@ -161,7 +161,7 @@ def keras(source: str, seconds: float) -> float:
     import tensorflow as tf
     from keras import layers
 
-    from lucidate.data.dataset import prepare
+    from lucidate.data.batches import prepare
 
     recipe = load_recipe("compact", source=source, overrides=[f"data.image_size={SIDE}"])
     dataset = prepare(recipe)

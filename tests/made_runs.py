@@ -8,7 +8,7 @@ import torch
 
 from lucidate.core.recipe import load_recipe
 from lucidate.core.run import RunDir
-from lucidate.data.dataset import prepare
+from lucidate.data.batches import prepare
 from lucidate.training.trainer import fit
 
 

@@ -21,9 +21,8 @@ from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import History, Predictions, RunCard
 from lucidate.core.registry import choices
 from lucidate.core.run import RunDir, fresh_path
-from lucidate.data.dataset import Dataset, prepare
-from lucidate.data.run_data import source_of
-from lucidate.data.splits import require_name
+from lucidate.data.batches import Dataset, prepare
+from lucidate.data.splits import require_name, source_of
 from lucidate.export.embedder import of_run
 from lucidate.external.import_model import open_run
 from lucidate.models.build import default_device

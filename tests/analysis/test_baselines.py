@@ -11,7 +11,7 @@ from test_absent import answers
 
 from lucidate.analysis.dataset import class_distribution
 from lucidate.analysis.findings import analyze
-from lucidate.analysis.levels import Level, LevelsTable
+from lucidate.analysis.studies import Level, LevelsTable
 from lucidate.analysis.summary import summary
 
 CONSTANT = [(0, 0)] * 95 + [(1, 0)] * 5  # always the most frequent class

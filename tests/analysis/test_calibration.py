@@ -26,7 +26,7 @@ from lucidate.analysis.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from lucidate.analysis.selective import LEVELS, answer_when_sure, error_bound, fewest_images
+from lucidate.analysis.confidence import LEVELS, answer_when_sure, error_bound, fewest_images
 from lucidate.core.records import softmax
 
 

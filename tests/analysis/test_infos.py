@@ -13,12 +13,12 @@ import pytest
 from fakes import random_predictions
 from lucidate.analysis.confidence import confidence_histogram
 from lucidate.analysis.confusion import confusion_matrix, top_confusions
-from lucidate.analysis.curves import accuracy_curve, loss_curve
 from lucidate.analysis.dataset import class_distribution, examples_per_class
 from lucidate.analysis.findings import Images, analyze
 from lucidate.analysis.formatting import percent
 from lucidate.analysis.per_class import classification_report, true_class_probability
 from lucidate.analysis.samples import hard_but_correct, misclassified, most_confident
+from lucidate.analysis.summary import accuracy_curve, loss_curve
 from lucidate.core.records import History, Predictions
 
 

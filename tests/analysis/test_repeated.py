@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_rel
 
-from lucidate.analysis.distillation import Distillation, variant
 from lucidate.analysis.statistics import Mean, mcnemar, mean_over_images, mean_over_seeds, sign_flip_p, wilson_interval
+from lucidate.analysis.studies import Distillation, variant
 
 
 def test_over_seeds_it_is_the_paired_t_test() -> None:

@@ -18,7 +18,7 @@ from graphs import TENSORFLOW, graph, rewritten, write_toml
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.models.checkpoint import load_model
-from lucidate.models.keras_engine import keras_on_torch
+from lucidate.models.keras import keras_on_torch
 
 pytestmark = pytest.mark.slow
 

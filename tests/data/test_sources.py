@@ -17,12 +17,12 @@ from writers import (
     write_parquet,
 )
 
+from lucidate.core import progress
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.data.pack import open_pack
-from lucidate.data.sources import cifar10, cifar_files
-from lucidate.data.sources import source as source_module
+from lucidate.data.sources import cifar_files, named
 from lucidate.data.sources.find import fetch_source, location, open_source, verify_source
-from lucidate.data.sources.source import NamedSource, dataset_name, sources, with_progress
+from lucidate.data.sources.source import NamedSource, dataset_name, sources
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -136,7 +136,7 @@ def test_cifar10_pins_the_archive_that_it_finds(elsewhere, monkeypatch, forms):
     archive = forms["archive"].rename(elsewhere / "data" / "cifar-10-python.tar.gz")
     with pytest.raises(ChecksumError, match="checksum"):
         open_source("cifar10")
-    monkeypatch.setattr("lucidate.data.sources.cifar10.PYTHON_PIN", cifar_files.sha256(archive))
+    monkeypatch.setattr("lucidate.data.sources.named.PYTHON_PIN", cifar_files.sha256(archive))
     assert len(open_source("cifar10")) == 140
 
 
@@ -150,7 +150,7 @@ def test_fetch_compares_the_checksum_of_a_local_archive(elsewhere, monkeypatch, 
         fetch_source("cifar10")
     assert "\n" not in str(caught.value)
     assert archive.exists(), "it is not ours to delete"
-    monkeypatch.setattr(cifar10, "PYTHON_PIN", cifar_files.sha256(archive))
+    monkeypatch.setattr(named, "PYTHON_PIN", cifar_files.sha256(archive))
     assert fetch_source("cifar10").resolve() == archive
     assert verify_source("cifar10")["official"] is True
 
@@ -165,8 +165,8 @@ def test_fetch_replaces_a_bad_archive_in_the_cache(elsewhere, monkeypatch, forms
     def bring(_, destination, **__):
         return shutil.copy(forms["archive"], destination)
 
-    monkeypatch.setattr(cifar10, "PYTHON_PIN", cifar_files.sha256(forms["archive"]))
-    monkeypatch.setattr(cifar10, "download", bring)
+    monkeypatch.setattr(named, "PYTHON_PIN", cifar_files.sha256(forms["archive"]))
+    monkeypatch.setattr(named, "download", bring)
     listener = Listener()
     assert fetch_source("cifar10", reporter=listener) == cached
     assert "is damaged" in listener.said[0]
@@ -175,7 +175,7 @@ def test_fetch_replaces_a_bad_archive_in_the_cache(elsewhere, monkeypatch, forms
 
 def test_a_named_source_needs_no_more_than_what_opens_it(monkeypatch):
     """Nothing outside a source's own file knows its name."""
-    monkeypatch.setitem(sources._functions, "mine", lambda: NamedSource(open=sources["digits"]().open))
+    monkeypatch.setitem(sources, "mine", NamedSource(open=sources["digits"].open))
     assert list(sources) == ["cifar10", "digits", "mine"]
     assert len(open_source("mine")) == 1797
     assert fetch_source("mine") is None
@@ -193,14 +193,14 @@ def test_what_cannot_be_read_is_told_in_words():
 
 def test_word_is_given_only_of_what_takes_more_than_a_moment(monkeypatch):
     class Counter(Listener):
-        def advance(self, *progress) -> None:
-            self.said.append(progress)
+        def advance(self, *steps) -> None:
+            self.said.append(steps)
 
     listener = Counter()
-    assert list(with_progress("abc", "reading", listener)) == ["a", "b", "c"]
+    assert list(progress.with_progress("abc", "reading", listener)) == ["a", "b", "c"]
     assert listener.said == []
-    monkeypatch.setattr(source_module, "MOMENT", 0.0)
-    assert list(with_progress("abc", "reading", listener)) == ["a", "b", "c"]
+    monkeypatch.setattr(progress, "MOMENT", 0.0)
+    assert list(progress.with_progress("abc", "reading", listener)) == ["a", "b", "c"]
     assert listener.said == [("reading", done, 3) for done in range(4)]
 
 

@@ -15,8 +15,7 @@ from lucidate.core.errors import RunError, SourceError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
-from lucidate.data.run_data import RunData
-from lucidate.data.splits import NAMES, POOLED, Splits, make_splits
+from lucidate.data.splits import NAMES, POOLED, RunData, Splits, make_splits
 
 
 def label_counts(splits: Splits, labels: np.ndarray) -> dict[str, list[int]]:

@@ -28,8 +28,7 @@ from lucidate.data.decode import resize
 from lucidate.data.preprocess import Preprocess
 from lucidate.export import exporter as room
 from lucidate.export.exporter import export_run
-from lucidate.export.onnx import IR_VERSION, OPSET, export_onnx
-from lucidate.export.onnx_resize import resized_to
+from lucidate.export.onnx import IR_VERSION, OPSET, export_onnx, resized_to
 from lucidate.export.parity import TOLERANCE, compare, synthetic_images
 from lucidate.export.torch_program import exportable, load_program
 from lucidate.models.checkpoint import load_model

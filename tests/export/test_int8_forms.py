@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fakes import Listener
-from lucidate.export.int8_choice import growing, ranked
+from lucidate.export.int8_choice import Histogram, growing, observe, ranked, span
 from lucidate.export.int8_graph import Layer, dynamic, prepared, static
-from lucidate.export.int8_ranges import Histogram, observe, span
 from lucidate.export.onnx import with_metadata
 from lucidate.models.onnx_session import open_session
 

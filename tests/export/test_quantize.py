@@ -18,10 +18,9 @@ from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, RunError, SourceError
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
-from lucidate.data.run_data import RunData, open_data
-from lucidate.data.splits import Splits
+from lucidate.data.splits import RunData, Splits, open_data
 from lucidate.export import int8_choice, quantize
-from lucidate.export.int8_ranges import Histogram, Method, span
+from lucidate.export.int8_choice import Histogram, Method, span
 from lucidate.export.quantize import Quantized, quantize_run, summary
 from lucidate.predict.backends import open_predictor
 from made_runs import digits_run

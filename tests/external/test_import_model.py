@@ -24,7 +24,7 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.external import import_model
 from lucidate.external.import_model import open_run
 from lucidate.models.checkpoint import load_model
-from lucidate.models.keras_file import write_metadata
+from lucidate.models.keras import write_metadata
 from lucidate.models.timm import timm
 from lucidate.predict.infer import predict_first, predict_run
 from lucidate.predict.new_data import predict_files
@@ -282,12 +282,12 @@ def test_files_that_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_tomls_that_name_no_model(tmp_path: Path) -> None:
-    path = tmp_path / "m.toml"
+    path, rest = tmp_path / "m.toml", FULL.replace('outputs = "logits"\n', "")
     cases = {
         "": 'expected model, weights, classes, preprocess, received none; write model = "timm:resnet50"',
-        'model = "resnet50"\nweights = "w"\nclasses = []\npreprocess = {}': 'such as "timm:resnet50", received',
-        'model = "timm:resnet50"\nweights = "w.pth"\nclasses = []\npreprocess = {}': "a pickle is not opened",
-        'model = "timm:resnet50"\nweights = "w.safetensors"\nclasses = []\npreprocess = {}': "does not exist",
+        f'model = "resnet50"\nweights = "w"\n{rest}': 'such as "timm:resnet50", received',
+        f'model = "timm:resnet50"\nweights = "w.pth"\n{rest}': "a pickle is not opened",
+        f'model = "timm:resnet50"\nweights = "w.safetensors"\n{rest}': "does not exist",
     }
     for text, words in cases.items():
         path.write_text(text, encoding="utf-8")

@@ -25,10 +25,9 @@ from lucidate.explain.trust import scramble
 from lucidate.models.build import build, check, parameter_count, value_count
 from lucidate.models.checkpoint import load_weights, save_weights
 from lucidate.models.ensemble import Ensemble, Member
-from lucidate.models.external import External
-from lucidate.models.external_engine import Options
-from lucidate.models.keras_file import require_safe
-from lucidate.models.onnx_file import describe, parse, read_onnx
+from lucidate.models.external import External, Options
+from lucidate.models.keras import require_safe
+from lucidate.models.onnx import OnnxEngine, parse, read_onnx
 
 IMAGES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 RAW = Preprocess(8, (0, 0, 0), (1 / 255, 1 / 255, 1 / 255))
@@ -91,7 +90,7 @@ def test_an_output_called_so_is_taken_of_several(tmp_path: Path) -> None:
     answers = [brought(path, outputs=name)(IMAGES) for name in ("logits", "probabilities")]
     torch.testing.assert_close(*answers)
     with pytest.raises(WeightsError, match=r"with one output, .* received logits, probabilities"):
-        describe(parse(path.read_bytes()), outputs=None)
+        OnnxEngine(path.read_bytes(), layout=None, outputs=None)
 
 
 def test_columns_may_stand_in_another_order(tmp_path: Path) -> None:
@@ -299,6 +298,35 @@ def test_weights_outside_are_found_within_branches(tmp_path: Path) -> None:
         read_onnx(tmp_path / "m.onnx")
 
 
+def test_weights_outside_are_found_wherever_a_tensor_may_stand(tmp_path: Path) -> None:
+    """In functions, and among the values and indices of sparse tensors, as weights and as attributes."""
+
+    def hidden(name: str) -> TensorProto:
+        tensor = onnx.numpy_helper.from_array(np.float32([1]), name)
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret")
+        return tensor
+
+    inside = onnx.numpy_helper.from_array(np.int64([0]), "inside")
+    sparse = onnx.SparseTensorProto(values=hidden("values"), indices=inside, dims=[1])
+    opsets = [helper.make_opsetid("", 17)]
+    constants = [helper.make_node("Constant", [], ["y"], value=hidden("constant"))]
+    found = []
+    for change in ("function", "weight", "attribute"):
+        model = onnx.load(graph(tmp_path / "m.onnx"))
+        if change == "function":
+            model.functions.append(helper.make_function("theirs", "f", [], ["y"], constants, opsets))
+        elif change == "weight":
+            model.graph.sparse_initializer.append(sparse)
+        else:
+            model.graph.node.append(helper.make_node("Constant", [], ["y"], sparse_value=sparse))
+        (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(UnsafeFileError, match="nothing was read") as refused:
+            read_onnx(tmp_path / "m.onnx")
+        found.append(str(refused.value).rpartition("folder, ")[2].partition(" ")[0])
+    assert found == ["constant", "values", "values"]
+
+
 def layer(kind: str, *, module: str | None = "keras.layers", registered: str | None = None, **config: Any) -> Any:
     """A change of a configuration: one more layer."""
     part = {"module": module, "class_name": kind, "config": {"name": "extra", **config}, "registered_name": registered}
@@ -342,7 +370,7 @@ def nested(kind: str) -> Callable[[Any], None]:
 )
 def test_keras_files_that_are_more_than_layers(change: Callable[[Any], None], words: str) -> None:
     with pytest.raises(UnsafeFileError, match=words) as refused:
-        require_safe(rewritten(change), name="m.keras")
+        require_safe(rewritten(change))
     assert "nothing was executed" in str(refused.value)
     with pytest.raises(UnsafeFileError):  # nor from a run's weights
         External("keras", Options(outputs="logits", layout="NHWC"), 3).load_bytes(rewritten(change))

@@ -20,8 +20,7 @@ from lucidate.core.errors import ExportError, RunError
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
-from lucidate.data.run_data import open_data
-from lucidate.data.splits import Splits
+from lucidate.data.splits import Splits, open_data
 from lucidate.models.checkpoint import load_predictor
 from lucidate.predict.backends import find_graph, open_predictor
 from lucidate.predict.infer import predict_run

@@ -13,7 +13,6 @@ from pairs import make_pair
 
 from lucidate.analysis.heatmaps import Heatmaps, group_of, images_to_explain
 from lucidate.report.site.gallery import About, build_gallery
-from lucidate.report.site.heatmaps import write_heatmaps
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -272,7 +271,7 @@ def test_heatmaps_fade_and_fit_a_phone(context: Any, large_case: Any, tmp_path: 
         large_case.findings,
         pixels,
         about=About(title="shapes", model="compact", facts=()),
-        more=lambda site: write_heatmaps(site, info, pixels, title="shapes"),
+        heatmaps=info,
     )
     tab = Tab(context, path.parent)
     tab.page.set_viewport_size(WIDE)

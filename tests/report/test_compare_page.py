@@ -127,7 +127,7 @@ def test_names_from_elsewhere_stay_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("classes", "images"), [(2, 40), (10, 300), (40, 1200), (12, 9)])
 def test_changes_draw_in_both_libraries(classes: int, images: int) -> None:
     info = make_pair(classes, images).compared.classes
-    figure = drawings.draw_plotly(info)
+    figure = drawings.CHANGES.interactive(info)
     json.dumps(figure.to_plotly_json(), allow_nan=False)
     bars = figure.data[0]
     assert len(bars.y) == min((info.total > 0).sum(), drawings.SHOWN)
@@ -137,10 +137,10 @@ def test_changes_draw_in_both_libraries(classes: int, images: int) -> None:
     for k, color, opacity in zip(bars.customdata, bars.marker.color, bars.marker.opacity, strict=True):
         assert color == (theme.LIGHT.wrong if info.change[k] < 0 else theme.LIGHT.right)
         assert opacity == (1 if info.low[k] > 0 or info.high[k] < 0 else drawings.PALE)
-    still = drawings.draw_matplotlib(info)
+    still = drawings.CHANGES.static(info)
     still.set_dpi(50)
     FigureCanvasAgg(still).draw()
-    assert ("the table has all" in drawings.note(info)) == (classes > drawings.SHOWN)
+    assert ("the table has all" in drawings.CHANGES.hint(info)) == (classes > drawings.SHOWN)
 
 
 def test_a_flipped_tile_tells_class_and_both_answers() -> None:
@@ -150,8 +150,8 @@ def test_a_flipped_tile_tells_class_and_both_answers() -> None:
         assert grid is not None
         names = flips.first.class_names
         true, a, b = (names[side[0]] for side in (flips.first.labels, flips.first.predicted, flips.second.predicted))
-        assert (grid.first[0], grid.second[0], grid.third[0]) == (true, f"A {a}", f"B {b}")
-        assert grid.wrong.all() == flips.fixed
+        assert [line.texts[0] for line in grid.captions] == [true, f"A {a}", f"B {b}"]
+        assert [line.wrong.all() for line in grid.captions[1:]] == [flips.fixed, not flips.fixed]
         wrong = f"A weak: taken for {a}" if flips.fixed else f"B strong: taken for {b}"
         assert grid.words[0][1].startswith(wrong)  # the page prints this line in the color of errors
         assert grid.words[0][2].split(": ")[1].startswith("recognized")

@@ -14,18 +14,19 @@ from reader import Reader
 from test_pdf import blocks_of, material_of
 
 from lucidate.analysis.findings import analyze
-from lucidate.report import labels
-from lucidate.report.figures import confusion_matrix, frame, tile_grid
+from lucidate.analysis.formatting import percent
+from lucidate.report.figures import confusion, frame
 from lucidate.report.figures.catalog import FIGURES, figures_of
-from lucidate.report.figures.tile_layout import CAPTION_LIMIT, tiles_grid
-from lucidate.report.labels import short_names
+from lucidate.report.figures.tile_grid import CAPTION_LIMIT, tiles_grid
 from lucidate.report.pdf import ending, opening
 from lucidate.report.pdf.content import Points, Table
 from lucidate.report.site.pages import Table as Numbers
+from lucidate.report.theme import escape, short_names
 
 pytestmark = pytest.mark.slow
 
 MANY = 300
+MATRIX = next(entry for entry in FIGURES if entry.question == "confusion_matrix")
 MEGABYTE = 1_000_000
 
 
@@ -79,13 +80,13 @@ def test_of_many_classes_the_worst_are_drawn_and_files_have_all(many: tuple[Any,
 def test_of_a_large_matrix_the_most_frequent_confusions_are_drawn(many: tuple[Any, Path]) -> None:
     drawn, folder = many
     info = drawn.findings.confusion_matrix
-    shown = confusion_matrix.drawn(info)
+    shown = confusion.drawn(info)
     assert len(shown) == frame.WORST
     assert (np.diff(shown) > 0).all()
     errors = info.counts - np.diag(np.diag(info.counts))
     true, predicted = np.unravel_index(errors.argmax(), errors.shape)
     assert {true, predicted} <= set(shown.tolist())
-    right, wrong = confusion_matrix.draw_plotly(info).data
+    right, wrong = confusion.draw_plotly(info).data
     assert len(wrong.z) == frame.WORST
     row, column = (shown.tolist().index(k) for k in (true, predicted))
     assert list(wrong.customdata[row][column]) == [true, predicted]
@@ -98,7 +99,7 @@ def test_of_a_large_matrix_the_most_frequent_confusions_are_drawn(many: tuple[An
 
 def test_without_confusions_a_large_matrix_shows_some_classes(case: Callable[..., Any]) -> None:
     info = with_logits(case(MANY, 4 * MANY), perfect).findings.confusion_matrix
-    assert confusion_matrix.drawn(info).tolist() == list(range(frame.WORST))
+    assert confusion.drawn(info).tolist() == list(range(frame.WORST))
 
 
 @pytest.mark.parametrize(("errors", "title"), [(0, "No mistakes"), (1, "The only mistake"), (5, "All mistakes")])
@@ -149,12 +150,12 @@ def test_a_class_without_images_is_said_and_not_drawn(absent: Any, tmp_path: Pat
 
 def test_no_cell_that_holds_nothing_is_tinted(absent: Any) -> None:
     info = replace(absent.findings.confusion_matrix, counts=np.array([[0, 4, 0], [1, 3, 0], [0, 0, 0]]))
-    right, wrong = confusion_matrix.draw_plotly(info).data
+    right, wrong = confusion.draw_plotly(info).data
     assert right.z[0][0] is None  # no cat is right: no teal
     assert wrong.z[0][0] == 0
     assert right.z[1][1] == 0.75
     assert all(row[2][k] is None for row in (right.z, wrong.z) for k in range(3))  # nothing is known of frogs
-    teal, red = (image.get_array() for image in confusion_matrix.draw_matplotlib(info).axes[0].images)
+    teal, red = (image.get_array() for image in MATRIX.static(info).axes[0].images)
     assert np.ma.getmaskarray(np.ma.masked_invalid(teal)).tolist() == [[True] * 3, [True, False, True], [True] * 3]
     assert red[0][0] == 0
 
@@ -169,7 +170,7 @@ def test_the_report_says_what_it_knows_nothing_of(absent: Any) -> None:
     assert "The smallest class has 20 test images" in limits
     detail = opening.key_numbers(material)[0].detail
     assert detail.endswith("always the most frequent class: 50.0 %")
-    assert "An empty row is a class without images." in confusion_matrix.note(absent.findings.confusion_matrix)
+    assert "An empty row is a class without images." in confusion.note(absent.findings.confusion_matrix)
 
 
 def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
@@ -206,15 +207,16 @@ def test_labels_keep_what_tells_classes_apart() -> None:
 
 def test_captions_of_long_names_leave_the_amount_its_own_line(case: Callable[..., Any]) -> None:
     names = tuple(f"Photographs of species {word}" for word in ("Parus major", "Parus ater", "Larus canus"))
-    long = tiles_grid(case(3, 240, names=names, side=8).findings.misclassified)
+    info = case(3, 240, names=names, side=8).findings.misclassified
+    long = tiles_grid(info)
     assert long is not None
-    first, second, third = tile_grid._lines(long)
+    first, second, third = (line.lines for line in long.captions)
     assert set(first) <= {"…Parus major", "…Parus ater", "…Larus canus"}
     assert all(line.startswith("→ …") and len(line) <= CAPTION_LIMIT for line in second)
-    assert list(third) == list(long.amounts)
+    assert third == [percent(sure) for sure in info.tiles.confidence]
     short = tiles_grid(case(3, 240, names=("cat", "dog", "frog"), side=8).findings.misclassified)
     assert short is not None
-    assert not any(tile_grid._lines(short)[2])
+    assert len(short.captions) == 2
 
 
 def test_the_front_page_holds_accuracy_against_the_largest_class(case: Callable[..., Any], tmp_path: Path) -> None:
@@ -236,4 +238,4 @@ def test_what_would_be_unseen_or_turn_a_page_around_is_printed(case: Callable[..
         assert not set("\u202e\x07\u200f") & set(path.read_text(encoding="utf-8")), path.name
         assert "\\u202e" not in path.read_text(encoding="utf-8"), path.name  # in a figure
     assert "left‹U+202E›right" in Reader(folder / "docs/class_distribution.html").text
-    assert labels.escape("Käse → 猫\u200d<") == "Käse → 猫\u200d&lt;"  # a joiner is part of some scripts' words
+    assert escape("Käse → 猫\u200d<") == "Käse → 猫\u200d&lt;"  # a joiner is part of some scripts' words

@@ -13,9 +13,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from lucidate.analysis.curves import TrainingCurve
-from lucidate.report import labels, theme
-from lucidate.report.figures import confusion_matrix, curves, frame, tile_grid
+from lucidate.analysis.summary import TrainingCurve
+from lucidate.report import theme
+from lucidate.report.figures import confusion, frame, tile_grid
 from lucidate.report.figures.catalog import FIGURES
 from lucidate.report.figures.entry import FigureEntry
 from lucidate.report.sprites import Sprite, make_sprite
@@ -83,9 +83,9 @@ def test_one_error_of_many_is_paler_than_a_lost_class(case: Callable[..., Any]) 
     shares = case(10, 600).findings.confusion_matrix
     perfect = case(5, 200, perfect=True).findings.confusion_matrix
     errors = shares.normalized[~np.eye(10, dtype=bool)]
-    assert confusion_matrix.top_of_errors(shares) == errors.max() > 0.05
-    assert confusion_matrix.top_of_errors(perfect) == 0.05
-    assert "vermilion is wrong, darkest at 5.0 %" in confusion_matrix.note(perfect)
+    assert confusion.top_of_errors(shares) == errors.max() > 0.05
+    assert confusion.top_of_errors(perfect) == 0.05
+    assert "vermilion is wrong, darkest at 5.0 %" in confusion.note(perfect)
 
 
 @pytest.mark.parametrize("top", [1, 3, 7, 12, 18, 90, 5000])
@@ -113,25 +113,26 @@ def test_ticks_of_shares_say_what_they_are(low: float, high: float) -> None:
 @pytest.mark.parametrize("values", [(0.98,), (1.0,), (0.0, 0.0), (0.531, 0.537, 0.5352), (0.2, 0.9, 1.0)])
 def test_an_accuracy_curve_stays_near_its_values(values: tuple[float, ...]) -> None:
     info = TrainingCurve("accuracy", values, values)
-    figure = curves.draw_plotly(info)
+    entry = next(entry for entry in FIGURES if entry.question == "accuracy_curve")
+    figure = entry.interactive(info)
     low, high = figure.layout.yaxis.range
     assert -0.03 < low < min(values)
     assert max(values) < high < 1.03
     assert figure.layout.xaxis.dtick == 1
-    assert curves.draw_matplotlib(info).axes[0].get_ylim() == pytest.approx((low, high))
+    assert entry.static(info).axes[0].get_ylim() == pytest.approx((low, high))
 
 
 def test_captions_keep_the_percentage_that_hovering_tells() -> None:
-    assert tile_grid._caption("→ automobile", "13.5 %") == "→ automobile 13.5 %"
-    assert tile_grid._caption("→ a class with a long name", "13.5 %") == "→ a cla…name 13.5 %"
-    assert tile_grid._caption("", "99.9 %") == "99.9 %"
+    assert tile_grid.caption("→ automobile", "13.5 %") == "→ automobile 13.5 %"
+    assert tile_grid.caption("→ a class with a long name", "13.5 %") == "→ a cla…name 13.5 %"
+    assert tile_grid.caption("", "99.9 %") == "99.9 %"
 
 
 def test_text_from_elsewhere_is_escaped() -> None:
     assert theme.plotly_text("<b>x</b> & y") == "&lt;b&gt;x&lt;/b&gt; &amp; y"
     assert theme.matplotlib_text("$y$") == r"\$y\$"
-    assert labels.shorten("line\u2028break\n", None) == "line break "
-    assert labels.shorten("a long name, number 12", 12) == "a long…r 12"
+    assert theme.shorten("line\u2028break\n", None) == "line break "
+    assert theme.shorten("a long name, number 12", 12) == "a long…r 12"
 
 
 def test_the_palettes_can_be_swapped_color_by_color() -> None:

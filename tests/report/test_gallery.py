@@ -14,7 +14,7 @@ from PIL import Image
 from reader import Reader
 
 from lucidate.core.errors import PredictionsError
-from lucidate.report.figures import confusion_matrix
+from lucidate.report.figures import confusion
 from lucidate.report.site import site
 from lucidate.report.site.pages import Card, Table, write_figure_page
 from lucidate.report.sprites import make_sprite
@@ -203,7 +203,7 @@ def test_a_percent_sign_stays_with_its_number(gallery: Path) -> None:
 
 
 def test_the_matrix_says_how_its_colors_are_read(gallery: Path, large_case: Any) -> None:
-    note = confusion_matrix.note(large_case.findings.confusion_matrix)
+    note = confusion.note(large_case.findings.confusion_matrix)
     assert note in Reader(gallery / "docs/shapes_confusion_matrix.html").text
 
 

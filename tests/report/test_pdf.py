@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lucidate.analysis.levels import Level, LevelsTable
-from lucidate.cli.report import report as report_verb
+from lucidate.analysis.studies import Level, LevelsTable
+from lucidate.cli.analyze import report as report_verb
 from lucidate.core.errors import LucidateError, RunError
 from lucidate.core.progress import Silent
 from lucidate.core.recipe import Recipe, make_recipe
@@ -21,11 +21,10 @@ from lucidate.core.records import DataCard, ModelCard, Predictions, Results, Run
 from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.data.splits import make_splits
-from lucidate.report.figures import levels as drawing
-from lucidate.report.pdf import document, ending, figures, opening, results
-from lucidate.report.pdf.content import Facts, Figure, Points, Table, Tiles
+from lucidate.report.figures import comparison as drawing
+from lucidate.report.pdf import content, document, ending, opening, results
+from lucidate.report.pdf.content import Facts, Figure, Points, ReportData, Table, Tiles
 from lucidate.report.pdf.document import CHAPTERS, compose, report_of_run, write_report
-from lucidate.report.pdf.report_data import ReportData
 
 MARKUP = ('#import "x"', "*a_b* $x$ `raw`", "\\ = // [c] @d <e> ~", "w" * 200, "猫 → Käse")
 MEGABYTE = 1_000_000
@@ -194,7 +193,7 @@ def test_few_and_many_classes(case: Callable[..., Any], tmp_path: Path, classes:
     blocks = blocks_of(material, Table | Figure)
     for table in blocks:
         if isinstance(table, Table):
-            assert len(table.rows) <= figures.MOST_ROWS + 1
+            assert len(table.rows) <= content.MOST_ROWS + 1
     assert any("of 100 classes" in block.note for block in blocks) == (classes == 100)
 
 
@@ -229,17 +228,17 @@ def test_levels_have_a_chapter(case: Callable[..., Any], tmp_path: Path) -> None
 
 
 def test_levels_are_drawn_twice() -> None:
-    figure = drawing.draw_plotly(LEVELS)
+    figure = drawing.LEVELS.interactive(LEVELS)
     rings, levels = figure.data
     assert list(levels.x) == [0.8712, 0.8926, 0.9138]
     assert list(levels.error_x.array) == pytest.approx([0.006] * 3)
     assert list(rings.x) == [0.9011, 0.8877]
     assert list(rings.y) == [2, 2]
     assert figure.layout.xaxis.range[0] == pytest.approx(0.845)
-    axes = drawing.draw_matplotlib(LEVELS).axes[0]
+    axes = drawing.LEVELS.static(LEVELS).axes[0]
     assert [text.get_text() for text in axes.texts] == ["87.1 %", "89.3 %", "91.4 %"]
-    assert "ring" in drawing.note(LEVELS)
-    assert len(drawing.draw_plotly(LevelsTable(LEVELS.levels[:2])).data) == 1
+    assert "ring" in drawing.LEVELS.hint(LEVELS)
+    assert len(drawing.LEVELS.interactive(LevelsTable(LEVELS.levels[:2])).data) == 1
 
 
 def test_limits_say_how_often_the_test_split_was_opened(case: Callable[..., Any]) -> None:

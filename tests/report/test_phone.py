@@ -11,7 +11,7 @@ import pytest
 from pairs import make_pair
 from test_pdf import LEVELS
 
-from lucidate.report.site.levels import levels_site
+from lucidate.report.site.comparison import levels_site
 from lucidate.studies.levels_plan import TITLES
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -27,7 +27,7 @@ from lucidate.core.errors import LucidateError
 from lucidate.core.run import RunDir
 from lucidate.models.onnx_session import open_session
 from lucidate.serve import repository as repositories
-from lucidate.serve.model_version import ModelVersion
+from lucidate.serve.repository import ModelVersion
 from lucidate.serve.settings import Settings
 
 PHOTO = photo(1)

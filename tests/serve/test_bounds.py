@@ -21,7 +21,7 @@ from lucidate.core.errors import ServeError
 from lucidate.core.run import RunDir
 from lucidate.serve.errors import Overloaded, RequestError
 from lucidate.serve.images import uploads
-from lucidate.serve.model_version import ModelVersion
+from lucidate.serve.repository import ModelVersion
 from lucidate.serve.request_body import parse_json
 from lucidate.serve.settings import JsonLimits, Settings, load_settings
 from lucidate.serve.tensors import read_request
@@ -250,7 +250,9 @@ def test_a_failure_goes_with_its_request(path: str, server: Running, monkeypatch
 
     monkeypatch.setattr(ModelVersion, "probabilities", broken)
     monkeypatch.setattr("lucidate.serve.v2.server_metadata", broken)
-    monkeypatch.setattr("lucidate.serve.logging.request_line", lambda *_, **__: None)  # what is told is kept, by tests
+    monkeypatch.setattr(
+        "lucidate.serve.monitoring.log_request", lambda *_, **__: None
+    )  # what is told is kept, by tests
     gc.collect()
     gc.disable()
     try:

@@ -16,7 +16,7 @@ import yaml
 from servers import Server
 
 from lucidate.core.run import RunDir
-from lucidate.serve.metrics import Metrics
+from lucidate.serve.monitoring import Metrics
 from lucidate.serve.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from lucidate.explain.heatmaps import METHODS
 from lucidate.models.checkpoint import load_model
 from lucidate.models.timm import declare_missing_operators
 from lucidate.predict.backends import WEIGHTS_KEY
-from lucidate.serve import explainer
+from lucidate.serve import explainer, v1
 from lucidate.serve.settings import Settings
 
 declare_missing_operators()
@@ -172,16 +172,16 @@ def test_trust_is_what_was_measured(server: Running, run: RunDir) -> None:
 
 def test_nobody_waits_for_heatmaps_and_few_for_their_own(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    real = explainer.Explainer._heatmap
+    real = explainer.Explainer.heatmap
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **named: Any) -> Any:
         assert gate.wait(20)
-        return real(*arguments)
+        return real(*arguments, **named)
 
-    monkeypatch.setattr(explainer.Explainer, "_heatmap", slow)
+    monkeypatch.setattr(explainer.Explainer, "heatmap", slow)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(server.ask, "/v1/explain", PNG) for _ in range(2)]
-        wait_until(lambda: explainer._queue.images == 2)
+        wait_until(lambda: v1._heatmaps.images == 2)
         assert server.predict(PNG).status == 200
         third = server.ask("/v1/explain", PNG)
         assert third.status == 429
@@ -189,7 +189,7 @@ def test_nobody_waits_for_heatmaps_and_few_for_their_own(server: Running, monkey
         assert third.error
         gate.set()
         assert {each.result().status for each in waiting} == {200}
-    wait_until(lambda: explainer._queue.images == 0)
+    wait_until(lambda: v1._heatmaps.images == 0)
 
 
 def test_other_weights_in_the_folder_are_not_explained(run: RunDir) -> None:

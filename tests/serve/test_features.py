@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lucidate.core.atomic import sha256
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.explain.layers import Layer
+from lucidate.explain.cam import Layer
 from lucidate.predict.backends import WEIGHTS_KEY
-from lucidate.serve.features import cam_inputs, feature_graph
+from lucidate.serve.explainer import cam_inputs, feature_graph
 
 PREPROCESS = Preprocess(9, (0.5, 0.45, 0.4), (0.25, 0.2, 0.25))
 LAYER = Layer("first", (9, 9))

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 
 from lucidate.core.run import RunDir
 from lucidate.serve import schemas
-from lucidate.serve.routes import ROUTES
+from lucidate.serve.app import ROUTES
 from lucidate.serve.settings import Settings
 
 pytestmark = pytest.mark.slow

@@ -29,7 +29,7 @@ from lucidate.serve.settings import Settings
 pytestmark = pytest.mark.slow
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-STATIC = Path(str(resources.files("lucidate.serve.page"))) / "static"
+STATIC = Path(str(resources.files("lucidate.serve"))) / "page" / "static"
 KEY = "only for this test"
 
 browser_only = pytest.mark.browser

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from lucidate.report.theme import DARK, LIGHT, WEB_FONTS
 
-STATIC = Path(str(resources.files("lucidate.serve.page"))) / "static"
+STATIC = Path(str(resources.files("lucidate.serve"))) / "page" / "static"
 
 
 def test_the_page_is_whole_and_asks_nobody_else(client: TestClient) -> None:

@@ -89,7 +89,7 @@ def test_a_folder_that_goes_takes_nothing_with_it(copy: RunDir) -> None:
         np.testing.assert_array_equal(before.logits, after.logits)
         with pytest.raises(BadRequest, match="cannot be loaded"):
             await repository.load("photos")
-        assert [entry.condition for entry in repository.index()] == ["READY"]
+        assert [entry.state for entry in repository.index()] == ["READY"]
         assert repository.ready
 
     asyncio.run(main())

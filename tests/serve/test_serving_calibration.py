@@ -120,19 +120,6 @@ def test_another_views_temperature_is_lent_but_no_threshold(tmp_path: Path) -> N
     assert calibration_of_run(run).calibrated
 
 
-def test_another_risk_asks_for_another_threshold(tmp_path: Path) -> None:
-    run = recorded_run(tmp_path / "run")
-    usual, stricter = calibration_of_run(run), calibration_of_run(run, risk=0.01)
-    assert usual.coverage is not None
-    assert stricter.coverage is not None
-    assert stricter.coverage < usual.coverage
-    assert stricter.temperature == usual.temperature
-    run.predictions("validation").unlink()
-    kept = calibration_of_run(run, risk=0.2)
-    assert kept.risk == 0.01
-    assert kept.note == "threshold for a risk of 0.01, not 0.2: this run has no predictions to make another of"
-
-
 def test_a_folder_that_cannot_be_written_to_serves_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +162,9 @@ def test_predicting_leaves_what_a_server_with_one_view_is_calibrated_on(tmp_path
     ids = np.array([f"image/{row}" for row in range(30)])
     given = np.full(30, "")
     labels = np.arange(30) % 10
-    pack = Pack(tmp_path, pixels, labels, ids, given, NAMES, "photos", "photos", "0" * 64, True, ())
+    arrays = {"images": pixels, "labels": labels, "ids": ids, "given": given, "set_aside": ()}
+    about = {"path": tmp_path, "class_names": NAMES, "dataset": "photos", "source": "photos", "hash": "0" * 64}
+    pack = Pack(**arrays, **about, flips=True)
     Splits("official", np.arange(10), np.arange(10, 20), np.arange(20, 30)).save(run.splits, ids)
     for split in ("validation", "test"):
         predict_run(run, split, pack=pack)

@@ -26,15 +26,13 @@ from lucidate.core.records import Results, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.decode import TooLarge, decode
 from lucidate.serve import images as images_module
-from lucidate.serve import logging as serve_logging
 from lucidate.serve import repository as repositories
-from lucidate.serve.access import KNOWN, Keys, Rates
 from lucidate.serve.calibration import Calibration, Views, store_calibrations
 from lucidate.serve.errors import Overloaded, RequestError
-from lucidate.serve.images import GROUP, ImageLimits, decode_images
-from lucidate.serve.metrics import Recent
-from lucidate.serve.middleware import with_middleware
-from lucidate.serve.model_version import Answers, predictions
+from lucidate.serve.images import GROUP, decode_images
+from lucidate.serve.middleware import KNOWN, Keys, Rates, is_logged, with_middleware
+from lucidate.serve.monitoring import JsonLines, Recent
+from lucidate.serve.repository import Answers, predictions
 from lucidate.serve.request_body import RequestBody
 from lucidate.serve.settings import Settings
 from lucidate.serve.v1 import accuracy_of
@@ -335,7 +333,7 @@ def test_what_is_refused_is_counted_by_its_route(untrained: RunDir) -> None:
 
 
 def decode_now(blobs: list[bytes], **limits: int) -> list[Any]:
-    return asyncio.run(decode_images(blobs, size=32, limits=ImageLimits(**limits)))
+    return asyncio.run(decode_images(blobs, size=32, **{"max_pixels": 10**7, **limits}))
 
 
 def test_no_more_is_decoded_on_the_event_loop_than_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +348,7 @@ def test_no_more_is_decoded_on_the_event_loop_than_is_quick(monkeypatch: pytest.
         return decode(content, size=size, max_pixels=max_pixels)
 
     monkeypatch.setattr(images_module, "decode", spy)
-    (found,) = decode_now([PNGS[0]], pixels=10**7)
+    (found,) = decode_now([PNGS[0]])
     assert asked == [(True, images_module.SMALL_PIXELS), (False, 10**7)]
     np.testing.assert_array_equal(found, PHOTOS[0])
 
@@ -363,12 +361,6 @@ def test_many_images_keep_their_order() -> None:
     for number, pixels in zip([n for n in range(len(blobs)) if n != 7], found, strict=True):
         np.testing.assert_array_equal(pixels, photo(number))
     assert decode_now([]) == []
-
-
-def test_more_images_than_a_request_may_hold() -> None:
-    with pytest.raises(RequestError, match="at most 3") as error:
-        decode_now([b""] * 4, images=3)
-    assert error.value.status == 413
 
 
 def test_too_many_that_wait_for_a_thread() -> None:
@@ -390,7 +382,7 @@ def test_those_who_go_leave_the_decoders(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(images_module, "_decoded", slowly)
 
     async def go() -> None:
-        task = asyncio.create_task(decode_images(blobs, size=32, limits=ImageLimits(images=400)))
+        task = asyncio.create_task(decode_images(blobs, size=32, max_pixels=10**7))
         while not seen:
             await asyncio.sleep(0.01)
         task.cancel()
@@ -473,13 +465,13 @@ def test_lines_are_json_whatever_a_client_wrote() -> None:
     fields = {"path": '/"\n\x1b[31m{', "client": None}
     record = logging.LogRecord("lucidate.serve", logging.INFO, "", 0, "request", (), None)
     record.fields = fields
-    (line,) = serve_logging.JsonLines().format(record).splitlines()
+    (line,) = JsonLines().format(record).splitlines()
     assert json.loads(line) | fields == json.loads(line)
     try:
         raise ValueError("inside")
     except ValueError:
         record.exc_info = sys.exc_info()
-    (line,) = serve_logging.JsonLines().format(record).splitlines()
+    (line,) = JsonLines().format(record).splitlines()
     assert "ValueError: inside" in json.loads(line)["traceback"]
 
 
@@ -538,9 +530,9 @@ def test_nobody_hears_of_requests_where_that_was_asked_for(untrained: RunDir) ->
 def test_lines_are_written_where_nobody_sits_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for terminal in (True, False):
         monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda terminal=terminal: terminal))
-        assert serve_logging.wanted(None) is not terminal
-        assert serve_logging.wanted(True)
-        assert not serve_logging.wanted(False)
+        assert is_logged(None) is not terminal
+        assert is_logged(True)
+        assert not is_logged(False)
 
 
 def test_settings_tell_what_they_are_for() -> None:

@@ -19,7 +19,7 @@ from lucidate.core.errors import Interrupted, RunError
 from lucidate.core.recipe import DistillRecipe, Recipe, make_recipe
 from lucidate.core.records import History, RunCard
 from lucidate.core.run import RunDir
-from lucidate.data.dataset import Dataset, prepare
+from lucidate.data.batches import Dataset, prepare
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.models.predictor import InferenceConfig

@@ -12,10 +12,8 @@ from scipy.stats import rankdata
 from lucidate.analysis.formatting import count
 from lucidate.core.records import softmax
 
-COLDEST, HOTTEST = (
-    0.05,
-    20.0,
-)  # temperatures; a model that is never wrong would ask for 0, one that guesses for infinity
+# Temperatures: a model that is never wrong would ask for 0, one that guesses for infinity.
+COLDEST, HOTTEST = 0.05, 20.0
 BINS = 15  # as Guo et al. and nearly everybody since, so that figures compare
 FOLDS = 5
 FARTHEST = 1_000.0  # nats below a row's best: a probability of 0 at any temperature, without the infinity of its log
@@ -146,25 +144,20 @@ def expected_calibration_error(
     confidence, right: (N,). Bins are equally wide over [0, 1] (M. P. Naeini et al., AAAI 2015), 1.0 in the last one; or
     equal_mass: of as many images each (K. Nguyen and B. O'Connor, EMNLP 2015), equal confidences in one bin.
     """
-    if equal_mass:
-        bin_of = np.minimum((rankdata(confidence) - 0.5) / len(confidence) * bins, bins - 1).astype(np.int64)
-    else:
-        bin_of = np.minimum(confidence * bins, bins - 1).astype(np.int64)
+    position = (rankdata(confidence) - 0.5) / len(confidence) if equal_mass else confidence
+    bin_of = np.minimum(position * bins, bins - 1).astype(np.int64)
     gap = np.bincount(bin_of, weights=confidence - right, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
 
 
 def ece_floor(confidence: NDArray[np.float64], *, draws: int = 200, seed: int = 0) -> float:
     """95th percentile of the error that is read where there is none: labels drawn as the confidences promise."""
-    generator = np.random.default_rng(seed)
-    read = [
-        expected_calibration_error(confidence, generator.random(len(confidence)) < confidence) for _ in range(draws)
-    ]
+    generator, count = np.random.default_rng(seed), len(confidence)
+    read = [expected_calibration_error(confidence, generator.random(count) < confidence) for _ in range(draws)]
     return float(np.quantile(read, 0.95))
 
 
 def bounded(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Logits (N, K) in float64, the best of each row 0, others at least -1,000: minus infinity is legal in a table."""
     values = logits.astype(np.float64)
-    limited: NDArray[np.float64] = np.maximum(values - values.max(1, keepdims=True), -FARTHEST)
-    return limited
+    return np.maximum(values - values.max(1, keepdims=True), -FARTHEST)

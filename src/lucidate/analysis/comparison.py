@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import count, images, p_value, percent, points, points_interval
 from lucidate.analysis.samples import Tiles, pick
-from lucidate.analysis.statistics import LEVEL, mcnemar, paired_interval, wilson_interval
+from lucidate.analysis.statistics import LEVEL, mcnemar, paired_interval, share_interval, shares
 from lucidate.core.alignment import class_order, rows_of
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions
@@ -80,32 +81,14 @@ class Comparison:
 
     def frame(self) -> pd.DataFrame:
         """One row."""
-        return pd.DataFrame(
-            [
-                {
-                    "a": self.first.name,
-                    "b": self.second.name,
-                    "images": self.images,
-                    "accuracy_a": self.first.accuracy,
-                    "low_95_a": self.first.low,
-                    "high_95_a": self.first.high,
-                    "accuracy_b": self.second.accuracy,
-                    "low_95_b": self.second.low,
-                    "high_95_b": self.second.high,
-                    "difference": self.difference,
-                    "difference_low_95": self.low,
-                    "difference_high_95": self.high,
-                    "mcnemar_p": self.mcnemar_p,
-                    "both_right": self.both_right,
-                    "only_a_right": len(self.broken),
-                    "only_b_right": len(self.fixed),
-                    "both_wrong": self.both_wrong,
-                    "both_wrong_differently": self.changed_wrong,
-                    "only_in_a": self.left_out[0],
-                    "only_in_b": self.left_out[1],
-                }
-            ]
-        )
+        row: dict[str, Any] = {"a": self.first.name, "b": self.second.name, "images": self.images}
+        for side, of in (("a", self.first), ("b", self.second)):
+            row |= {f"accuracy_{side}": of.accuracy, f"low_95_{side}": of.low, f"high_95_{side}": of.high}
+        row |= {"difference": self.difference, "difference_low_95": self.low, "difference_high_95": self.high}
+        row |= {"mcnemar_p": self.mcnemar_p, "both_right": self.both_right}
+        row |= {"only_a_right": len(self.broken), "only_b_right": len(self.fixed)}
+        row |= {"both_wrong": self.both_wrong, "both_wrong_differently": self.changed_wrong}
+        return pd.DataFrame([{**row, "only_in_a": self.left_out[0], "only_in_b": self.left_out[1]}])
 
 
 def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] | None = None) -> Comparison:
@@ -132,8 +115,17 @@ def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] |
             f"ids: expected images in common, received none ({a} answers {str(first.ids[0])!r} and others, {b} "
             f"{str(second.ids[0])!r}); compare predictions of one split of the same images"
         )
-    one, other = pick(first, rows_a), _numbered_as(first.class_names, pick(second, rows_b))
-    _same_labels(one, other, names=(a, b))
+    one, other = pick(first, rows_a), pick(second, rows_b)
+    order = class_order(second.class_names, first.class_names)  # classes are numbered as the first does
+    other = replace(other, labels=order[other.labels], predicted=order[other.predicted], class_names=first.class_names)
+    differing = np.flatnonzero(one.labels != other.labels)
+    if differing.size:
+        row = differing[0]
+        said = [first.class_names[tiles.labels[row]] for tiles in (one, other)]
+        raise PredictionsError(
+            f"labels: expected one label an image, received {said[0]!r} in {a} and {said[1]!r} in {b} "
+            f"for {str(one.ids[row])!r} ({differing.size:,} in all); were both made from the same images?"
+        )
     right_a, right_b = one.labels == one.predicted, other.labels == other.predicted
     gain = other.true_probability - one.true_probability
 
@@ -164,8 +156,8 @@ def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] |
 
 
 def _side(name: str, right: NDArray[np.bool_]) -> Side:
-    low, high = wilson_interval(right.sum(), len(right))
-    return Side(name, int(right.sum()), float(right.mean()), float(low), float(high))
+    accuracy = float(right.mean())
+    return Side(name, int(right.sum()), accuracy, *share_interval(accuracy, len(right)))
 
 
 def _only(these: Predictions, those: Predictions) -> str:
@@ -173,23 +165,6 @@ def _only(these: Predictions, those: Predictions) -> str:
     names = [name for name in these.class_names if name not in those.class_names]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(repr(name) for name in names[:NAMED]) + more if names else "none"
-
-
-def _numbered_as(class_names: tuple[str, ...], tiles: Tiles) -> Tiles:
-    """The same answers, classes numbered by another order of the same names."""
-    order = class_order(tiles.class_names, class_names)
-    return replace(tiles, labels=order[tiles.labels], predicted=order[tiles.predicted], class_names=class_names)
-
-
-def _same_labels(one: Tiles, other: Tiles, *, names: tuple[str, str]) -> None:
-    differing = np.flatnonzero(one.labels != other.labels)
-    if differing.size:
-        row = differing[0]
-        said = [tiles.class_names[tiles.labels[row]] for tiles in (one, other)]
-        raise PredictionsError(
-            f"labels: expected one label an image, received {said[0]!r} in {names[0]} and {said[1]!r} in {names[1]} "
-            f"for {str(one.ids[row])!r} ({differing.size:,} in all); were both made from the same images?"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,17 +189,17 @@ class ClassChanges:
     @property
     def accuracy_a(self) -> NDArray[np.float64]:
         """(K,) share of right answers of the first model, NaN without images."""
-        return self._share(self.right_a)
+        return shares(self.right_a, self.total)
 
     @property
     def accuracy_b(self) -> NDArray[np.float64]:
         """(K,) the same of the second."""
-        return self._share(self.right_b)
+        return shares(self.right_b, self.total)
 
     @property
     def change(self) -> NDArray[np.float64]:
         """(K,) accuracy of the second less that of the first: above 0 the second is better; NaN without images."""
-        return self._share(self.fixed - self.broken)
+        return shares(self.fixed - self.broken, self.total)
 
     @property
     def clear(self) -> NDArray[np.bool_]:
@@ -256,23 +231,10 @@ class ClassChanges:
 
     def frame(self) -> pd.DataFrame:
         """One row a class, the largest change first."""
-        table = pd.DataFrame(
-            {
-                "class": self.class_names,
-                "accuracy_a": self.accuracy_a,
-                "accuracy_b": self.accuracy_b,
-                "change": self.change,
-                "low_95": self.low,
-                "high_95": self.high,
-                "fixed": self.fixed,
-                "broken": self.broken,
-                "images": self.total,
-            }
-        )
-        return table.iloc[self.order].reset_index(drop=True)
-
-    def _share(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.divide(counts, self.total, out=np.full(len(self.total), np.nan), where=self.total > 0)
+        accuracies = {"class": self.class_names, "accuracy_a": self.accuracy_a, "accuracy_b": self.accuracy_b}
+        change = {"change": self.change, "low_95": self.low, "high_95": self.high}
+        counts = {"fixed": self.fixed, "broken": self.broken, "images": self.total}
+        return pd.DataFrame({**accuracies, **change, **counts}).iloc[self.order].reset_index(drop=True)
 
 
 def class_changes(
@@ -332,16 +294,9 @@ class Flips:
     def frame(self) -> pd.DataFrame:
         """One row an image: its id and class, both answers with their confidence, the true class's probabilities."""
         names = np.array(self.first.class_names)
-        return pd.DataFrame(
-            {
-                "id": self.first.ids,
-                "true_class": names[self.first.labels],
-                "answer_a": names[self.first.predicted],
-                "confidence_a": self.first.confidence,
-                "answer_b": names[self.second.predicted],
-                "confidence_b": self.second.confidence,
-                "true_class_probability_a": self.first.true_probability,
-                "true_class_probability_b": self.second.true_probability,
-                "change": self.change,
-            }
-        )
+        columns: dict[str, Any] = {"id": self.first.ids, "true_class": names[self.first.labels]}
+        sides = (("a", self.first), ("b", self.second))
+        for side, tiles in sides:
+            columns |= {f"answer_{side}": names[tiles.predicted], f"confidence_{side}": tiles.confidence}
+        columns |= {f"true_class_probability_{side}": tiles.true_probability for side, tiles in sides}
+        return pd.DataFrame({**columns, "change": self.change})

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lucidate.analysis.formatting import among, count, percent
+from lucidate.analysis.statistics import shares
 from lucidate.core.records import Predictions
 
 ALL_PAIRS = 100  # classes up to which a table lists the pairs that never occur too
@@ -24,9 +25,7 @@ class ConfusionMatrix:
     @property
     def normalized(self) -> NDArray[np.float64]:
         """Rows as shares of their true class, (K, K) float64; the row of a class without images is NaN."""
-        totals = self.counts.sum(axis=1, keepdims=True)
-        shares: NDArray[np.float64] = np.where(totals > 0, self.counts / np.maximum(totals, 1), np.nan)
-        return shares
+        return shares(self.counts, self.counts.sum(axis=1, keepdims=True))
 
     @property
     def headline(self) -> str:
@@ -44,17 +43,21 @@ class ConfusionMatrix:
 
     def frame(self) -> pd.DataFrame:
         """One row a pair of classes: count, and share of the true class. Beyond 100 classes, only pairs that occur."""
-        names = np.array(self.class_names)
-        listed = self.counts >= (1 if len(names) > ALL_PAIRS else 0)
+        listed = self.counts >= (1 if len(self.class_names) > ALL_PAIRS else 0)
         true, predicted = np.nonzero(listed)
-        return pd.DataFrame(
-            {
-                "true_class": names[true],
-                "predicted_class": names[predicted],
-                "count": self.counts[listed],
-                "share_of_true_class": self.normalized[listed],
-            }
-        )
+        return _pairs(self.class_names, true, predicted, self.counts[listed], self.normalized[listed])
+
+
+def _pairs(
+    class_names: tuple[str, ...],
+    true: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    shares: NDArray[np.float64],
+) -> pd.DataFrame:
+    names = np.array(class_names)
+    classes = {"true_class": names[true], "predicted_class": names[predicted]}
+    return pd.DataFrame({**classes, "count": counts, "share_of_true_class": shares})
 
 
 def confusion_matrix(predictions: Predictions) -> ConfusionMatrix:
@@ -101,15 +104,7 @@ class TopConfusions:
 
     def frame(self) -> pd.DataFrame:
         """One row a listed pair."""
-        names = np.array(self.class_names)
-        return pd.DataFrame(
-            {
-                "true_class": names[self.true],
-                "predicted_class": names[self.predicted],
-                "count": self.counts,
-                "share_of_true_class": self.shares,
-            }
-        )
+        return _pairs(self.class_names, self.true, self.predicted, self.counts, self.shares)
 
 
 def top_confusions(predictions: Predictions, *, per_class: int = 3) -> TopConfusions:

@@ -38,32 +38,22 @@ class ClassDistribution:
 
     @property
     def _balance(self) -> str:
-        totals = self.counts.sum(axis=0)
-        largest, smallest = int(totals.argmax()), int(totals.argmin())
-        whole = count(int(totals.sum()), "image")
-        if totals[largest] == totals[smallest]:
-            return (
-                f"Perfectly balanced: {whole}, {count(int(totals[largest]))} in each of {len(totals):,} classes, "
-                "so accuracy is a fair summary."
-            )
-        if totals[smallest] and self.imbalance < 1.05:
-            return (
-                f"Nearly balanced: {whole}, {count(int(totals[smallest]))} to {count(int(totals[largest]))} in each of "
-                f"{len(totals):,} classes, so accuracy is a fair summary."
-            )
-        most = f"{self.class_names[largest]} has the most ({count(int(totals[largest]))}, "
-        most += f"{percent(totals[largest] / totals.sum())})"
-        if not totals[smallest]:
-            return f"Of {whole}, {most} and {self.class_names[smallest]} has none."
-        return (
-            f"Of {whole}, {most}, {self.imbalance:.1f} times as many as {self.class_names[smallest]}, which has the "
-            f"fewest ({count(int(totals[smallest]))})."
-        )
+        totals, names = self.counts.sum(axis=0), self.class_names
+        most, fewest, whole = int(totals.max()), int(totals.min()), count(int(totals.sum()), "image")
+        fair = f"in each of {len(totals):,} classes, so accuracy is a fair summary."
+        if most == fewest:
+            return f"Perfectly balanced: {whole}, {most:,} {fair}"
+        if fewest and self.imbalance < 1.05:
+            return f"Nearly balanced: {whole}, {fewest:,} to {most:,} {fair}"
+        first, last = names[totals.argmax()], names[totals.argmin()]
+        largest = f"Of {whole}, {first} has the most ({most:,}, {percent(most / totals.sum())})"
+        if not fewest:
+            return f"{largest} and {last} has none."
+        return f"{largest}, {self.imbalance:.1f} times as many as {last}, which has the fewest ({fewest:,})."
 
     def frame(self) -> pd.DataFrame:
         """One row a class, one column a split."""
-        columns = {split: self.counts[row] for row, split in enumerate(self.splits)}
-        return pd.DataFrame({"class": self.class_names, **columns})
+        return pd.DataFrame({"class": self.class_names, **dict(zip(self.splits, self.counts, strict=True))})
 
 
 def class_distribution(labels_by_split: Mapping[str, NDArray[Any]], class_names: tuple[str, ...]) -> ClassDistribution:
@@ -95,15 +85,11 @@ class ExamplesPerClass:
         if not len(self.labels):
             return f"There are no {self.split} images to draw from."
         sizes = np.unique(self.labels, return_counts=True)[1]
-        shown = len(sizes)
-        number = f"{sizes[0]}" if sizes.min() == sizes.max() else f"Up to {sizes.max()}"
-        classes = f"each of the {shown} classes"
-        if len(self.class_names) > MAX_CLASSES:
-            classes = f"each of the first {shown} of {len(self.class_names):,} classes"
-        return (
-            f"{number} {'image' if sizes.max() == 1 else 'images'} of {classes}, drawn at random from "
-            f"{images(self.pool, self.split)}: could you name them all?"
-        )
+        number = ("" if sizes.min() == sizes.max() else "Up to ") + count(int(sizes.max()), "image")
+        some = f"first {len(sizes)} of {len(self.class_names):,}"
+        classes = some if len(self.class_names) > MAX_CLASSES else len(sizes)
+        pool = images(self.pool, self.split)
+        return f"{number} of each of the {classes} classes, drawn at random from {pool}: could you name them all?"
 
     def frame(self) -> pd.DataFrame:
         """One row an image."""

@@ -10,36 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lucidate.analysis import per_class, samples
 from lucidate.analysis.confidence import ConfidenceHistogram, confidence_histogram
 from lucidate.analysis.confusion import ConfusionMatrix, TopConfusions, confusion_matrix, top_confusions
-from lucidate.analysis.curves import TrainingCurve, accuracy_curve, loss_curve
 from lucidate.analysis.dataset import ClassDistribution, ExamplesPerClass, class_distribution, examples_per_class
-from lucidate.analysis.per_class import (
-    ClassificationReport,
-    PerClassAccuracy,
-    TrueClassProbability,
-    classification_report,
-    per_class_accuracy,
-    true_class_probability,
-)
 from lucidate.analysis.predictions_file import read_external
-from lucidate.analysis.samples import (
-    HardButCorrect,
-    Misclassified,
-    MostConfident,
-    hard_but_correct,
-    misclassified,
-    most_confident,
-)
-from lucidate.analysis.summary import Summary, summary
+from lucidate.analysis.summary import Summary, TrainingCurve, accuracy_curve, loss_curve, summary
 from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import History, Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack, open_pack
-from lucidate.data.run_data import open_data
-from lucidate.data.splits import require_name
+from lucidate.data.splits import open_data, require_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +49,14 @@ class Findings:
     loss_curve: TrainingCurve | None
     confusion_matrix: ConfusionMatrix
     top_confusions: TopConfusions
-    classification_report: ClassificationReport
-    per_class_accuracy: PerClassAccuracy
-    true_class_probability: TrueClassProbability
+    classification_report: per_class.ClassificationReport
+    per_class_accuracy: per_class.PerClassAccuracy
+    true_class_probability: per_class.TrueClassProbability
     confidence: ConfidenceHistogram
-    most_confident_wrong: MostConfident
-    misclassified: Misclassified
-    hard_but_correct: HardButCorrect
-    most_confident_right: MostConfident
+    most_confident_wrong: samples.MostConfident
+    misclassified: samples.Misclassified
+    hard_but_correct: samples.HardButCorrect
+    most_confident_right: samples.MostConfident
 
     def save(self, folder: Path) -> None:
         """Write `<question>.json` for every question: the record's fields and its headline."""
@@ -95,30 +78,25 @@ def analyze(
     if images is None:
         split = predictions.split
         images = Images({split: predictions.ids}, {split: predictions.index}, {split: predictions.labels})
+    names = predictions.class_names
     shown = next(iter(images.labels))  # the first split: training images where there are any
+    drawn = images.ids[shown], images.index[shown], images.labels[shown]
     return Findings(
         summary=summary(predictions),
-        class_distribution=class_distribution(images.labels, predictions.class_names),
-        examples_per_class=examples_per_class(
-            images.ids[shown],
-            images.index[shown],
-            images.labels[shown],
-            predictions.class_names,
-            split=shown,
-            seed=seed,
-        ),
+        class_distribution=class_distribution(images.labels, names),
+        examples_per_class=examples_per_class(*drawn, names, split=shown, seed=seed),
         accuracy_curve=accuracy_curve(history) if history else None,
         loss_curve=loss_curve(history) if history else None,
         confusion_matrix=confusion_matrix(predictions),
-        classification_report=classification_report(predictions),
-        per_class_accuracy=per_class_accuracy(predictions),
-        true_class_probability=true_class_probability(predictions),
-        confidence=confidence_histogram(predictions),
-        most_confident_right=most_confident(predictions, correct=True),
-        most_confident_wrong=most_confident(predictions, correct=False),
-        hard_but_correct=hard_but_correct(predictions),
-        misclassified=misclassified(predictions, seed=seed),
         top_confusions=top_confusions(predictions),
+        classification_report=per_class.classification_report(predictions),
+        per_class_accuracy=per_class.per_class_accuracy(predictions),
+        true_class_probability=per_class.true_class_probability(predictions),
+        confidence=confidence_histogram(predictions),
+        most_confident_wrong=samples.most_confident(predictions, correct=False),
+        misclassified=samples.misclassified(predictions, seed=seed),
+        hard_but_correct=samples.hard_but_correct(predictions),
+        most_confident_right=samples.most_confident(predictions, correct=True),
     )
 
 
@@ -150,10 +128,9 @@ def analyze_run(
             "or make the other again"
         )
     data = open_data(run, pack=pack, reporter=reporter)
-    pack, images = data.pack, _images(data.pack, dict(data.splits))
     history = History.load(run.history) if run.history.exists() else None  # an ensemble has none
-    findings = analyze(predictions, history=history, images=images, seed=card.seed)
-    return Analysis(predictions, findings, pack)
+    images = _images(data.pack, dict(data.splits))
+    return Analysis(predictions, analyze(predictions, history=history, images=images, seed=card.seed), data.pack)
 
 
 def predictions_of(run: RunDir, split: str) -> Predictions:
@@ -181,14 +158,11 @@ def analyze_external(
     table = read_external(predictions, pack, split=split)
     given = {name: np.flatnonzero(pack.given == name) for name in ("train", "test", "") if name in pack.given}
     images = _images(pack, {name or "all": index for name, index in given.items()})
-    findings = analyze(table, history=History.load(history) if history else None, images=images)
-    return Analysis(table, findings, pack)
+    found = analyze(table, history=History.load(history) if history else None, images=images)
+    return Analysis(table, found, pack)
 
 
 def _images(pack: Pack, rows: Mapping[str, NDArray[np.int64]]) -> Images:
     """The store's images by split; rows: of each split."""
-    return Images(
-        ids={name: pack.ids[index] for name, index in rows.items()},
-        index=rows,
-        labels={name: pack.labels[index] for name, index in rows.items()},
-    )
+    ids = {name: pack.ids[index] for name, index in rows.items()}
+    return Images(ids, rows, {name: pack.labels[index] for name, index in rows.items()})

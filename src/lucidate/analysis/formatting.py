@@ -16,9 +16,14 @@ def percent(share: float) -> str:
     return f"{rounded:.1f} %"
 
 
+def span(low: float, high: float) -> str:
+    """An interval of shares: "58.1–64.2 %"."""
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
 def interval(low: float, high: float) -> str:
-    """A 95 % interval of shares: "95 % CI 58.1–64.2 %"."""
-    return f"95 % CI {100 * low:.1f}–{100 * high:.1f} %"
+    """A 95 % interval of shares in a sentence: "95 % CI 58.1–64.2 %"."""
+    return f"95 % CI {span(low, high)}"
 
 
 def count(number: int, noun: str = "") -> str:

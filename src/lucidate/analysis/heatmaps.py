@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lucidate.analysis.confusion import top_confusions
-from lucidate.analysis.formatting import count, percent
-from lucidate.analysis.samples import Tiles, hard_but_correct, most_confident, pick, ranked
+from lucidate.analysis.formatting import count
+from lucidate.analysis.samples import TILE_ARRAYS, Tiles, hard_but_correct, most_confident, pick, ranked
 from lucidate.core.alignment import rows_of
 from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import RunError
@@ -96,15 +96,12 @@ class Heatmaps:
 
     def save(self, path: Path) -> None:
         """Write one npz: arrays as such, the rest as JSON; nothing in it is a pickle."""
-        about = {
-            key: jsonable(getattr(self, key))
-            for key in ("method", "layer", "split", "images", "empty", "class_names", "verdict", "trust")
-        }
-        arrays: dict[str, NDArray[Any]] = {"mean_maps": self.mean_maps, "center": self.center}
+        about = {name: jsonable(getattr(self, name)) for name in _WORDS}
         about["groups"] = [{"key": group.key, "title": group.title} for group in self.groups]
+        arrays: dict[str, NDArray[Any]] = {"mean_maps": self.mean_maps, "center": self.center}
         for group in self.groups:
             arrays |= {f"{group.key}.{name}": getattr(group, name) for name in _MAPS}
-            arrays |= {f"{group.key}.tiles.{name}": getattr(group.tiles, name) for name in _TILES}
+            arrays |= {f"{group.key}.tiles.{name}": getattr(group.tiles, name) for name in TILE_ARRAYS}
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -117,47 +114,33 @@ class Heatmaps:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = dict(stored)
             about = json.loads(arrays.pop("about").tobytes())
-            names = tuple(about.pop("class_names"))
-            groups = tuple(
-                Group(
-                    **group,
-                    tiles=Tiles(**{n: arrays[f"{group['key']}.tiles.{n}"] for n in _TILES}, class_names=names),
-                    **{name: arrays[f"{group['key']}.{name}"] for name in _MAPS},
-                )
-                for group in about.pop("groups")
-            )
-            return cls(
-                **about,
-                class_names=names,
-                mean_maps=arrays["mean_maps"],
-                center=arrays["center"],
-                groups=groups,
-            )
+            about["class_names"] = tuple(about["class_names"])
+            groups = []
+            for group in about.pop("groups"):
+                tiles = {name: arrays[f"{group['key']}.tiles.{name}"] for name in TILE_ARRAYS}
+                maps = {name: arrays[f"{group['key']}.{name}"] for name in _MAPS}
+                groups.append(Group(**group, tiles=Tiles(**tiles, class_names=about["class_names"]), **maps))
+            return cls(**about, mean_maps=arrays["mean_maps"], center=arrays["center"], groups=tuple(groups))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: expected heatmaps that lucidate explain wrote, received {error}") from None
 
 
+_WORDS = ("method", "layer", "split", "images", "empty", "class_names", "verdict", "trust")
 _MAPS = ("other", "first", "second", "first_peak", "second_peak")
-_TILES = ("ids", "index", "labels", "predicted", "confidence", "true_probability")
 
 
 def images_to_explain(predictions: Predictions) -> list[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]]:
     """(key, title, rows of the table, other class of each) of the groups of images whose heatmaps are shown."""
-
-    def shown_rows(tiles: Tiles) -> NDArray[np.int64]:
-        return rows_of(predictions.ids, tiles.ids[:SHOWN])
-
-    groups = [
-        ("confident_wrong", "Surest mistakes", shown_rows(most_confident(predictions, correct=False).tiles)),
-        ("hard_but_correct", "Right, but only just", shown_rows(hard_but_correct(predictions).tiles)),
-    ]
-    found = top_confusions(predictions)
-    if found.errors:
-        a, b = found.pair
-        for true, said in ((a, b), (b, a)):
+    samples = (
+        ("confident_wrong", "Surest mistakes", most_confident(predictions, correct=False)),
+        ("hard_but_correct", "Right, but only just", hard_but_correct(predictions)),
+    )
+    groups = [(key, title, rows_of(predictions.ids, found.tiles.ids[:SHOWN])) for key, title, found in samples]
+    confusions, names = top_confusions(predictions), predictions.class_names
+    if confusions.errors:
+        for true, said in (confusions.pair, confusions.pair[::-1]):
             taken = np.flatnonzero((predictions.labels == true) & (predictions.predicted == said))
             rows = ranked(predictions, taken, by=-predictions.confidence)[:SHOWN]
-            names = predictions.class_names
             groups.append((f"confused_{true}_{said}", f"{names[true]} taken for {names[said]}", rows))
     other = other_classes(predictions)
     return [(key, title, rows, other[rows]) for key, title, rows in groups if len(rows)]
@@ -183,18 +166,11 @@ def group_of(
     return Group(key, title, pick(predictions, rows), other, *scaled, *peaks)
 
 
-def center_words(share: float) -> str:
-    """How much of a mean map lies in the middle, in words."""
-    return f"{percent(share)} in the middle quarter (25 % would be even)"
-
-
 # From almost nothing to much: dark violet over red to yellow, lighter at every step, so that it reads in gray as well.
 RAMP = np.array([[24, 15, 62], [114, 31, 129], [205, 64, 91], [251, 135, 97], [252, 253, 191]], dtype=np.float64)
 
 
 def heat_colors(heatmap: NDArray[Any]) -> NDArray[np.float64]:
     """(H, W, 3) RGB, 0 to 255, of a heatmap (H, W) in [0, 1]; what is outside counts as the nearer end."""
-    position = np.clip(heatmap.astype(np.float64), 0, 1) * (len(RAMP) - 1)
-    below = np.minimum(position.astype(np.int64), len(RAMP) - 2)
-    share = (position - below)[..., None]
-    return (1 - share) * RAMP[below] + share * RAMP[below + 1]
+    at = np.linspace(0, 1, len(RAMP))
+    return np.stack([np.interp(heatmap, at, channel) for channel in RAMP.T], axis=-1)

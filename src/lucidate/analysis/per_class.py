@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lucidate.analysis.confusion import confusion_matrix
 from lucidate.analysis.formatting import images_of, interval, percent, without_images
-from lucidate.analysis.statistics import wilson_interval
+from lucidate.analysis.statistics import shares, wilson_interval
 from lucidate.core.records import Predictions
 
 
@@ -31,7 +31,7 @@ class PerClassAccuracy:
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        return np.divide(self.correct, self.total, out=np.full(len(self.total), np.nan), where=self.total > 0)
+        return shares(self.correct, self.total)
 
     @property
     def missing(self) -> list[str]:
@@ -56,16 +56,8 @@ class PerClassAccuracy:
 
     def frame(self) -> pd.DataFrame:
         """One row a class."""
-        return pd.DataFrame(
-            {
-                "class": self.class_names,
-                "accuracy": self.accuracy,
-                "low_95": self.low,
-                "high_95": self.high,
-                "correct": self.correct,
-                "images": self.total,
-            }
-        )
+        accuracy = {"accuracy": self.accuracy, "low_95": self.low, "high_95": self.high}
+        return pd.DataFrame({"class": self.class_names, **accuracy, "correct": self.correct, "images": self.total})
 
 
 def per_class_accuracy(predictions: Predictions) -> PerClassAccuracy:
@@ -165,16 +157,15 @@ class TrueClassProbability:
         if percent(self.mean[lowest]) == percent(self.mean[highest]):
             which = "Every class that has images" if np.isnan(self.mean).any() else "Every class"
             return f"{which} gets {percent(self.mean[lowest])} of the probability on its own images, on average."
-        sentence = (
-            f"On its own images {names[lowest]} gets {percent(self.mean[lowest])} of the probability on average, the "
-            f"least; {names[highest]} gets {percent(self.mean[highest])}, the most"
-        )
-        if self.median[lowest] - self.mean[lowest] > SKEW:
-            sentence += (
-                f". The median for {names[lowest]} is {percent(self.median[lowest])}: "
-                "most of its images do well and some fail badly"
+        median, skew = self.median[lowest], ""
+        if median - self.mean[lowest] > SKEW:
+            skew = (
+                f" The median for {names[lowest]} is {percent(median)}: most of its images do well and some fail badly."
             )
-        return f"{sentence}."
+        return (
+            f"On its own images {names[lowest]} gets {percent(self.mean[lowest])} of the probability on average, the "
+            f"least; {names[highest]} gets {percent(self.mean[highest])}, the most.{skew}"
+        )
 
     def frame(self) -> pd.DataFrame:
         """One row a class."""
@@ -183,10 +174,8 @@ class TrueClassProbability:
 
 def true_class_probability(predictions: Predictions) -> TrueClassProbability:
     """Mean and median probability of the true class, per true class."""
-    k = predictions.num_classes
-    mean, median = np.full(k, np.nan), np.full(k, np.nan)
-    for label in range(k):
-        values = predictions.true_probability[predictions.labels == label]
-        if values.size:
-            mean[label], median[label] = values.mean(), np.median(values)
-    return TrueClassProbability(predictions.class_names, mean, median, float(predictions.true_probability.mean()))
+    own, (mean, median) = predictions.true_probability, np.full((2, predictions.num_classes), np.nan)
+    for label in np.unique(predictions.labels):
+        values = own[predictions.labels == label]
+        mean[label], median[label] = values.mean(), np.median(values)
+    return TrueClassProbability(predictions.class_names, mean, median, float(own.mean()))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,7 @@ from lucidate.data.pack import Pack
 
 TINY = 1e-38  # probabilities of 0 become this before the logarithm: the smallest normal float32
 ROW_SUM_TOLERANCE = 1e-2  # float16 softmax over a thousand classes stays well inside
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """A table as it stood in the file: each value None where it was absent."""
-
-    labels: NDArray[Any]
-    logits: NDArray[Any] | None
-    probabilities: NDArray[Any] | None
-    ids: NDArray[np.str_] | None
-    index: NDArray[Any] | None
-    class_names: tuple[str, ...] | None
-    split: str | None
-    model: str
+PLURALS = {"label": "labels", "id": "ids"}
 
 
 def read_external(path: Path, pack: Pack, *, split: str | None = None) -> Predictions:
@@ -58,26 +44,28 @@ def read_external(path: Path, pack: Pack, *, split: str | None = None) -> Predic
         known = ", ".join(sorted({"all", *pack.given.tolist()} - {""}))
         raise PredictionsError(f"--split: expected one of {known}, received {split}")
     try:
-        return _checked(_read(path), pack, split)
+        return _checked({"model": path.stem, **_read(path)}, pack, split)
     except PredictionsError as error:
         raise PredictionsError(f"{path}: {error}") from None
 
 
-def _checked(table: Table, pack: Pack, split: str | None) -> Predictions:
+def _checked(table: dict[str, Any], pack: Pack, split: str | None) -> Predictions:
     """The table's values, refused where they cannot be, in the order of the store's classes."""
-    if (table.logits is None) == (table.probabilities is None):
-        came = "neither" if table.logits is None else "both"
-        raise PredictionsError(f"expected either logits or probabilities, received {came}")
-    what = "logits" if table.probabilities is None else "probabilities"
-    scores = np.asarray(table.logits if table.probabilities is None else table.probabilities)
-    for name, values, kinds in ((what, scores, "fiu"), ("labels", table.labels, "iu"), ("index", table.index, "iu")):
+    given = [name for name in ("logits", "probabilities") if name in table]
+    if len(given) != 1:
+        raise PredictionsError(f"expected either logits or probabilities, received {'both' if given else 'neither'}")
+    what, labels = given[0], table["labels"]
+    scores = np.asarray(table[what])
+    for name, values, kinds in ((what, scores, "fiu"), ("labels", labels, "iu"), ("index", table.get("index"), "iu")):
         if values is not None and values.dtype.kind not in kinds:
             expected = "numbers" if "f" in kinds else "whole numbers"
             raise PredictionsError(f"{name}: expected {expected}, received {values.dtype}")
-    check_scores(table.labels, scores, pack.class_names, what=what)
-    labels = table.labels
-    if table.class_names and table.class_names != pack.class_names:
-        labels, scores = _reorder(table.class_names, pack.class_names, labels, scores)
+    check_scores(labels, scores, pack.class_names, what=what)
+    if "class_names" in table:
+        theirs, ours = tuple(map(str, table["class_names"])), pack.class_names
+        if sorted(theirs) != sorted(ours):
+            raise PredictionsError(f"class_names: expected {', '.join(ours)}, received {', '.join(theirs)}")
+        labels, scores = class_order(theirs, ours)[labels], scores[:, class_order(ours, theirs)]
     rows, split = _join(table, pack, labels, split)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
         logits = (_log(scores) if what == "probabilities" else scores).astype(np.float32)
@@ -88,12 +76,13 @@ def _checked(table: Table, pack: Pack, split: str | None) -> Predictions:
         logits=logits,
         class_names=pack.class_names,
         dataset=pack.dataset,
-        split=table.split or split,
-        model=table.model,
+        split=table.get("split") or split,
+        model=table["model"],
     )
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> dict[str, Any]:
+    """A table's columns as they stand in the file, by name; labels are among them."""
     columns: dict[str, Any]
     try:
         if zipfile.is_zipfile(path):
@@ -104,24 +93,10 @@ def _read(path: Path) -> Table:
     except (OSError, ValueError, pa.ArrowException, zipfile.BadZipFile) as error:
         reason = one_line(error)
         raise PredictionsError(f"expected a Parquet or npz table, received one that fails: {reason}") from None
-
-    def column(*names: str) -> NDArray[Any] | None:
-        return next((columns[name] for name in names if name in columns), None)
-
-    labels = column("label", "labels")
-    if labels is None or labels.ndim != 1:
+    table = {PLURALS.get(name, name): values for name, values in columns.items()}
+    if "labels" not in table or table["labels"].ndim != 1:
         raise PredictionsError(f"expected a column of labels, received {', '.join(columns) or 'none'}")
-    ids, class_names = column("id", "ids"), column("class_names")
-    return Table(
-        labels=labels,
-        logits=column("logits"),
-        probabilities=column("probabilities"),
-        ids=None if ids is None else ids.astype(np.str_),
-        index=column("index"),
-        class_names=None if class_names is None else tuple(map(str, class_names)),
-        split=columns.get("split"),
-        model=columns.get("model", path.stem),
-    )
+    return table
 
 
 def _parquet_columns(path: Path) -> dict[str, Any]:
@@ -142,44 +117,37 @@ def _parquet_columns(path: Path) -> dict[str, Any]:
             columns[name] = column.to_numpy(zero_copy_only=False)
     if about := (table.schema.metadata or {}).get(METADATA_KEY):
         ours = json.loads(about)  # a table that lucidate wrote says more of itself
-        columns |= {"class_names": np.array(ours["class_names"]), "split": ours["split"], "model": ours["model"]}
+        columns |= {name: ours[name] for name in ("class_names", "split", "model")}
     return columns
-
-
-def _reorder(
-    theirs: tuple[str, ...], ours: tuple[str, ...], labels: NDArray[Any], scores: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Labels and columns in the order of our classes, from a table that names its own."""
-    if sorted(theirs) != sorted(ours):
-        raise PredictionsError(f"class_names: expected {', '.join(ours)}, received {', '.join(theirs)}")
-    return class_order(theirs, ours)[labels], scores[:, class_order(ours, theirs)]
 
 
 def _log(probabilities: NDArray[Any]) -> NDArray[np.float64]:
     """Probabilities as logits whose softmax gives them back."""
-    sums = probabilities.astype(np.float64).sum(axis=1)
-    wrong = np.flatnonzero(~(np.abs(sums - 1) <= ROW_SUM_TOLERANCE) | (probabilities.min(axis=1) < 0))
+    shares = probabilities.astype(np.float64)
+    sums = shares.sum(axis=1)
+    wrong = np.flatnonzero(~(np.abs(sums - 1) <= ROW_SUM_TOLERANCE) | (shares.min(axis=1) < 0))
     if wrong.size:
         raise PredictionsError(
             f"probabilities: expected rows of values from 0 to 1 that sum to 1, received a sum of "
             f"{sums[wrong[0]]:.4g} (row {wrong[0]}, {wrong.size} in all); if these are logits, name the column logits"
         )
-    return np.log(np.maximum(probabilities.astype(np.float64), TINY))
+    return np.log(np.maximum(shares, TINY))
 
 
-def _join(table: Table, pack: Pack, labels: NDArray[Any], split: str | None) -> tuple[NDArray[np.int64], str]:
+def _join(table: dict[str, Any], pack: Pack, labels: NDArray[Any], split: str | None) -> tuple[NDArray[np.int64], str]:
     """(rows of the store, name of the split) of each row of the table; labels must be those of the images."""
-    if table.ids is not None:
-        rows = rows_of(pack.ids, table.ids)
-        missing = table.ids[rows < 0].tolist()
+    if "ids" in table:
+        ids = table["ids"].astype(np.str_)
+        rows = rows_of(pack.ids, ids)
+        missing = ids[rows < 0].tolist()
         if missing:
             raise PredictionsError(
                 f"id: expected ids of the images such as {pack.ids.tolist()[0]!r}, received {missing[0]!r} "
                 f"({len(missing)} unknown)"
             )
         advice = "are class_names in another order, or ids of other images?"
-    elif table.index is not None:
-        rows = table.index.astype(np.int64)
+    elif "index" in table:
+        rows = table["index"].astype(np.int64)
         if rows.min() < 0 or rows.max() >= len(pack):
             raise PredictionsError(f"index: expected 0 to {len(pack) - 1}, received {rows.min()} to {rows.max()}")
         advice = "are class_names in another order, or is the index that of other images?"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -34,41 +34,23 @@ class Tiles:
 
     def take(self, rows: NDArray[np.int64]) -> Tiles:
         """The given ones of these images, in the given order."""
-        return Tiles(
-            ids=self.ids[rows],
-            index=self.index[rows],
-            labels=self.labels[rows],
-            predicted=self.predicted[rows],
-            confidence=self.confidence[rows],
-            true_probability=self.true_probability[rows],
-            class_names=self.class_names,
-        )
+        return replace(self, **{name: getattr(self, name)[rows] for name in TILE_ARRAYS})
 
     def frame(self) -> pd.DataFrame:
         """One row an image: id, true and predicted class, their probabilities."""
         names = np.array(self.class_names)
-        return pd.DataFrame(
-            {
-                "id": self.ids,
-                "true_class": names[self.labels],
-                "predicted_class": names[self.predicted],
-                "confidence": self.confidence,
-                "true_class_probability": self.true_probability,
-            }
-        )
+        answers = {"true_class": names[self.labels], "predicted_class": names[self.predicted]}
+        shares = {"confidence": self.confidence, "true_class_probability": self.true_probability}
+        return pd.DataFrame({"id": self.ids, **answers, **shares})
+
+
+TILE_ARRAYS = ("ids", "index", "labels", "predicted", "confidence", "true_probability")
 
 
 def pick(predictions: Predictions, rows: NDArray[np.int64]) -> Tiles:
     """The given rows of a table, in the given order."""
-    return Tiles(
-        ids=predictions.ids,
-        index=predictions.index,
-        labels=predictions.labels,
-        predicted=predictions.predicted,
-        confidence=predictions.confidence,
-        true_probability=predictions.true_probability,
-        class_names=predictions.class_names,
-    ).take(rows)
+    arrays = {name: getattr(predictions, name)[rows] for name in TILE_ARRAYS}
+    return Tiles(**arrays, class_names=predictions.class_names)
 
 
 def ranked(predictions: Predictions, rows: NDArray[np.int64], *, by: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -76,11 +58,23 @@ def ranked(predictions: Predictions, rows: NDArray[np.int64], *, by: NDArray[np.
     return rows[np.lexsort((predictions.ids[rows], by[rows]))]
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Images shown of a pool of so many."""
+
+    pool: int
+    tiles: Tiles
+
+    def frame(self) -> pd.DataFrame:
+        """One row an image."""
+        return self.tiles.frame()
+
+
 MINIMUM = 12  # 1 % of a small set is an image or two: too few to see anything in
 
 
 @dataclass(frozen=True, eq=False)
-class MostConfident:
+class MostConfident(Sample):
     """The surest of the right (correct=True) or wrong predictions, surest first.
 
     pool: how many right (or wrong) predictions there are. fraction: the share asked for; where it comes to fewer
@@ -89,8 +83,6 @@ class MostConfident:
 
     correct: bool
     fraction: float
-    pool: int
-    tiles: Tiles
 
     @property
     def widened(self) -> bool:
@@ -105,11 +97,8 @@ class MostConfident:
         if shown == self.pool:
             what = f"{among(self.pool, f'{kind} prediction')}, surest first, {least}".capitalize()
         elif self.widened:
-            asked = ceil(self.fraction * self.pool)
-            what = (
-                f"The {shown} surest of {count(self.pool, f'{kind} prediction')}, {least} "
-                f"({100 * self.fraction:g} % would be {asked})"
-            )
+            would = f"{100 * self.fraction:g} % would be {ceil(self.fraction * self.pool)}"
+            what = f"The {shown} surest of {count(self.pool, f'{kind} prediction')}, {least} ({would})"
         else:
             share = f"{100 * self.fraction:g} % of {count(self.pool, f'{kind} prediction')}"
             what = f"The surest {share}: {count(shown, 'image')}, {least}"
@@ -122,26 +111,20 @@ class MostConfident:
         verb, each = ("is", "") if len(most) == 1 else ("are", " each")
         return f"{what}; {listed(most)} {verb} the most common ({counts.max()} of {shown}{each})."
 
-    def frame(self) -> pd.DataFrame:
-        """One row an image."""
-        return self.tiles.frame()
-
 
 def most_confident(predictions: Predictions, *, correct: bool, fraction: float = 0.01) -> MostConfident:
     """The surest `fraction` of the right or of the wrong predictions, at least 12 where there are as many."""
     pool = np.flatnonzero(predictions.correct == correct)
     shown = min(len(pool), max(MINIMUM, ceil(fraction * len(pool))))
     rows = ranked(predictions, pool, by=-predictions.confidence)[:shown]
-    return MostConfident(correct, fraction, len(pool), pick(predictions, rows))
+    return MostConfident(len(pool), pick(predictions, rows), correct, fraction)
 
 
 @dataclass(frozen=True, eq=False)
-class HardButCorrect:
+class HardButCorrect(Sample):
     """Right predictions with the lowest probability of the true class, lowest first."""
 
-    pool: int
     below_half: int
-    tiles: Tiles
 
     @property
     def headline(self) -> str:
@@ -155,29 +138,23 @@ class HardButCorrect:
             f"the lowest had {lowest}. A small change to such an image can turn the answer."
         )
 
-    def frame(self) -> pd.DataFrame:
-        """One row an image."""
-        return self.tiles.frame()
-
 
 def hard_but_correct(predictions: Predictions, *, shown: int = 60) -> HardButCorrect:
     """The `shown` right predictions that were least sure of the true class."""
     pool = np.flatnonzero(predictions.correct)
     rows = ranked(predictions, pool, by=predictions.true_probability)[:shown]
     below = int((predictions.true_probability[pool] < 0.5).sum())
-    return HardButCorrect(len(pool), below, pick(predictions, rows))
+    return HardButCorrect(len(pool), pick(predictions, rows), below)
 
 
 NEAR = 0.25  # probability of the true class at which an error was not far from right
 
 
 @dataclass(frozen=True, eq=False)
-class Misclassified:
+class Misclassified(Sample):
     """A seeded random sample of the wrong predictions, by true then predicted class: what errors usually are."""
 
-    pool: int
     images: int
-    tiles: Tiles
 
     @property
     def headline(self) -> str:
@@ -193,14 +170,10 @@ class Misclassified:
         tail = f" {second} the true class still got more than {100 * NEAR:.0f} %." if second else ""
         return f"{errors} ({percent(self.pool / self.images)}){sample}.{tail}"
 
-    def frame(self) -> pd.DataFrame:
-        """One row an image."""
-        return self.tiles.frame()
-
 
 def misclassified(predictions: Predictions, *, shown: int = 100, seed: int = 0) -> Misclassified:
     """A random `shown` of the wrong predictions, the same for the same seed."""
     pool = np.flatnonzero(~predictions.correct)
     rows = np.random.default_rng(seed).permutation(pool)[:shown]
     order = np.lexsort((predictions.ids[rows], predictions.predicted[rows], predictions.labels[rows]))
-    return Misclassified(len(pool), len(predictions), pick(predictions, rows[order]))
+    return Misclassified(len(pool), pick(predictions, rows[order]), len(predictions))

@@ -30,6 +30,17 @@ def wilson_interval(
     return low, high
 
 
+def share_interval(share: float, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of one share of so many images."""
+    low, high = wilson_interval(round(share * total), total)
+    return float(low), float(high)
+
+
+def shares(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Counts of as many, NaN where there are none; of shapes that broadcast."""
+    return np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
+
+
 LEVEL = 0.05  # p from which on a difference is called one that chance can make
 
 
@@ -94,7 +105,7 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
 
     >>> mean = mean_over_seeds([0.021, 0.034, 0.027])
     """
-    from scipy.stats import t  # takes half a second, which most findings need not wait
+    from scipy.stats import ttest_1samp  # takes half a second, which most findings need not wait
 
     given = np.asarray(values, dtype=np.float64)
     if not len(given):
@@ -102,9 +113,9 @@ def mean_over_seeds(values: Sequence[float]) -> Mean:
     mean = float(given.mean())
     if len(given) < 2 or np.ptp(given) < 1e-12:  # differences of shares that are equal in truth differ by rounding
         return Mean(mean, None, None, None)
-    error = float(given.std(ddof=1) / len(given) ** 0.5)
-    half = float(t.ppf(0.975, len(given) - 1)) * error
-    return Mean(mean, mean - half, mean + half, float(2 * t.sf(abs(mean) / error, len(given) - 1)))
+    found = ttest_1samp(given, 0.0)
+    ends = found.confidence_interval(0.95)
+    return Mean(mean, float(ends.low), float(ends.high), float(found.pvalue))
 
 
 def mean_over_images(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Mean:

@@ -1,15 +1,16 @@
-"""How good is the model, in one line?"""
+"""How good is the model, in one line; and how did accuracy and loss go while it trained?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from lucidate.analysis.formatting import images, interval, percent
-from lucidate.analysis.statistics import wilson_interval
-from lucidate.core.records import Predictions
+from lucidate.analysis.statistics import share_interval
+from lucidate.core.records import History, Predictions
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,15 @@ class Summary:
 
     @property
     def headline(self) -> str:
-        return (
+        sentence = (
             f"{percent(self.accuracy)} of {images(self.images, self.split)} are right "
             f"({interval(self.low, self.high)}); mean confidence is {percent(self.mean_confidence)}."
-            f"{'' if self.beats_majority else self._no_better}"
         )
-
-    @property
-    def _no_better(self) -> str:
-        """The sentence on a model that a constant answer rivals."""
+        if self.beats_majority:
+            return sentence
         than = "No better than" if self.accuracy <= self.majority_accuracy else "By no more than chance better than"
         return (
-            f" {than} always answering {self.majority_class}, the most frequent class, which is right for "
+            f"{sentence} {than} always answering {self.majority_class}, the most frequent class, which is right for "
             f"{percent(self.majority_accuracy)}."
         )
 
@@ -65,17 +63,69 @@ class Summary:
 
 def summary(predictions: Predictions) -> Summary:
     """Accuracy, its interval, the mean confidence and the majority-class baseline of a table of predictions."""
-    right = int(predictions.correct.sum())
-    low, high = wilson_interval(right, len(predictions))
+    low, high = share_interval(predictions.accuracy, len(predictions))
     sizes = np.bincount(predictions.labels, minlength=predictions.num_classes)
     return Summary(
         split=predictions.split,
         images=len(predictions),
-        errors=len(predictions) - right,
+        errors=int((~predictions.correct).sum()),
         accuracy=predictions.accuracy,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         mean_confidence=float(predictions.confidence.mean()),
         majority_class=predictions.class_names[int(sizes.argmax())],
         majority_accuracy=float(sizes.max() / len(predictions)),
     )
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """One measure over epochs 1 to E, on training and validation images.
+
+    accuracy: shares, higher is better. loss: mean cross-entropy in nats, lower is better. Training values are
+    means over the epoch, under augmentation and dropout, so they may lie below the validation values.
+    """
+
+    measure: Literal["accuracy", "loss"]
+    train: tuple[float, ...]
+    validation: tuple[float, ...]
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch (from 1) of the best validation value; the first of equals."""
+        values = np.array(self.validation)
+        return int(values.argmax() if self.measure == "accuracy" else values.argmin()) + 1
+
+    @property
+    def best(self) -> float:
+        return self.validation[self.best_epoch - 1]
+
+    @property
+    def gap(self) -> float:
+        """How much better training is than validation at the best epoch; what grows with epochs is overfitting."""
+        gap = self.train[self.best_epoch - 1] - self.validation[self.best_epoch - 1]
+        return gap if self.measure == "accuracy" else -gap
+
+    @property
+    def headline(self) -> str:
+        accuracy = self.measure == "accuracy"
+        best = percent(self.best) if accuracy else f"{self.best:.3f} nats"
+        size = f"{abs(100 * self.gap):.1f} percentage points" if accuracy else f"{abs(self.gap):.3f} nats"
+        relation = f"{size} {'higher' if (self.gap > 0) == accuracy else 'lower'}" if self.gap else "the same"
+        epoch = f"epoch {self.best_epoch} of {len(self.train)}"
+        return f"Validation {self.measure} is best at {epoch}: {best}; training {self.measure} there is {relation}."
+
+    def frame(self) -> pd.DataFrame:
+        """One row an epoch."""
+        epochs = range(1, len(self.train) + 1)
+        return pd.DataFrame({"epoch": epochs, "train": self.train, "validation": self.validation})
+
+
+def accuracy_curve(history: History) -> TrainingCurve:
+    """Accuracy by epoch."""
+    return TrainingCurve("accuracy", history.accuracy, history.val_accuracy)
+
+
+def loss_curve(history: History) -> TrainingCurve:
+    """Cross-entropy by epoch."""
+    return TrainingCurve("loss", history.loss, history.val_loss)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -28,12 +28,6 @@ class Lines:
     def __init__(self) -> None:
         self._task, self._start, self._last = "", 0.0, 0.0
 
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def say(self, text: str) -> None:
         print(plain(text), file=sys.stderr, flush=True)
 
@@ -50,26 +44,9 @@ class Lines:
 class Bars:
     """A progress bar a task, on a terminal."""
 
-    def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def say(self, text: str) -> None:
         self._progress.console.print(plain(text), markup=False, highlight=False)
@@ -82,21 +59,18 @@ class Bars:
             self._progress.remove_task(self._tasks.pop(task))
 
 
-class Quiet(Silent):
-    """For a process that trains along with one that speaks."""
-
-    def __enter__(self) -> Quiet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def reporter() -> Lines | Bars | Quiet:
-    """Whichever fits standard error; use it as a context manager."""
+@contextmanager
+def reporter() -> Iterator[Reporter]:
+    """Whichever fits standard error."""
     if processes()[0]:
-        return Quiet()
-    return Bars() if sys.stderr.isatty() else Lines()
+        yield Silent()  # of processes that train together, the first one speaks
+    elif not sys.stderr.isatty():
+        yield Lines()
+    else:
+        note = TextColumn("{task.fields[note]}")
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), note, TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            yield Bars(progress)
 
 
 def emit(result: dict[str, Any], text: str | Sequence[str], *, as_json: bool) -> None:
@@ -105,26 +79,20 @@ def emit(result: dict[str, Any], text: str | Sequence[str], *, as_json: bool) ->
     text: as lines where names that others gave stand in it: a line end within such a name is no new line then.
     """
     if processes()[0]:
-        return  # of processes that train together, the first one speaks
+        return
     lines = text.split("\n") if isinstance(text, str) else text
     print(json.dumps(jsonable(result), allow_nan=False) if as_json else "\n".join(map(plain, lines)), flush=True)
 
 
-def rendered(table: Table) -> str:
-    """A table as text, as wide as its cells ask for: cut, its numbers would be of no use in a log."""
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> str:
+    """A table as text, never cut: its numbers would be of no use in a log. right: headings of right-aligned columns."""
+    printed = Table(box=None, pad_edge=False)
+    for name in headings:
+        printed.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    for row in rows:
+        printed.add_row(*row)
     console = Console(width=10_000, no_color=True)
-    console = Console(width=Measurement.get(console, console.options, table).maximum, no_color=True)
+    console = Console(width=Measurement.get(console, console.options, printed).maximum, no_color=True)
     with console.capture() as capture:
-        console.print(table)
+        console.print(printed)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
-def say_set_aside(set_aside: list[dict[str, str]], *, to: Reporter, shown: int = 10) -> None:
-    """List the images that could not be used, and why."""
-    if not set_aside:
-        return
-    to.say(f"{len(set_aside)} files set aside:" if len(set_aside) > 1 else "1 file set aside:")
-    for item in set_aside[:shown]:
-        to.say(f"  {item['path']}: {item['reason']}")
-    if len(set_aside) > shown:
-        to.say(f"  … and {len(set_aside) - shown} more (lucidate data info lists all)")

@@ -14,7 +14,7 @@ from lucidate.cli.options import Json
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
 from lucidate.core.registry import TIMM
-from lucidate.data.run_data import source_of
+from lucidate.data.splits import source_of
 
 Model = Annotated[
     str, typer.Argument(metavar="RUN|MODEL", help="A run folder, or a pretrained network such as timm:resnet50.")

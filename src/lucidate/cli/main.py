@@ -10,27 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lucidate
-from lucidate.cli import (
-    analyze,
-    compare,
-    data,
-    demo,
-    distill,
-    embed,
-    ensemble,
-    explain,
-    export,
-    gallery,
-    levels,
-    models,
-    predict,
-    quantize,
-    report,
-    run,
-    runs,
-    serve,
-    train,
-)
+from lucidate.cli import analyze, catalog, compare, embed, explain, export, predict, run, serve, studies
 from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
 from lucidate.core.machine import processes
@@ -48,25 +28,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(run.run)
-app.command()(train.train)
-app.command()(predict.predict)
-app.command()(embed.embed)
-app.command()(analyze.analyze)
-app.command()(gallery.gallery)
-app.command()(report.report)
-app.command()(compare.compare)
-app.command()(explain.explain)
-app.command()(export.export)
-app.command()(quantize.quantize)
-app.command()(distill.distill)
-app.command()(ensemble.ensemble)
-app.command()(levels.levels)
-app.command()(runs.runs)
-app.command()(serve.serve)
-app.command()(models.models)
-app.add_typer(data.app, name="data")
+for verb in (
+    *(run.demo, run.run, run.train, predict.predict, embed.embed),
+    *(analyze.analyze, analyze.gallery, analyze.report, compare.compare, explain.explain),
+    *(export.export, export.quantize, studies.distill, studies.ensemble, studies.levels),
+    *(catalog.runs, serve.serve, catalog.models),
+):
+    app.command()(verb)
+app.add_typer(catalog.data, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from lucidate.cli import console, stages
 from lucidate.cli.options import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
 from lucidate.core.progress import Reporter
-from lucidate.core.records import Predictions, RunCard, jsonable, slug
+from lucidate.core.records import RunCard, slug
 from lucidate.core.registry import EXTERNAL, choices
 from lucidate.core.run import RunDir
 
 if TYPE_CHECKING:
-    import torch
-
     from lucidate.models.onnx_session import OnnxPredictor
 
-Files = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files to name the classes of.")]
-Data = Annotated[str | None, typer.Option(metavar="SRC", help="Other images than the run's own.")]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="With --data: where they go, .parquet with logits or .csv with probabilities. "
-        "(default: predictions-NAME.parquet)",
-    ),
-]
-Calibrated = Annotated[
-    bool,
-    typer.Option(
-        "--calibrated", help="Divide logits by the temperature that fits validation, as the server does; files and CSV."
-    ),
-]
-
+Files = Annotated[list[Path] | None, Argument(metavar="IMAGE…", help="Image files to name the classes of.")]
+Data = Annotated[str | None, Option(metavar="SRC", help="Other images than the run's own.")]
+OUT = "With --data: where they go, .parquet with logits or .csv with probabilities. (default: predictions-NAME.parquet)"
+Out = Annotated[Path | None, Option(metavar="FILE", help=OUT)]
+CALIBRATED = "Divide logits by the temperature that fits validation, as the server does; files and CSV."
+Calibrated = Annotated[bool, Option("--calibrated", help=CALIBRATED)]
 BackendName = Annotated[
-    str,
-    typer.Option("--backend", metavar="BACKEND", help="torch, onnx or onnx-int8 (after: lucidate quantize RUN)."),
+    str, Option("--backend", metavar="BACKEND", help="torch, onnx or onnx-int8 (after: lucidate quantize RUN).")
 ]
 
 
@@ -84,25 +69,28 @@ def predict(
     with console.reporter() as reporter:
         engine = ready_backend(backend, folder, reporter)
     chosen = "cpu" if engine else stages.pick_device(device)  # which loads torch
-    shown = how_shown(folder, engine, calibrated=calibrated)
+    shown, words = how_shown(folder, engine, calibrated=calibrated)
     if files:
-        name_classes(folder, files, shown, device=chosen, backend=engine, json=json)
+        from lucidate.predict.new_data import predict_files
+
+        answers = predict_files(folder, files, device=chosen, predictor=engine, temperature=shown["temperature"])
+        lines = []
+        for answer in answers:
+            likeliest = zip(answer.classes, answer.probabilities, strict=True)
+            lines.append("  ".join([str(answer.path), *(f"{name} {share:.1%}" for name, share in likeliest)]))
+        way_on = "" if calibrated else "; --calibrated shows what the server would"
+        lines.append(f"probabilities: {words}{way_on}")
+        console.emit({"run": str(folder.path), "images": answers, **shown}, lines, as_json=json)
         return
     with console.reporter() as reporter:
         if data:
             from lucidate.predict.new_data import predict_source
 
             predictions = predict_source(
-                folder,
-                data,
-                split=split,
-                device=chosen,
-                reporter=reporter,
-                predictor=engine,
-                watch=watch,
+                folder, data, split=split, device=chosen, reporter=reporter, predictor=engine, watch=watch
             )
             path = out or Path(f"predictions-{slug(predictions.dataset)}.parquet")
-            save_table(predictions, path, temperature=shown.temperature)
+            save_table(predictions, path, temperature=shown["temperature"])
         elif engine is None:
             from lucidate.predict.infer import predict_run
 
@@ -115,42 +103,37 @@ def predict(
             with folder.lock():
                 predictions = predict_split(folder, split, engine, name=backend, reporter=reporter, watch=watch)
             path = predictions_path(folder, split, backend)
-    timing = {"images_per_second": watch.rate(len(predictions)), "seconds": time.perf_counter() - start}
-    tell(run, predictions, path, shown, about={"backend": backend, **timing}, json=json)
+    rate, seconds = watch.rate(len(predictions)), time.perf_counter() - start
+    views = words.partition(",")[0]
+    text = (
+        f"{predictions.split} accuracy {predictions.accuracy:.4f} ({views}) on {len(predictions):,} images; "
+        f"{rate:,.0f} images/s by {backend}, {seconds:.1f} s in all\n{path}"
+    )
+    result = {"run": str(run), "split": predictions.split, "predictions": str(path), "backend": backend, **shown}
+    result |= {"images": len(predictions), "accuracy": predictions.accuracy}
+    console.emit({**result, "images_per_second": rate, "seconds": seconds}, text, as_json=json)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the numbers are, as `--json` has it: test-time views that are averaged, the probabilities' temperature."""
+def how_shown(folder: RunDir, engine: OnnxPredictor | None, *, calibrated: bool) -> tuple[dict[str, Any], str]:
+    """What the numbers are, as `--json` has it and in words: views that are averaged, the probabilities' temperature.
 
-    views: str
-    calibrated: bool
-    temperature: float
-
-    @property
-    def words(self) -> str:
-        """Such as "mirror-shift views, calibrated (temperature 0.19)"."""
-        views = {"one": "one view an image", "members": "each member's own views"}.get(
-            self.views, f"{self.views} views"
-        )
-        how = f"calibrated (temperature {self.temperature:.3g})" if self.calibrated else "not calibrated"
-        return f"{views}, {how}"
-
-
-def how_shown(folder: RunDir, engine: OnnxPredictor | None, *, calibrated: bool) -> Shown:
-    """Raise LucidateError where a calibration is asked for that the run has no validation answers to make of."""
+    Raises LucidateError where a calibration is asked for that the run has no validation answers to make of.
+    """
     views = engine.views if engine else RunCard.load(folder.card).recipe.predict.views
-    if not calibrated:
-        return Shown(views, False, 1.0)
-    from lucidate.serve.calibration import calibration_of_run
+    temperature, how = 1.0, "not calibrated"
+    if calibrated:
+        from lucidate.serve.calibration import calibration_of_run
 
-    found = calibration_of_run(folder, views="recipe" if views not in ("one", "mirror", "mirror-shift") else views)
-    if not found.calibrated:
-        raise LucidateError(
-            f"--calibrated: expected validation predictions of {folder.path} to fit a temperature on, "
-            f"received none; make them with: lucidate predict {folder.path} --split validation"
-        )
-    return Shown(views, True, found.temperature)
+        found = calibration_of_run(folder, views="recipe" if views not in ("one", "mirror", "mirror-shift") else views)
+        if not found.calibrated:
+            raise LucidateError(
+                f"--calibrated: expected validation predictions of {folder.path} to fit a temperature on, "
+                f"received none; make them with: lucidate predict {folder.path} --split validation"
+            )
+        temperature, how = found.temperature, f"calibrated (temperature {found.temperature:.3g})"
+    named = {"one": "one view an image", "members": "each member's own views"}
+    shown = {"views": views, "calibrated": calibrated, "temperature": temperature}
+    return shown, f"{named.get(views, f'{views} views')}, {how}"
 
 
 def require_backend(name: str, device: str) -> None:
@@ -183,36 +166,3 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> OnnxPredicto
     if graph.views != (asked := views_inside(card)):
         reporter.say(f"{path}: answers with views {graph.views!r}, where the recipe asks for {asked!r}")
     return graph
-
-
-def tell(run: Path, predictions: Predictions, path: Path, shown: Shown, *, about: dict[str, Any], json: bool) -> None:
-    """What was predicted, how well, how fast, and where it is."""
-    split, accuracy = predictions.split, predictions.accuracy
-    result = {"run": str(run), "split": split, "images": len(predictions), "accuracy": accuracy, **vars(shown)}
-    rate = f"{about['images_per_second']:,.0f} images/s by {about['backend']}, {about['seconds']:.1f} s in all"
-    views = shown.words.partition(",")[0]
-    text = f"{split} accuracy {accuracy:.4f} ({views}) on {len(predictions):,} images; {rate}\n{path}"
-    console.emit({**result, "predictions": str(path), **about}, text, as_json=json)
-
-
-def name_classes(
-    folder: RunDir,
-    files: list[Path],
-    shown: Shown,
-    *,
-    device: torch.device | str,
-    backend: OnnxPredictor | None,
-    json: bool,
-) -> None:
-    """A line a file: its likeliest classes."""
-    from lucidate.predict.new_data import predict_files
-
-    answers = predict_files(folder, files, device=device, predictor=backend, temperature=shown.temperature)
-    lines = [
-        f"{answer.path}  "
-        + "  ".join(f"{name} {share:.1%}" for name, share in zip(answer.classes, answer.probabilities, strict=True))
-        for answer in answers
-    ]
-    way_on = "" if shown.calibrated else "; --calibrated shows what the server would"
-    lines.append(f"probabilities: {shown.words}{way_on}")
-    console.emit({"run": str(folder.path), "images": jsonable(answers), **vars(shown)}, lines, as_json=json)

@@ -1,4 +1,4 @@
-"""Settings of this process: what makes torch faster on a processor, what keeps a server small.
+"""This process: what makes torch faster on a processor, what keeps a server small, and how it is asked to stop.
 
 Figures: bench/LOG.md.
 """
@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lucidate.core.machine import processes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names and numbers of glibc's mallopt(3)
 KEPT = 1 << 30  # bytes, by a process that trains
@@ -39,3 +45,25 @@ def _keep(size: int) -> None:
             return
         mallopt(M_MMAP_THRESHOLD, size)
         mallopt(M_TRIM_THRESHOLD, size)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """For work that is saved step by step: a function that says whether Ctrl-C or SIGTERM has asked it to stop.
+
+    Asked twice, it stops at once; not so under torchrun, which passes signals on to processes that have them.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and processes()[1] == 1:
+            signal.default_int_handler(number, frame)
+        asked = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from lucidate.cli import console
 from lucidate.cli.options import Json
 from lucidate.cli.process import tune_server
 from lucidate.core.errors import ServeError
+from lucidate.core.recipe import apply_override
 
 if TYPE_CHECKING:
     from lucidate.serve.repository import Repository
 
 Runs = Annotated[
-    list[str],
-    typer.Argument(metavar="RUN", help="Run folders, or exported models; NAME=RUN serves one under another name."),
+    list[str], Argument(metavar="RUN", help="Run folders, or exported models; NAME=RUN serves one under another name.")
 ]
-Port = Annotated[int | None, typer.Option(metavar="PORT", help="0 takes any that is free. (default: 8000)")]
+Port = Annotated[int | None, Option(metavar="PORT", help="0 takes any that is free. (default: 8000)")]
 Host = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="0.0.0.0 lets other machines in. (default: 127.0.0.1, this machine alone)"),
+    Option(metavar="ADDRESS", help="0.0.0.0 lets other machines in. (default: 127.0.0.1, this machine alone)"),
 ]
 Views = Annotated[
     str | None,
-    typer.Option(metavar="VIEWS", help="one, or recipe: the test-time views of its recipe, more exact and slower."),
+    Option(metavar="VIEWS", help="one, or recipe: the test-time views of its recipe, more exact and slower."),
 ]
-Int8 = Annotated[bool, typer.Option("--int8", help="Serve the quantized model that lucidate quantize has made.")]
+Int8 = Annotated[bool, Option("--int8", help="Serve the quantized model that lucidate quantize has made.")]
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings", metavar="FILE", help="TOML with settings; LUCIDATE_SERVE_NAME in the environment wins."),
+    Option("--settings", metavar="FILE", help="TOML with settings; LUCIDATE_SERVE_NAME in the environment wins."),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; wins over all; may be repeated.")
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="One setting; wins over all; may be repeated.")
 ]
 
 
@@ -54,21 +53,22 @@ def serve(
 
     Examples: lucidate serve models/cifar10-fastnet; lucidate serve old=runs/a new=runs/b --port 9000 --set max_batch=16
     """
-    from lucidate.serve.logging import write_to_stderr
     from lucidate.serve.settings import load_settings, name_runs
 
     named: dict[str, Any] = {"port": port, "host": host, "views": views, "int8": int8 or None}
     overrides = {**_assignments(set_ or []), **{name: value for name, value in named.items() if value is not None}}
     chosen = load_settings(settings, overrides=overrides)
     models = name_runs(runs)
-    write_to_stderr()
     tune_server()
+
+    from lucidate.serve.monitoring import write_to_stderr
+    from lucidate.serve.server import serve as run
+
+    write_to_stderr()
 
     def announce(url: str, repository: Repository) -> None:
         lines = [f"serving {', '.join(repository.names)}", f"page {url}   documentation {url}/docs   Ctrl-C ends it"]
         console.emit({"url": url, "models": list(repository.names)}, "\n".join(lines), as_json=json)
-
-    from lucidate.serve.server import serve as run
 
     run(chosen, models, announce=announce)
     if not json:
@@ -79,11 +79,8 @@ def _assignments(texts: list[str]) -> dict[str, Any]:
     """KEY=VALUE as settings: VALUE is TOML where it is, else a text."""
     values: dict[str, Any] = {}
     for text in texts:
-        key, equals, value = text.partition("=")
+        key, equals, _ = text.partition("=")
         if not equals or not key.strip():
             raise ServeError(f"--set: expected KEY=VALUE such as max_batch=16, received {text!r}")
-        try:
-            values[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = value.strip()
+        apply_override(values, text)
     return values

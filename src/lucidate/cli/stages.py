@@ -1,59 +1,74 @@
-"""What several verbs have in common: a training prepared and run, a run opened, an analysis found."""
+"""What several verbs have in common: a training prepared and run, a study that can be stopped, a run opened."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lucidate.cli.console import reporter, say_set_aside
-from lucidate.cli.interrupt import stopping
+from lucidate.cli import console
+from lucidate.cli.process import stopping
 from lucidate.core.errors import Interrupted, LucidateError
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import load_recipe
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir
+from lucidate.core.run import RunDir, fresh_path
 
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.analysis.findings import Analysis
     from lucidate.training.job import TrainJob
+
+SET_ASIDE = 10  # files that are listed; `lucidate data info` lists all
 
 
 def prepare_job(
     recipe: str,
-    *,
-    data: str | None,
-    out: Path | None,
-    overrides: list[str],
-    device: str,
     reporter: Reporter,
+    *,
+    data: str | None = None,
+    name: str | None = None,
+    out: Path | None = None,
+    set_: list[str] | None = None,
+    device: str = "auto",
     resume: bool = False,
 ) -> TrainJob:
     """What `training.job.prepare_run` makes of a command's arguments; says which files were set aside."""
     if resume and out is None:
         raise LucidateError("--resume: expected --out with the folder of the run to go on with, received none")
-    ranks = processes()[1]
-    if ranks > 1 and out is None:
+    if processes()[1] > 1 and out is None:
         raise LucidateError("--out: expected a folder for all processes that train together, received none")
+    overrides = [*(set_ or []), *([f"data.name={json.dumps(name, ensure_ascii=False)}"] if name else [])]
     load_recipe(recipe, source=data, overrides=overrides)  # a mistake in it is told before torch is loaded
     from lucidate.training.job import prepare_run
 
-    program = f"torchrun --nproc-per-node {ranks} -m lucidate" if ranks > 1 else "lucidate"
     job = prepare_run(
         recipe,
         data=data,
         out=out,
         overrides=overrides,
         device=pick_device(device),
-        command=" ".join([program, *sys.argv[1:]]),
+        command=command_line(),
         resume=resume,
         reporter=reporter,
     )
-    say_set_aside([{"path": item.path, "reason": item.reason} for item in job.dataset.pack.set_aside], to=reporter)
+    if aside := job.dataset.pack.set_aside:
+        reporter.say(f"{len(aside)} files set aside:" if len(aside) > 1 else "1 file set aside:")
+        for item in aside[:SET_ASIDE]:
+            reporter.say(f"  {item.path}: {item.reason}")
+        if len(aside) > SET_ASIDE:
+            reporter.say(f"  … and {len(aside) - SET_ASIDE} more (lucidate data info lists all)")
     return job
+
+
+def command_line() -> str:
+    """What was typed, for the run card."""
+    ranks = processes()[1]
+    return " ".join([f"torchrun --nproc-per-node {ranks} -m lucidate" if ranks > 1 else "lucidate", *sys.argv[1:]])
 
 
 def train(job: TrainJob, *, reporter: Reporter) -> RunCard:
@@ -72,14 +87,26 @@ def train(job: TrainJob, *, reporter: Reporter) -> RunCard:
             raise Interrupted(f"{error}; it is saved, go on with: {job.command}{options}") from None
 
 
+@contextmanager
+def study(name: str, out: Path | None) -> Iterator[tuple[Path, Reporter, Callable[[], bool]]]:
+    """For work of many steps: (its folder, reporter, whether to stop); an interrupt says how to go on."""
+    folder = out or fresh_path(Path("runs"), name)
+    with console.reporter() as reporter, stopping() as stop:
+        try:
+            yield folder, reporter, stop
+        except Interrupted as error:
+            again = "the same command" if out else f"the same command and --out {folder}"
+            raise Interrupted(f"{error}; it is saved, go on with {again}") from None
+
+
 def open_run(run: Path) -> RunDir:
     """The run that an argument means: a run's folder, or the file of a model from elsewhere."""
     if run.is_dir():
         return RunDir.open(run)
     from lucidate.external.import_model import open_run as adopted
 
-    with reporter() as listener:
-        return adopted(run, reporter=listener)
+    with console.reporter() as reporter:
+        return adopted(run, reporter=reporter)
 
 
 def predict_first(run: RunDir, split: str, reporter: Reporter) -> None:
@@ -88,33 +115,6 @@ def predict_first(run: RunDir, split: str, reporter: Reporter) -> None:
         from lucidate.predict.infer import predict_first as predict
 
         predict(run, split, device=pick_device("auto"), reporter=reporter)
-
-
-def find_analysis(
-    run: Path | None,
-    *,
-    predictions: Path | None,
-    images: str | None,
-    history: Path | None,
-    split: str | None,
-    image_size: int | None,
-    reporter: Reporter,
-) -> Analysis:
-    """The analysis that the arguments of `analyze` and `gallery` name: of a run, or of anybody's predictions."""
-    from lucidate.analysis.findings import analyze_external, analyze_run
-
-    if (run is None) == (predictions is None):
-        came = "neither" if run is None else "both"
-        raise LucidateError(f"expected a RUN, or --predictions FILE with --images SRC; received {came}")
-    if run is not None:
-        if images or history or image_size:
-            raise LucidateError("--images, --history, --image-size: expected only with --predictions, received a RUN")
-        folder = RunDir.open(run)
-        predict_first(folder, split or "test", reporter)
-        return analyze_run(folder, split=split or "test", reporter=reporter)
-    if images is None or predictions is None:
-        raise LucidateError("--images: expected the images that the predictions speak of, received none")
-    return analyze_external(predictions, images, history=history, split=split, image_size=image_size, reporter=reporter)
 
 
 def pick_device(name: str) -> torch.device:

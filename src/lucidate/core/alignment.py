@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,9 @@ def rows_of(ids: NDArray[np.str_], wanted: NDArray[np.str_]) -> NDArray[np.int64
 
 
 def class_order(names: Sequence[str], among: Sequence[str]) -> NDArray[np.int64]:
-    """(K,) position of each of the names in another order of the same classes.
+    """(K,) position of each of the names in another order of the same classes. Raises ValueError where names differ.
 
     Of `ours` among `theirs` it orders columns: `scores[:, order]`; of `theirs` among `ours` labels: `order[labels]`.
-    Raises ValueError where the names differ.
     """
     if sorted(names) != sorted(among):
         raise ValueError(f"classes: expected the names {', '.join(among)} in any order, received {', '.join(names)}")
@@ -55,16 +55,6 @@ def align(members: Sequence[Predictions], *, names: Sequence[str]) -> list[Predi
         labels = class_order(member.class_names, first.class_names)[member.labels[rows]]
         if not np.array_equal(labels, first.labels):
             raise PredictionsError(f"ensemble: expected members of the same labels, received {both}")
-        aligned.append(
-            Predictions(
-                ids=first.ids,
-                index=first.index,
-                labels=first.labels,
-                logits=member.logits[rows][:, class_order(first.class_names, member.class_names)],
-                class_names=first.class_names,
-                dataset=first.dataset,
-                split=first.split,
-                model=member.model,
-            )
-        )
+        logits = member.logits[rows][:, class_order(first.class_names, member.class_names)]
+        aligned.append(replace(first, logits=logits, model=member.model))
     return aligned

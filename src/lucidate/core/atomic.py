@@ -29,23 +29,24 @@ def atomic_path(path: Path, *, size: int = 0) -> Iterator[Path]:
     """A temporary path beside `path` to write to, a file or a folder; renamed to `path` if nothing is raised.
 
     A file replaces what stood there in one step. A folder takes two: should the second fail, the old one is put back;
-    where a process is killed between them, the next writer of `path` puts the new one there. That one also removes what
-    killed writers left.
-
-    size: bytes that are about to be written, where that is known. Raises DiskFullError when they do not fit.
+    where a process is killed between them, the next writer of `path`, which removes what killed ones left, puts the new
+    one there. size: bytes that are about to be written, where known. Raises DiskFullError when they do not fit.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent, path.name)
-    require_space(path, size)
+    if size > shutil.disk_usage(path.parent).free:
+        raise _disk_full(path, needed=size)
     with _temporary_folder(path) as temporary:
         target = temporary / path.name
         try:
             yield target
         except OSError as error:
-            if isinstance(error, DiskFullError) or not _says_full(error):
+            # Other libraries' errors say only in words that a disk is full.
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+            if isinstance(error, DiskFullError) or not full:
                 raise
             written = sum(each.lstat().st_size for each in temporary.rglob("*"))
-            raise disk_full(path, needed=max(size, written), free=_free(path.parent)) from None
+            raise _disk_full(path, needed=max(size, written)) from None
         if not (target.is_dir() and path.exists()):
             target.replace(path)
             return
@@ -83,10 +84,7 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary folders of killed writers in `folder`: of the path `name`, or of any.
-
-    A folder that was killed in the middle of being replaced gets its new content.
-    """
+    """Remove the temporary folders of killed writers in `folder`, of the path `name` or of any; end half-done swaps."""
     for entry in folder.glob(".*"):
         found = TEMPORARY.fullmatch(entry.name)
         if not found or name not in (None, found["name"]) or entry.is_symlink() or not entry.is_dir():
@@ -98,31 +96,14 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def require_space(path: Path, size: int) -> None:
-    """Refuse to write `size` bytes to `path` where the disk has no room for them. Raises DiskFullError."""
-    if size > (free := _free(path.parent)):
-        raise disk_full(path, needed=size, free=free)
-
-
-def disk_full(path: Path, *, needed: int, free: int) -> DiskFullError:
-    """The one line for a disk without room. needed, free: bytes."""
+def _disk_full(path: Path, *, needed: int) -> DiskFullError:
+    """The one line for a disk without room for so many bytes."""
+    free = shutil.disk_usage(path.parent).free
+    room, left = (f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB" for size in (needed, free))
     return DiskFullError(
-        f"{path}: expected room for {_megabytes(needed)} in {path.parent.absolute()}, received a full disk "
-        f"({_megabytes(free)} free); free some, or choose a folder on another disk"
+        f"{path}: expected room for {room} in {path.parent.absolute()}, received a full disk ({left} free); free some, "
+        "or choose a folder on another disk"
     )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
-
-
-def _says_full(error: OSError) -> bool:
-    """Whether a disk or a quota is full; other libraries' errors say it only in words."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
 
 
 def sync_folder(path: Path) -> None:

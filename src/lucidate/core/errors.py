@@ -18,6 +18,10 @@
 Messages are one sentence: the argument, what was expected, what came, what to do.
 """
 
+from dataclasses import dataclass
+
+from lucidate.core.text import one_line
+
 
 class LucidateError(Exception):
     """Base of every error that is the caller's to mend. status: of the process that it ends."""
@@ -77,3 +81,18 @@ class Interrupted(LucidateError):
     """Work stopped because it was asked to, after saving what it had."""
 
     status = 130
+
+
+@dataclass
+class raised_as:
+    """Let what a library raises, which has no base but Exception, be an error of ours: the words, and what it says."""
+
+    kind: type[LucidateError]
+    words: str
+    limit: int = 160  # characters of what it says
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LucidateError):
+            raise self.kind(f"{self.words}: {one_line(error, limit=self.limit)}") from None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+MOMENT = 0.5  # seconds before the first report of progress, and between two
 
 
 class Reporter(Protocol):
@@ -23,3 +28,15 @@ class Silent:
 
     def advance(self, task: str, done: int, total: int, note: str = "") -> None:
         pass
+
+
+def with_progress(items: Sequence[T], task: str, reporter: Reporter) -> Iterator[T]:
+    """The items one by one; the reporter hears how far it is where that takes more than a moment."""
+    last, silent = time.monotonic(), True
+    for done, item in enumerate(items):
+        if (now := time.monotonic()) - last >= MOMENT:
+            last, silent = now, False
+            reporter.advance(task, done, len(items))
+        yield item
+    if not silent:
+        reporter.advance(task, len(items), len(items))

@@ -47,12 +47,12 @@ class Predictions:
 
     def __post_init__(self) -> None:
         check_scores(self.labels, self.logits, self.class_names, what="logits")
-        if not (len(self.ids) == len(self.index) == len(self.labels)):
+        if not len(self.ids) == len(self.index) == len(self):
             raise PredictionsError(
-                f"predictions: expected one id and index a label ({len(self.labels)}), "
+                f"predictions: expected one id and index a label ({len(self)}), "
                 f"received {len(self.ids)} ids and {len(self.index)} indices"
             )
-        if len(np.unique(self.ids)) != len(self.ids):
+        if len(np.unique(self.ids)) != len(self):
             raise PredictionsError("predictions: expected unique ids, received some of them twice")
 
     def __len__(self) -> int:
@@ -134,25 +134,19 @@ def check_scores(labels: NDArray[Any], scores: NDArray[Any], class_names: tuple[
         raise PredictionsError(f"{what}: expected {len(class_names)} classes, received {scores.shape[1]} columns")
     if not len(labels):
         raise PredictionsError(f"{what}: expected at least one row, received none")
-    if np.isnan(scores).any():
-        row = int(np.flatnonzero(np.isnan(scores).any(axis=1))[0])
-        raise PredictionsError(f"{what}: expected numbers, received NaN (first in row {row})")
+    if (rows := np.flatnonzero(np.isnan(scores).any(axis=1))).size:
+        raise PredictionsError(f"{what}: expected numbers, received NaN (first in row {rows[0]})")
     # One class at minus infinity is a probability of 0; plus infinity, or nothing else in a row, is no probability.
-    broken = np.flatnonzero(np.isposinf(scores).any(axis=1) | ~np.isfinite(scores).any(axis=1))
-    if broken.size:
-        raise PredictionsError(f"{what}: expected finite numbers, received infinity (first in row {broken[0]})")
-    outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-    if outside.size:
-        row = int(outside[0])
-        raise PredictionsError(
-            f"labels: expected 0 to {len(class_names) - 1}, received {labels[row]} (row {row}, {outside.size} in all)"
-        )
+    if (rows := np.flatnonzero(np.isposinf(scores).any(axis=1) | ~np.isfinite(scores).any(axis=1))).size:
+        raise PredictionsError(f"{what}: expected finite numbers, received infinity (first in row {rows[0]})")
+    if (rows := np.flatnonzero((labels < 0) | (labels >= len(class_names)))).size:
+        which = f"{labels[rows[0]]} (row {rows[0]}, {rows.size} in all)"
+        raise PredictionsError(f"labels: expected 0 to {len(class_names) - 1}, received {which}")
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Rows of logits as probabilities, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
@@ -187,8 +181,7 @@ class History:
     def load(cls, path: Path) -> History:
         """Read a history.json: ours, or the `history.history` that Keras gives. Raises RunError."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            history = cls.from_lists(values)
+            history = cls.from_lists(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise RunError(f"{path}: expected a training history, received no file") from None
         except (ValueError, TypeError, AttributeError) as error:
@@ -202,11 +195,8 @@ class History:
     @classmethod
     def from_lists(cls, values: Mapping[str, Any]) -> History:
         """A history from what `jsonable` made of one; null is NaN, a missing list is empty, other keys are left out."""
-        return cls(**{field.name: tuple(map(_number, values.get(field.name, ()))) for field in fields(cls)})
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)  # JSON has no NaN: `jsonable` writes null
+        numbers = {field.name: values.get(field.name, ()) for field in fields(cls)}
+        return cls(**{key: tuple(float("nan" if x is None else x) for x in found) for key, found in numbers.items()})
 
 
 class Section(BaseModel):
@@ -317,12 +307,11 @@ class RunCard(Section):
         try:
             return cls.model_validate_json(path.read_bytes(), strict=False)
         except FileNotFoundError:
-            raise RunError(
-                f"run: expected a folder that holds a run, received {path.parent} without run.json"
-            ) from None
+            what = f"{path.parent} without run.json"
+            raise RunError(f"run: expected a folder that holds a run, received {what}") from None
         except ValueError as error:
-            reason = one_line(error)
-            raise RunError(f"{path}: expected a run card, received one that does not parse: {reason}") from None
+            what = one_line(error)
+            raise RunError(f"{path}: expected a run card, received one that does not parse: {what}") from None
 
 
 def slug(text: str) -> str:

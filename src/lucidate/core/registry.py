@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from lucidate.core.errors import UnknownNameError
 
@@ -19,8 +19,8 @@ TIMM = "timm:"  # before the names of timm's models
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Registry(Generic[F]):
-    """A dictionary of functions that refuses duplicates and explains what it does not hold.
+class Registry(dict[str, F]):
+    """A dictionary of functions that refuses duplicates, explains what it does not hold, and lists names in order.
 
     >>> shapes: Registry[Callable[[], int]] = Registry("shape")
     >>> @shapes.register("square")
@@ -29,30 +29,25 @@ class Registry(Generic[F]):
     """
 
     def __init__(self, kind: str) -> None:
+        super().__init__()
         self.kind = kind
-        self._functions: dict[str, F] = {}
 
     def register(self, name: str) -> Callable[[F], F]:
         """Decorator that files a function under `name`. Raises ValueError when the name is taken."""
 
         def file(function: F) -> F:
-            if name in self._functions:
+            if name in self:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._functions[name] = function
+            self[name] = function
             return function
 
         return file
 
-    def __getitem__(self, name: str) -> F:
-        if name not in self._functions:
-            raise UnknownNameError(f"{self.kind}: expected {choices(name, self)}, received {name!r}")
-        return self._functions[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._functions
+    def __missing__(self, name: str) -> F:
+        raise UnknownNameError(f"{self.kind}: expected {choices(name, self)}, received {name!r}")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._functions))
+        return iter(sorted(super().__iter__()))
 
     def options(self, name: str) -> dict[str, Any]:
         """Keyword-only parameters of the function and their defaults: what a recipe may set."""
@@ -65,7 +60,7 @@ def keyword_options(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def choices(received: str, known: Registry[Any] | list[str]) -> str:
+def choices(received: str, known: Iterable[str]) -> str:
     """The known names as words for an error, with the closest match first."""
     names = list(known)
     close = difflib.get_close_matches(received, names, n=1)

@@ -16,81 +16,68 @@ from lucidate.core.errors import RunError
 LOCK = ".lock"  # holds the number of the process that writes to the run
 
 
+class Inside:
+    """A path in a run's folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunDir, owner: type[RunDir] | None = None) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class RunDir:
-    """Paths inside `runs/<name>/`."""
+    """Paths inside `runs/<name>/`; of what is made for each split, that of the test split has the plain name."""
 
     path: Path
 
-    @property
-    def card(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "weights.safetensors"
-
-    @property
-    def history(self) -> Path:
-        return self.path / "history.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def splits(self) -> Path:
-        return self.path / "splits.parquet"
+    card = Inside("run.json")
+    weights = Inside("weights.safetensors")
+    history = Inside("history.json")
+    checkpoints = Inside("checkpoints")
+    splits = Inside("splits.parquet")
+    explained = Inside("explain")
+    exports = Inside("export")  # the model in other forms, each with what proves that it is the same
+    serving = Inside("serving.json")  # what a server must know of the run's validation images
 
     def analysis(self, split: str = "test") -> Path:
-        """Findings about a split; those about the test split, which most readers want, have the plain name."""
+        """Findings about a split."""
         return self.path / "analysis" if split == "test" else self.path / "analysis" / split
 
-    @property
-    def explained(self) -> Path:
-        return self.path / "explain"
-
-    @property
-    def exports(self) -> Path:
-        """The model in other forms, each with what proves that it is the same."""
-        return self.path / "export"
+    def gallery(self, split: str = "test") -> Path:
+        return self.path / ("gallery" if split == "test" else f"gallery-{split}")
 
     def heatmaps(self, split: str = "test") -> Path:
         """The heatmaps that gallery and report show, where `explain` has made them."""
         return self.explained / f"shown-{split}.npz"
-
-    def gallery(self, split: str = "test") -> Path:
-        """The gallery of a split, named likewise."""
-        return self.path / ("gallery" if split == "test" else f"gallery-{split}")
 
     def predictions(self, split: str) -> Path:
         return self.path / "predictions" / f"{split}.parquet"
 
     def one_view(self, split: str) -> Path:
         """The same without test-time views, where the recipe asks for some: what a quick server answers."""
-        return self.path / "predictions" / f"{split}-one-view.parquet"
-
-    @property
-    def serving(self) -> Path:
-        """What a server must know of the run's validation images."""
-        return self.path / "serving.json"
+        return self.predictions(f"{split}-one-view")
 
     @classmethod
     def free(cls, path: Path) -> RunDir:
         """The folder if something new may be made in it; makes nothing. Raises RunError otherwise."""
-        if (path / "run.json").exists():
-            state = "a run" if (path / "weights.safetensors").exists() else "a run whose training did not end"
+        run = cls(path)
+        if run.card.exists():
+            state = "a run" if run.weights.exists() else "a run whose training did not end"
             raise RunError(
                 f"--out: expected a new or empty folder, received {path}, which already holds {state}; "
                 "choose another, delete it first, or go on with it by --resume"
             )
-        if path.is_dir() and not all(_is_remains(entry) for entry in path.iterdir()):
+        for entry in path.iterdir() if path.is_dir() else ():
+            if entry.name == LOCK or (TEMPORARY.fullmatch(entry.name) and entry.is_dir()):
+                continue  # what a killed process may have left before there was a run
             raise RunError(f"--out: expected a new or empty folder, received {path}, which holds other files")
         standing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
         if not standing.is_dir() or not os.access(standing, os.W_OK):
             what = "not a folder" if not standing.is_dir() else "not writable"
             raise RunError(f"--out: expected a folder that can be made, received {path}, but {standing} is {what}")
-        return cls(path)
+        return run
 
     @contextmanager
     def claim(self, *, resume: bool = False) -> Iterator[None]:
@@ -118,43 +105,34 @@ class RunDir:
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """An existing run's folder. Raises RunError when it holds none, or one whose training never ended."""
-        if not (path / "run.json").exists():
+        run = cls(path)
+        if not run.card.exists():
             raise RunError(f"run: expected a folder that holds a run (run.json), received {path}")
-        if not (path / "weights.safetensors").exists():
+        if not run.weights.exists():
             raise RunError(
                 f"run: expected a finished run, received {path}, whose training did not end; "
                 "go on with the command that started it and --resume"
             )
-        return cls(path)
+        return run
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one writer, for as long as the block and its process live.
-
-        Raises RunError when another process holds it.
-        """
+        """Hold the folder for one writer while the block and its process live. Raises RunError where another has it."""
         path = self.path / LOCK
         lock = FileLock(path)
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise RunError(
-                f"run: expected {self.path} to be free, but process {_holder(path)} is writing to it"
-            ) from None
+            holder = "?"
+            with suppress(OSError):  # Windows lets nobody read a locked file
+                holder = path.read_text() or "?"
+            raise RunError(f"run: expected {self.path} to be free, but process {holder} is writing to it") from None
         try:
             with suppress(PermissionError):  # Windows lets nobody write to a locked file
                 path.write_text(str(os.getpid()))
             yield
         finally:
             lock.release()  # the file stays, since removing it would race
-
-
-def _holder(path: Path) -> str:
-    """The number of the process that holds a run's lock, as it wrote it there."""
-    try:
-        return path.read_text() or "?"
-    except OSError:  # Windows lets nobody read a locked file
-        return "?"
 
 
 def fresh_path(parent: Path, name: str) -> Path:
@@ -164,8 +142,3 @@ def fresh_path(parent: Path, name: str) -> Path:
         number += 1
         candidate = parent / f"{name}-{number}"
     return candidate
-
-
-def _is_remains(entry: Path) -> bool:
-    """Whether a killed process may have left this in a run's folder before there was a run in it."""
-    return entry.name == LOCK or (TEMPORARY.fullmatch(entry.name) is not None and entry.is_dir())

@@ -18,14 +18,13 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a text that is taken fo
 
 
 def plain(text: str) -> str:
-    """Text in one line that changes nothing but the place where it stands: control characters as Python escapes them.
+    """Text in one line that changes nothing but the place where it stands; letters of all scripts stay as they are.
 
-    Escape sequences, line ends, bidirectional marks and bytes that are no UTF-8 are shown, not obeyed. Letters of all
-    scripts stay as they are.
+    Control characters, line ends, bidirectional marks and bytes that are no UTF-8 are shown as Python escapes them.
     """
     if text.isprintable():
         return text
-    return "".join(_escaped(one) if _is_control(one) else one for one in text)
+    return "".join(_shown(character) for character in text)
 
 
 def one_line(error: BaseException, *, limit: int = 160) -> str:
@@ -34,24 +33,16 @@ def one_line(error: BaseException, *, limit: int = 160) -> str:
 
 
 def brief(value: object) -> str:
-    """A value of any kind and depth as Python writes it, cut to 60 characters before it is written out.
-
-    So it takes no longer for what is nested so often that its whole text would fill the memory.
-    """
+    """A value as Python writes it, cut to 60 characters before a text that may fill the memory is written out."""
     text = _BRIEF.repr(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def csv_of(frame: pd.DataFrame, *, float_format: str | None = None) -> str:
-    """All rows, numbers in full precision unless a format is given; no cell is a formula to a spreadsheet."""
-    return no_formulas(frame).to_csv(index=False, lineterminator="\n", float_format=float_format)
+    """All rows, numbers in full precision unless a format is given; no cell is a formula to a spreadsheet.
 
-
-def no_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with an apostrophe before each text, column names too, that a spreadsheet would take for a formula.
-
-    Source: OWASP, "CSV Injection". Numbers stay as they are, those below 0 too. A carriage return, which many programs
-    take for the end of a row, becomes a blank.
+    A text that would be taken for one, column names too, has an apostrophe before it; a carriage return, which many
+    programs take for the end of a row, becomes a blank. Source: OWASP, "CSV Injection".
     """
     from pandas.api.types import is_numeric_dtype  # here, since pandas takes half a second to load
 
@@ -60,31 +51,21 @@ def no_formulas(frame: pd.DataFrame) -> pd.DataFrame:
             return value
         return ("'" if value.startswith(FORMULA) else "") + value.replace("\r", " ")
 
-    return frame.apply(lambda column: column if is_numeric_dtype(column) else column.map(quoted)).rename(columns=quoted)
+    safe = frame.apply(lambda column: column if is_numeric_dtype(column) else column.map(quoted)).rename(columns=quoted)
+    return safe.to_csv(index=False, lineterminator="\n", float_format=float_format)
 
 
-def _is_control(character: str) -> bool:
-    return character in BIDIRECTIONAL or unicodedata.category(character) in HIDDEN
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+def _shown(character: str) -> str:
+    if character in BIDIRECTIONAL or unicodedata.category(character) in HIDDEN:
+        return character.encode("unicode_escape").decode("ascii")
+    return character
 
 
 class _Brief(reprlib.Repr):
-    """Of containers a few members, two levels deep; of text and bytes the beginning."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel = 2
-        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = self.maxarray = 4
-        self.maxstring = self.maxother = self.maxlong = LONGEST
-
-    def repr_bytes(self, value: bytes, level: int) -> str:  # noqa: ARG002
+    def repr_bytes(self, value: bytes | bytearray, level: int) -> str:  # noqa: ARG002
         return repr(value[:LONGEST])
 
-    def repr_bytearray(self, value: bytearray, level: int) -> str:  # noqa: ARG002
-        return repr(value[:LONGEST])
+    repr_bytearray = repr_bytes
 
     def repr_int(self, value: int, level: int) -> str:
         # Writing out a number of a million digits takes seconds, and Python refuses more than some thousands.
@@ -92,3 +73,6 @@ class _Brief(reprlib.Repr):
 
 
 _BRIEF = _Brief()
+_BRIEF.maxlevel = 2  # of containers within containers
+_BRIEF.maxtuple = _BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxset = _BRIEF.maxfrozenset = _BRIEF.maxarray = 4
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = LONGEST

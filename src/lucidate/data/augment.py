@@ -18,9 +18,7 @@ class Draws:
     """Random numbers for the images of one batch, from a generator on the CPU.
 
     Of a batch that several processes share, each draws for all of it and keeps its part: what an image gets does not
-    depend on how many processes there are.
-
-    batch: images in all. part: those of this process.
+    depend on how many processes there are. batch: images in all. part: those of this process.
     """
 
     generator: torch.Generator
@@ -53,22 +51,16 @@ def flip_horizontally(images: Tensor, draws: Draws) -> Tensor:
 
 
 def translate(images: Tensor, draws: Draws, *, pixels: int) -> Tensor:
-    """Shift each image by whole pixels, up to `pixels` either way on each axis; edges are reflected.
-
-    images: (B, C, H, W). Needs no resampling: an index of rows and columns an image.
-    """
+    """Shift each image by whole pixels, up to `pixels` either way on each axis; edges are reflected. (B, C, H, W)"""
     batch, _, height, width = images.shape
     dy, dx = draws.integers(-pixels, pixels + 1, 2)[:, :, None]
     rows, columns = _reflected(torch.arange(height) + dy, height), _reflected(torch.arange(width) + dx, width)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    picked = images.permute(0, 2, 3, 1)[
-        torch.arange(batch, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ]
-    return picked.permute(0, 3, 1, 2)
+    index = torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]
+    return images.permute(0, 2, 3, 1)[tuple(each.to(images.device) for each in index)].permute(0, 3, 1, 2)
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:
-    """Places outside 0 … size - 1 folded back in, the edge itself not repeated."""
+    """Positions outside 0 … size - 1 folded back in, the edge itself not repeated."""
     positions = positions.abs() % (2 * size - 2) if size > 1 else positions * 0
     return torch.where(positions >= size, 2 * size - 2 - positions, positions)
 
@@ -109,11 +101,7 @@ def cut_out(images: Tensor, draws: Draws, *, pixels: int) -> Tensor:
 
 
 def mix_up(images: Tensor, share: float) -> Tensor:
-    """Blend each image with its partner: share × image + (1 - share) × partner.
-
-    images: (B, C, H, W). After H. Zhang et al., arXiv:1710.09412. Partners are neighbours in the batch, whose order is
-    random already (see `partners`).
-    """
+    """(B, C, H, W): share × image + (1 - share) × its partner (see `partners`). After H. Zhang, arXiv:1710.09412."""
     return torch.lerp(images[partners(len(images)).to(images.device)], images, share)
 
 
@@ -125,8 +113,7 @@ def cut_mix(images: Tensor, draws: Draws, *, alpha: float) -> tuple[Tensor, floa
     """
     height, width = images.shape[2:]
     side = (1 - draws.beta(alpha)) ** 0.5  # of the box, as a fraction of the image's
-    rows = _interval(draws.number(0, height), round(height * side), height)
-    columns = _interval(draws.number(0, width), round(width * side), width)
+    rows, columns = (_interval(draws.number(0, size), round(size * side), size) for size in (height, width))
     mixed = images.clone()
     mixed[:, :, rows, columns] = images[:, :, rows, columns][partners(len(images)).to(images.device)]
     return mixed, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
@@ -153,8 +140,8 @@ def mix(images: Tensor, draws: Draws, *, recipe: AugmentRecipe) -> tuple[Tensor,
 
 def partners(batch: int) -> Tensor:
     """(B,) int64: images 0 and 1 are each other's partner, 2 and 3 …; the last of an odd number is its own."""
-    positions = torch.arange(batch)
-    return (positions ^ 1).clamp(max=batch - 1)
+    # Neighbours will do: a batch's order is random already.
+    return (torch.arange(batch) ^ 1).clamp(max=batch - 1)
 
 
 def augment(images: Tensor, draws: Draws, *, recipe: AugmentRecipe, flips: bool, turn: Tensor | None = None) -> Tensor:

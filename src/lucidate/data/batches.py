@@ -1,9 +1,12 @@
-"""Packed store → batches. Order and augmentation are functions of (seed, epoch, step): there is no loader state."""
+"""A recipe's images, packed, divided, measured → batches to train on.
+
+Order and augmentation are functions of (seed, epoch, step): there is no loader state.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,13 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lucidate.core.recipe import AugmentRecipe
+from lucidate.core.progress import Reporter, Silent
+from lucidate.core.recipe import AugmentRecipe, Recipe
+from lucidate.core.records import slug
 from lucidate.data.augment import Draws, augment, mix
-from lucidate.data.preprocess import Preprocess
-from lucidate.data.store import read_rows
+from lucidate.data.pack import Pack, open_pack
+from lucidate.data.packed import read_rows
+from lucidate.data.preprocess import Preprocess, fit_preprocess
+from lucidate.data.splits import Splits, divide, split_seed
 from lucidate.data.trivial_augment import trivial_augment
 
 SIDES = 2**31  # keeps the seed of alternating flips apart from that of any epoch's order
+FEW = 20  # training images of a class below which its accuracy is mostly chance
+NAMED = 5  # classes that a warning names
 DEVICE_SHARE = 0.5  # of an accelerator's free memory: what images may take; the rest is for the training
 
 
@@ -35,9 +44,8 @@ def generator_for(seed: int, *path: int) -> torch.Generator:
 class Batch:
     """One training step's images on a device, or this process's part of them.
 
-    images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. positions: (P,) int64, theirs in the
-    batches' rows. whole: images of the step in all processes. share: weight of `labels` where images are mixed with
-    their partners, else 1.
+    images: (P, 3, S, S) float32, normalized, augmented. labels: (P,) int64. positions: (P,) int64, theirs in the rows.
+    whole: images of the step in all processes. share: weight of `labels` where images are mixed, else 1.
     """
 
     images: Tensor
@@ -51,8 +59,7 @@ class Batch:
 class Batches:
     """Batches of some rows of a store, on a device.
 
-    images: (N, S, S, 3) uint8, the whole store; only the batches' rows are read from it.
-    labels: (N,) int64. rows: (M,) int64 into the store.
+    images: (N, S, S, 3) uint8, the whole store. labels: (N,) int64. rows: (M,) int64 of those that are read.
     rank, ranks: this process among those that share each batch.
     resident: whether the rows' images are copied to the device once; None: if it is an accelerator and they fit.
     """
@@ -72,10 +79,7 @@ class Batches:
         return -(-len(self.rows) // self.batch_size)
 
     def training_steps(self, images: int | None = None) -> int:
-        """Batches of a shuffled pass, over `images` images; None: over all rows.
-
-        A last batch with too few images for BatchNorm (two a process) is left out.
-        """
+        """Batches of a shuffled pass over so many images (None: all), without a last one too small for BatchNorm."""
         whole, rest = divmod(len(self.rows) if images is None else images, self.batch_size)
         return whole + (rest >= 2 * self.ranks)
 
@@ -153,8 +157,8 @@ class Batches:
             return None
         images = torch.empty((len(self.rows), *self.images.shape[1:]), dtype=torch.uint8, device=self.device)
         for start in range(0, len(self.rows), 10_000):
-            stop = start + 10_000
-            images[start:stop] = torch.from_numpy(read_rows(self.images, self.rows[start:stop]))
+            part = slice(start, start + 10_000)
+            images[part] = torch.from_numpy(read_rows(self.images, self.rows[part]))
         return images, torch.from_numpy(self.labels[self.rows]).to(self.device)
 
     @property
@@ -166,9 +170,63 @@ class Batches:
 
 
 def part_of(count: int, rank: int, ranks: int) -> slice:
-    """The part of `count` images that one of `ranks` processes takes; all but the last begin at even positions.
-
-    So partners in mixing, 0 and 1, 2 and 3 …, are never parted.
-    """
+    """The part of `count` images that a process takes, from an even position: partners in mixing are never parted."""
     first, last = (count * each // ranks // 2 * 2 for each in (rank, rank + 1))
     return slice(first, count if rank == ranks - 1 else last)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A packed store, its division, and what is done to its pixels."""
+
+    pack: Pack
+    splits: Splits
+    preprocess: Preprocess
+
+    def batches(self, split: str, *, batch_size: int, device: torch.device | str = "cpu") -> Batches:
+        """One split's batches on a device."""
+        pack, rows = self.pack, self.splits.rows(split)
+        return Batches(pack.images, pack.labels, rows, self.preprocess, batch_size, torch.device(device))
+
+
+def prepare(recipe: Recipe, *, reporter: Reporter | None = None) -> Dataset:
+    """Open the recipe's source, divide it, and measure the training images. Raises SourceError."""
+    reporter = reporter or Silent()
+    pack = open_pack(recipe.data.source, image_size=recipe.data.image_size, reporter=reporter)
+    if recipe.data.name:
+        pack = replace(pack, dataset=slug(recipe.data.name))
+    splits = divide(pack, recipe)
+    if splits.scheme != recipe.data.split:
+        reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {split_seed(recipe)}")
+    for warning in (*missing_classes(pack, splits), *small_classes(pack, splits)):
+        reporter.say(warning)
+    return Dataset(pack, splits, fit_preprocess(pack.images, splits.train))
+
+
+def missing_classes(pack: Pack, splits: Splits) -> list[str]:
+    """A sentence for each split in which some class has no image, and what that means for the figures."""
+    found = []
+    meanings = ("it cannot be learned", "it does not count in selection", "its accuracy stays unknown")
+    for (split, rows), meaning in zip(splits, meanings, strict=True):
+        counts = np.bincount(pack.labels[rows], minlength=len(pack.class_names))
+        names = [pack.class_names[label] for label in np.flatnonzero(counts == 0)]
+        if names:
+            shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            each = " (each of them)" if len(names) > 1 else ""
+            found.append(f"warning: {split}: no image of {shown}, so that {meaning}{each}; add images of it")
+    return found
+
+
+def small_classes(pack: Pack, splits: Splits) -> list[str]:
+    """A sentence where classes have fewer than 20 training images, the smallest named first."""
+    counts = np.bincount(pack.labels[splits.train], minlength=len(pack.class_names))
+    small = [int(label) for label in np.argsort(counts, kind="stable") if 0 < counts[label] < FEW]
+    if not small:
+        return []
+    shown = ", ".join(f"{pack.class_names[label]} ({counts[label]})" for label in small[:NAMED])
+    more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
+    which = "a class has" if len(small) == 1 else f"{len(small)} classes have"
+    return [
+        f"warning: train: {which} fewer than {FEW} images: {shown}{more}; what is learned of them, and said of them, "
+        "is uncertain; add images, or set train.balance=weights where others have many"
+    ]

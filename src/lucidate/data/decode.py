@@ -11,7 +11,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -76,11 +76,10 @@ class TooLarge(DecodeError):
 def decode(content: bytes, *, size: int | None, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """An encoded image as RGB pixels, (H, W, 3).
 
-    size: side in pixels; the shorter side is resized to it (bicubic, antialiased), then the centre is cropped.
-    None keeps the image's own size. EXIF orientation is applied, transparency is laid on white, animations give
-    their first frame, 16-bit gray is divided by 257. Floating-point TIFF is taken as 0..1 where every value lies
-    there, else as 0..255 and clipped. max_pixels: an image whose header tells of more is refused.
-    Raises DecodeError.
+    size: side in pixels; the shorter side is resized to it (bicubic, antialiased), then the centre is cropped; None
+    keeps the image's own. EXIF orientation is applied, transparency is laid on white, animations give their first
+    frame, 16-bit gray is divided by 257. Floating-point TIFF is taken as 0..1 where every value lies there, else as
+    0..255 and clipped. max_pixels: an image whose header tells of more is refused. Raises DecodeError.
     """
     with _quiet(), _reasons():
         image, orientation = _header(content, max_pixels)
@@ -104,10 +103,7 @@ def image_size(content: bytes) -> tuple[int, int]:
 
 
 def read_encoded(path: Path) -> bytes:
-    """An image file's content. Of one that is too large for an image, or begins as none, no more than that is read.
-
-    Raises DecodeError, and OSError where the file cannot be opened.
-    """
+    """An image file's content, read only if size and beginning are those of an image. Raises DecodeError, OSError."""
     states = path.stat()
     if not stat.S_ISREG(states.st_mode):
         raise DecodeError("not a file")  # reading a pipe or a device may never end
@@ -182,13 +178,12 @@ def _gray(values: NDArray[np.floating]) -> Image.Image:
 def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
     """(width, height) with the shorter side at `side`."""
     width, height = size
-    short = min(size)
-    return max(side, side * width // short), max(side, side * height // short)
+    return max(side, side * width // min(size)), max(side, side * height // min(size))
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:
     width, height = image.size
-    if (width, height) == (side, side):
+    if width == height == side:
         return image
     if max(image.size) > 4 * min(image.size):
         # A 1×30,000 strip would become 64×1,920,000; beyond 4:1 the ends are far outside the filter's reach.
@@ -217,9 +212,8 @@ def _reasons() -> Iterator[None]:
         raise DecodeError("truncated image" if "truncated" in str(error).lower() else "damaged image") from None
 
 
-_quiet_lock = threading.Lock()
+_quiet_lock, _quiet_stack = threading.Lock(), ExitStack()
 _quiet_depth = 0
-_quiet_state: warnings.catch_warnings[None] | None = None
 
 
 @contextmanager
@@ -229,18 +223,16 @@ def _quiet() -> Iterator[None]:
     `catch_warnings` restores what it found, so entering it from several threads can leave the filter behind for
     ever; here the first one in sets it and the last one out restores it.
     """
-    global _quiet_depth, _quiet_state
+    global _quiet_depth
     with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet_state = warnings.catch_warnings()
-            _quiet_state.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
         _quiet_depth += 1
+        if _quiet_depth == 1:
+            _quiet_stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
     try:
         yield
     finally:
         with _quiet_lock:
             _quiet_depth -= 1
-            if _quiet_depth == 0 and _quiet_state is not None:
-                _quiet_state.__exit__(None, None, None)
-                _quiet_state = None
+            if _quiet_depth == 0:
+                _quiet_stack.close()

@@ -21,7 +21,6 @@ TIMEOUT = 8.0  # seconds without an answer
 TRIES = 100  # of making a folder that another process keeps removing
 RESUMES = 5  # after a transfer that broke off midway; a server that cannot be reached is tried once
 PIECE = 1 << 18  # bytes
-BROKEN = (OSError, http.client.HTTPException)  # what a connection ends in; URLError and TimeoutError are OSErrors
 
 
 class Unreachable(SourceError):
@@ -40,10 +39,8 @@ def cache_error(folder: Path, error: OSError) -> SourceError:
     """The one line for a cache that cannot be written to, or has no room."""
     if isinstance(error, DiskFullError):
         return SourceError(f"cache: {error}: set LUCIDATE_CACHE to it")
-    return SourceError(
-        f"cache: expected a folder that can be written to, received {folder} ({error.strerror or error}); "
-        "set LUCIDATE_CACHE to another folder"
-    )
+    came = f"{folder} ({error.strerror or error}); set LUCIDATE_CACHE to another folder"
+    return SourceError(f"cache: expected a folder that can be written to, received {came}")
 
 
 def download(
@@ -51,9 +48,8 @@ def download(
 ) -> Path:
     """Bring `url` to `destination`, with what an earlier try left in `<destination>.part` as its beginning.
 
-    sha256: hex digest of the whole file. size: its bytes, where known.
-    Content with another checksum that stands at `destination` is replaced once the right one is here.
-    Where nothing comes, nothing is left: no empty part, lock or folder.
+    sha256: hex digest of the whole file. size: its bytes, where known. What stands at `destination` with another
+    checksum is replaced once the right one is here. Where nothing comes, nothing is left: no part, lock or folder.
     Raises ChecksumError for other content, which is deleted; Unreachable when it cannot be fetched; SourceError for a
     destination that cannot be written to.
     """
@@ -85,7 +81,7 @@ def download(
 
 def _transfer(url: str, part: Path, *, size: int | None, reporter: Reporter) -> None:
     """Fill `part` up to its end, resuming after a broken connection as long as each try brings something."""
-    problem: Exception | None = None
+    reason = broken = "a connection that keeps breaking off"
     for _ in range(1 + RESUMES):
         before = _size(part)
         if size is not None and before >= size:
@@ -93,17 +89,17 @@ def _transfer(url: str, part: Path, *, size: int | None, reporter: Reporter) -> 
         try:
             if _receive(url, part, size=size, reporter=reporter):
                 return
-            problem = None
+            reason = broken
         except urllib.error.HTTPError as error:
             if error.code == 416 and before:  # the part is longer than the file: not of this file
                 part.unlink()
                 continue
             raise Unreachable(f"{url}: expected a file, received the answer {error.code} {error.reason}") from None
-        except BROKEN as error:
-            problem = error
+        except (OSError, http.client.HTTPException) as error:  # URLError and TimeoutError are OSErrors
+            cause = getattr(error, "reason", None) or error
+            reason = str(getattr(cause, "strerror", None) or cause or type(cause).__name__)  # without "[Errno 111]"
         if _size(part) <= before:
             break
-    reason = _reason(problem) if problem else "a connection that keeps breaking off"
     kept = "; what came is kept and will be resumed" if _size(part) else ""
     raise Unreachable(f"{url}: expected a connection, received: {reason}{kept}")
 
@@ -112,8 +108,7 @@ def _receive(url: str, part: Path, *, size: int | None, reporter: Reporter) -> b
     """One connection's worth, appended to `part`. True when the file is complete."""
     have = _size(part)
     headers = {"User-Agent": "lucidate", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    headers |= {"Range": f"bytes={have}-"} if have else {}
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
         resumed = response.status == 206
         if resumed and not str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-"):
@@ -137,16 +132,7 @@ def _receive(url: str, part: Path, *, size: int | None, reporter: Reporter) -> b
 
 def _size(part: Path) -> int:
     """Bytes that have come so far."""
-    try:
-        return part.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _reason(problem: Exception) -> str:
-    """What a connection ended in, in words: without Python's "[Errno 111]"."""
-    reason = getattr(problem, "reason", None) or problem
-    return str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
+    return part.stat().st_size if part.exists() else 0
 
 
 @contextmanager
@@ -185,10 +171,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def one_process(part: Path, reporter: Reporter, *, doing: str) -> Iterator[None]:
-    """Keep the making of a file or folder to one process; a second one waits.
-
-    doing: what the message to the second says of the first, "fetches" for instance.
-    """
+    """Keep the making of a file or folder to one process; a second waits, and hears what the first is `doing`."""
     path = part.with_name(part.name + ".lock")
     lock, waits = FileLock(path), False
     while not lock.is_locked:

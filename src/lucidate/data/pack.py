@@ -14,7 +14,6 @@ What depends on where the images lie (spec, class names, other files beside them
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,39 +26,39 @@ from numpy.typing import NDArray
 
 from lucidate.core.atomic import atomic_path, atomic_write, remove_abandoned
 from lucidate.core.errors import SourceError
-from lucidate.core.progress import Reporter, Silent
-from lucidate.data.checksums import is_sealed, seal
+from lucidate.core.progress import Reporter, Silent, with_progress
 from lucidate.data.decode import DecodeError, decode, image_size, resize
 from lucidate.data.download import cache_dir, cache_error, one_process
-from lucidate.data.packed import LARGEST_SIDE, PACK_VERSION, SMALLEST_SIDE, fault, find_pack, pack_key, read_checked
-from lucidate.data.sources.find import find_source, open_source
-from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image, with_progress
-from lucidate.data.sources.source_cache import recall, remember, signature
+from lucidate.data.packed import (
+    LARGEST_SIDE,
+    PACK_VERSION,
+    SMALLEST_SIDE,
+    UNSEALED,
+    PackedImages,
+    fault,
+    find_pack,
+    pack_key,
+    read_pack,
+    seal,
+)
+from lucidate.data.sources.find import find_source, open_source, recall, remember, signature
+from lucidate.data.sources.source import Content, SetAside, Source, in_order, read_image
 
 LARGEST_OWN = 96  # pixels; up to here images that agree in size keep it
 COMMON_SIDE = 64  # pixels; what all others are resized to unless a size is asked for
 COMMON_SMALL = 32  # pixels; what images that agree in fewer than 8 are resized to
 
 
-@dataclass(frozen=True, eq=False)
-class Pack:
-    """Packed images, one row each in all arrays; the order is the source's.
-
-    images: uint8 (N, side, side, 3), memory-mapped and read-only. labels: int64 (N,). given: "train", "test" or "".
-    hash: of the content and the size, equal wherever the images lie. set_aside: what of the source is not in here.
-    """
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pack(PackedImages):
+    """Packed images and what their source says of them. hash: of content and size, equal wherever the images lie."""
 
     path: Path
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    ids: NDArray[np.str_]
-    given: NDArray[np.str_]
     class_names: tuple[str, ...]
     dataset: str
     source: str
     hash: str
     flips: bool
-    set_aside: tuple[SetAside, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,20 +70,14 @@ class Pack:
 
 
 def open_pack(
-    spec: str | Path,
-    *,
-    image_size: int | None = None,
-    cache: Path | None = None,
-    reporter: Reporter | None = None,
+    spec: str | Path, *, image_size: int | None = None, cache: Path | None = None, reporter: Reporter | None = None
 ) -> Pack:
     """The packed images of a source, packed now if they are not yet.
 
     image_size: side in pixels, 8 to 512; None keeps the images' own where all are square, agree and are 8 to 96, takes
-    32 where they agree in less, else 64.
-    cache: default `cache_dir()`. A pack that was touched since, and differs from its checksums, is made anew, and the
-    reporter hears of it; one of a version that kept none is made anew too.
-    Raises SourceError for a source that cannot be opened, a class without a readable image, or a cache that cannot
-    be written to.
+    32 where they agree in less, else 64. cache: default `cache_dir()`. A pack that differs from its checksums, or has
+    none, is made anew. Raises SourceError for a source that cannot be opened, a class without a readable image, or a
+    cache that cannot be written to.
     """
     if image_size is not None and not SMALLEST_SIDE <= image_size <= LARGEST_SIDE:
         raise SourceError(
@@ -110,8 +103,8 @@ def open_pack(
         try:
             with one_process(folder, reporter, doing="packs"):
                 if not _load(folder, source, side=side, key=key):  # another process may just have made it
-                    if is_sealed(folder):
-                        reporter.say(f"{folder}: {fault(folder) or 'it is not whole'}; packing it anew")
+                    if (found := fault(folder)) != UNSEALED:
+                        reporter.say(f"{folder}: {found or 'it is not whole'}; packing it anew")
                     _build(folder, source, side=side, key=key, reporter=reporter)
         except OSError as error:
             raise cache_error(packs.parent, error) from None
@@ -125,9 +118,8 @@ def _own_side(source: Source, packs: Path, reporter: Reporter) -> int:
     """The side that the images' own sizes ask for; looked up in their headers once."""
     if noted := _noted_side(source, packs):
         return noted
-    side = _agreed_side(source, reporter) or COMMON_SIDE
-    if side < SMALLEST_SIDE:
-        side = COMMON_SMALL
+    agreed = _agreed_side(source, reporter) or COMMON_SIDE
+    side = agreed if agreed >= SMALLEST_SIDE else COMMON_SMALL
     try:
         atomic_write(_note(source, packs), str(side).encode())
     except OSError as error:
@@ -161,83 +153,68 @@ def _agreed_side(source: Source, reporter: Reporter) -> int | None:
     for index in with_progress(range(len(source)), "measuring", reporter):
         content = read_image(source, index)
         size = _size(content)
-        if size is not None and size != (agreed, agreed):
-            # The first image, or one that disagrees: it counts only if all of it can be read.
-            if isinstance(content, bytes) and not _decodes(content):
+        if size is None or size == (agreed, agreed):
+            continue
+        # The first image, or one that disagrees: it counts only if all of it can be read.
+        if isinstance(content, bytes):
+            try:
+                decode(content, size=LARGEST_OWN)
+            except DecodeError:
                 continue
-            if agreed is not None or size[0] != size[1] or size[0] > LARGEST_OWN:
-                return None
-            agreed = size[0]
+        if agreed is not None or size[0] != size[1] or size[0] > LARGEST_OWN:
+            return None
+        agreed = size[0]
     return agreed
 
 
 def _size(content: Content | DecodeError) -> tuple[int, int] | None:
-    if isinstance(content, DecodeError):
-        return None
+    """(width, height), from the header alone; None of what cannot be read."""
     if not isinstance(content, bytes):
-        return content.shape[1], content.shape[0]
+        return None if isinstance(content, DecodeError) else (content.shape[1], content.shape[0])
     try:
         return image_size(content)
     except DecodeError:
         return None
 
 
-def _decodes(content: bytes) -> bool:
-    try:
-        decode(content, size=LARGEST_OWN)
-    except DecodeError:
-        return False
-    return True
-
-
 def _load(folder: Path, source: Source, *, side: int, key: str) -> Pack | None:
     """The pack in `folder`, or None where it is missing, damaged or cut short."""
-    packed = read_checked(folder, key=key, side=side)
+    packed = read_pack(folder, key=key, side=side)
     if packed is None:
         return None
     return Pack(
+        **{**vars(packed), "set_aside": source.set_aside + packed.set_aside},
         path=folder,
-        images=packed.images,
-        labels=packed.labels,
-        ids=packed.ids,
-        given=packed.given,
         class_names=source.class_names,
         dataset=source.dataset,
         source=source.spec,
         hash=key,
         flips=source.flips,
-        set_aside=source.set_aside + packed.set_aside,
     )
 
 
 def _build(folder: Path, source: Source, *, side: int, key: str, reporter: Reporter) -> None:
-    """Pack `source` into `folder`. Raises SourceError."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder.parent)
-        with atomic_path(folder, size=len(source) * side * side * 3) as temporary:
-            temporary.mkdir()
-            kept, aside = _write_images(temporary / "images.npy", source, side=side, reporter=reporter)
-            labels = source.labels[kept]
-            _check_classes(labels, source, aside)
-            np.save(temporary / "labels.npy", labels)
-            index = {"id": [source.ids[row] for row in kept], "given": [source.given[row] for row in kept]}
-            pq.write_table(pa.table(index), temporary / "index.parquet")
-            meta = {
-                "version": PACK_VERSION,
-                "key": key,
-                "dataset": source.dataset,
-                "fingerprint": source.fingerprint,
-                "side": side,
-                "count": len(kept),
-                "set_aside": [[each.path, each.reason] for each in aside],
-            }
-            (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-            seal(temporary)
-    except OSError as error:
-        if _load(folder, source, side=side, key=key):
-            return  # another process put the same pack there first
-        raise cache_error(folder.parent.parent, error) from None
+    """Pack `source` into `folder`. Raises SourceError, OSError."""
+    remove_abandoned(folder.parent)
+    with atomic_path(folder, size=len(source) * side * side * 3) as temporary:
+        temporary.mkdir()
+        kept, aside = _write_images(temporary / "images.npy", source, side=side, reporter=reporter)
+        labels = source.labels[kept]
+        _check_classes(labels, source, aside)
+        np.save(temporary / "labels.npy", labels)
+        index = {"id": [source.ids[row] for row in kept], "given": [source.given[row] for row in kept]}
+        pq.write_table(pa.table(index), temporary / "index.parquet")
+        meta = {
+            "version": PACK_VERSION,
+            "key": key,
+            "dataset": source.dataset,
+            "fingerprint": source.fingerprint,
+            "side": side,
+            "count": len(kept),
+            "set_aside": [[each.path, each.reason] for each in aside],
+        }
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        seal(temporary)
 
 
 def _write_images(
@@ -246,7 +223,7 @@ def _write_images(
     """Write the readable images one behind another; their numbers in the source, and the others with reasons."""
     kept: list[int] = []
     aside: list[SetAside] = []
-    results: Iterable[NDArray[np.uint8] | DecodeError] = in_order(source, partial(_pixels, side=side))
+    results = in_order(source, partial(_pixels, side=side))
     with path.open("wb") as file:
         _write_header(file, count=len(source), side=side)
         start = file.tell()

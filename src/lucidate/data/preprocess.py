@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lucidate.core.errors import RunError
 from lucidate.core.text import one_line
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,10 +21,7 @@ SAMPLE = 20_000  # images are enough for statistics to four digits, and bound th
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Square size in pixels, mean and standard deviation a channel (RGB, of values in [0, 1]), interpolation.
-
-    `interpolation` is how images of another size were, and are to be, brought to `size`.
-    """
+    """Square size in pixels; mean and standard deviation a channel (RGB, of values in [0, 1]); how images get it."""
 
     size: int
     mean: tuple[float, float, float]
@@ -57,10 +54,7 @@ class Preprocess:
 
 
 def fit_preprocess(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Preprocess:
-    """Statistics of training images. images: (N, S, S, 3) uint8 store; rows: its training rows.
-
-    Of more than 20,000 training images, 20,000 evenly spaced ones are measured.
-    """
+    """Statistics of training images, of 20,000 evenly spaced at most. images: (N, S, S, 3) uint8. rows: into it."""
     if len(rows) > SAMPLE:
         rows = rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
     total, square = np.zeros(3), np.zeros(3)

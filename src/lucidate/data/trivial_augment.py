@@ -25,32 +25,14 @@ BLEND = 0.99  # brightness, color, contrast and sharpness are 1 ± this
 POSTERIZED = 6  # of 8 bits
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue, after ITU-R BT.601
 
-# Those that move pixels stand together: they share one resampling.
-OPERATIONS = (
-    "identity",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-    "rotate",
-    "brightness",
-    "color",
-    "contrast",
-    "sharpness",
-    "posterize",
-    "solarize",
-    "auto_contrast",
-    "equalize",
-)
+MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")  # which share one resampling
+COLORS = ("brightness", "color", "contrast", "sharpness", "posterize", "solarize", "auto_contrast", "equalize")
+OPERATIONS = ("identity", *MOVES, *COLORS)
 
 
 def trivial_augment(images: Tensor, draws: Draws) -> Tensor:
-    """Each image changed by one operation, all equally likely. images: (B, 3, H, W) float in [0, 1], not normalized.
-
-    Returns the same in channels_last.
-    """
-    operations, levels = draw_operations(draws)
-    return transform(images, operations, levels)
+    """Each image changed by one operation, all equally likely. (B, 3, H, W) float in [0, 1], not normalized."""
+    return transform(images, *draw_operations(draws))
 
 
 def draw_operations(draws: Draws) -> tuple[Tensor, Tensor]:
@@ -73,7 +55,7 @@ def transform(images: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
     starts = torch.searchsorted(operations, torch.arange(len(OPERATIONS) + 1)).tolist()
     changed = _picked(images, order)
 
-    moved = slice(starts[OPERATIONS.index("shear_x")], starts[OPERATIONS.index("rotate") + 1])
+    moved = slice(starts[OPERATIONS.index(MOVES[0])], starts[OPERATIONS.index(MOVES[-1]) + 1])
     if moved.start < moved.stop:
         matrices = _matrices(operations[moved], levels[moved], *images.shape[2:])
         changed[moved] = _resample(changed[moved], matrices.to(images.device))
@@ -128,30 +110,27 @@ def _gray(images: Tensor) -> Tensor:
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
 
 
-def _blended(plain: Tensor, images: Tensor, levels: Tensor) -> Tensor:
-    """From `plain`, past `images` where the level is above 0, and short of it where below."""
-    return torch.lerp(plain, images, 1 + BLEND * levels).clamp(0, 1)
+def _mean_gray(images: Tensor) -> Tensor:
+    """(B, 1, 1, 1)"""
+    return _gray(images).mean((1, 2, 3), keepdim=True)
 
 
-def _brightness(images: Tensor, levels: Tensor) -> Tensor:
-    return _blended(torch.zeros_like(images), images, levels)
-
-
-def _color(images: Tensor, levels: Tensor) -> Tensor:
-    return _blended(_gray(images).expand_as(images), images, levels)
-
-
-def _contrast(images: Tensor, levels: Tensor) -> Tensor:
-    return _blended(_gray(images).mean((1, 2, 3), keepdim=True).expand_as(images), images, levels)
-
-
-def _sharpness(images: Tensor, levels: Tensor) -> Tensor:
-    # The blur of PIL's `SMOOTH`: of 3 × 3 pixels, the middle one weighs 5 and the others 1; the edge stays as it is.
+def _smooth(images: Tensor) -> Tensor:
+    """The blur of PIL's `SMOOTH`: of 3 × 3 pixels, the middle one weighs 5, the others 1; the edge stays as it is."""
     columns = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
     squares = columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]
     smooth = images.clone()
     smooth[:, :, 1:-1, 1:-1] = (squares + 4 * images[:, :, 1:-1, 1:-1]) / 13
-    return _blended(smooth, images, levels)
+    return smooth
+
+
+def _blending(plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """From `plain` of the images, past them where the level is above 0, and short of them where below."""
+
+    def blend(images: Tensor, levels: Tensor) -> Tensor:
+        return torch.lerp(plain(images).expand_as(images), images, 1 + BLEND * levels).clamp(0, 1)
+
+    return blend
 
 
 def _posterize(images: Tensor, levels: Tensor) -> Tensor:
@@ -188,10 +167,10 @@ def _equalize(images: Tensor, levels: Tensor) -> Tensor:  # noqa: ARG001
 
 
 _CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "brightness": _brightness,
-    "color": _color,
-    "contrast": _contrast,
-    "sharpness": _sharpness,
+    "brightness": _blending(torch.zeros_like),
+    "color": _blending(_gray),
+    "contrast": _blending(_mean_gray),
+    "sharpness": _blending(_smooth),
     "posterize": _posterize,
     "solarize": _solarize,
     "auto_contrast": _auto_contrast,

@@ -1,32 +1,156 @@
 """Class activation maps: where the features lie that speak for a class. One forward and one short backward a batch.
 
 Everything before the layer runs without gradients, and gradients are taken of the layer's output alone: most of a
-network is passed through once, forward.
+network is passed through once, forward. A model is borrowed for looking inside: hooks, mode and gradients are given
+back as they were, whatever happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lucidate.core.errors import ExplainError
-from lucidate.explain.layers import ActivationHook, Layer, attribute_set, borrowed, patch_grid
+from lucidate.core.registry import choices
+
+LEAST = 4  # cells a side: a smaller map says hardly more than where the middle is
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """Heatmaps of a batch.
+@dataclass(frozen=True)
+class Layer:
+    """A layer and what its output is made of.
 
-    raw: (B, h, w) float32, 0 or more, in the layer's own grid and scale: 0 everywhere is an empty map. logits: (B, K),
-    of the same pass.
+    name: in the model. grid: (height, width) of its map. tokens: whether the output is (B, N, C), one token a cell in
+    reading order, behind `skip` others such as CLS.
     """
 
-    raw: Tensor
-    logits: Tensor
+    name: str
+    grid: tuple[int, int]
+    tokens: bool = False
+    skip: int = 0
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """The layer's output, or its gradient, as a map (B, C, H, W)."""
+        if not self.tokens:
+            return output
+        cells = output[:, self.skip :].transpose(1, 2)
+        return cells.reshape(*cells.shape[:2], *self.grid)
+
+
+def find_layer(model: nn.Module, image_size: int, *, name: str | None = None) -> Layer:
+    """The last feature map of at least 4×4, or the layer that is named. Raises ExplainError.
+
+    Of a vision transformer, the normalization before the last block's attention: after it, only CLS still counts.
+    image_size: pixels a side of what the model takes.
+    """
+    seen = trace(model, image_size)
+    good = [layer for layer in seen if min(layer.grid) >= LEAST]
+    if name is not None:
+        known = {layer.name: layer for layer in seen}
+        if name not in known:
+            raise ExplainError(f"--layer: expected {choices(name, list(known))}, received {name!r}")
+        if known[name] not in good:
+            height, width = known[name].grid
+            instead = f"use {good[-1].name}" if good else "no layer of this model has one"
+            raise ExplainError(
+                f"--layer: expected a map of at least {LEAST}×{LEAST}, {name} has {height}×{width}; {instead}"
+            )
+        return known[name]
+    if not good:
+        largest = max(seen, key=lambda layer: min(layer.grid), default=None)
+        found = f"at most {largest.grid[0]}×{largest.grid[1]} ({largest.name})" if largest else "none"
+        raise ExplainError(
+            f"explain: expected a feature map of at least {LEAST}×{LEAST}, received {found} from images of "
+            f"{image_size} pixels; set data.image_size higher, or fit = 'native' for a model of timm's"
+        )
+    before_attention = [layer for layer in good if layer.tokens and layer.name.endswith("norm1")]
+    return (before_attention or good)[-1]
+
+
+@torch.no_grad()
+def trace(model: nn.Module, image_size: int) -> list[Layer]:
+    """Every layer whose output is a map, in the order in which they run; of one that runs twice, its last turn."""
+    found: dict[str, Layer] = {}
+    parameter = next(model.parameters(), torch.empty(0))  # files from elsewhere show none of theirs
+    grid, skip = patch_grid(model)
+
+    def look(name: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            return
+        if output.ndim == 4:
+            height, width = output.shape[2:]
+            layer = Layer(name, (height, width) if height > 1 and width > 1 else (1, 1))
+        elif grid and output.ndim == 3 and output.shape[1] == grid[0] * grid[1] + skip:
+            layer = Layer(name, grid, tokens=True, skip=skip)
+        else:
+            return
+        found.pop(name, None)
+        found[name] = layer
+
+    with borrowed(model) as hook:
+        for name, module in model.named_modules():
+            if name:
+                hook(module, lambda _, __, output, name=name: look(name, output))
+        model(torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype))
+    return list(found.values())
+
+
+def patch_grid(model: nn.Module) -> tuple[tuple[int, int] | None, int]:
+    """(rows and columns of patches, tokens before them) of a vision transformer; (None, 0) of other models."""
+    for module in model.modules():
+        embed = getattr(module, "patch_embed", None)
+        if embed is not None and getattr(embed, "grid_size", None) is not None:
+            return tuple(embed.grid_size), int(getattr(module, "num_prefix_tokens", 0))
+    return None, 0
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[Callable[[nn.Module, Callable[..., Any]], RemovableHandle]]:
+    """The model in evaluation mode, no parameter asking for a gradient; yields `hook(module, function)`.
+
+    At the end, also after an exception: every module's mode, every parameter's requires_grad and gradient are what they
+    were, and the hooks that were set through it are gone.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wants = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    with ExitStack() as hooks:
+
+        def hook(module: nn.Module, function: Callable[..., Any]) -> RemovableHandle:
+            handle = module.register_forward_hook(function)
+            hooks.callback(handle.remove)
+            return handle
+
+        try:
+            model.eval()
+            for parameter, _, _ in wants:
+                parameter.requires_grad_(False)
+            yield hook
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for parameter, wanted, gradient in wants:
+                parameter.requires_grad_(wanted)
+                parameter.grad = gradient
+
+
+class ActivationHook:
+    """A forward hook that keeps a layer's output, cut off from what came before, so that gradients end there."""
+
+    def __init__(self, *, gradients: bool) -> None:
+        self.gradients = gradients
+        self.output: Tensor | None = None
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:  # noqa: ARG002
+        self.output = output.detach().requires_grad_(self.gradients)
+        # An activation that works in place would write over what is kept, and may not on a leaf: it gets a copy.
+        return self.output.clone() if self.gradients else output
 
 
 def class_maps(
@@ -37,14 +161,12 @@ def class_maps(
     method: str = "gradcam",
     target: Tensor | None = None,
     against: Tensor | None = None,
-) -> Maps:
-    """Heatmaps of a batch of normalized images (B, 3, S, S).
+) -> Tensor:
+    """Heatmaps (B, h, w) float32, 0 or more, in the layer's own grid and scale, of normalized images (B, 3, S, S).
 
     target: (B,) class to explain, default the predicted one. against: (B,) another class; the maps then say what speaks
     for the first rather than the second. The model comes back as it was, also after an exception.
     """
-    if method not in METHODS and method != "eigencam":
-        raise ExplainError(f"--method: expected one of {', '.join((*METHODS, 'eigencam'))}, received {method!r}")
     with borrowed(model) as hook, torch.set_grad_enabled(method != "eigencam"):
         tap = ActivationHook(gradients=method != "eigencam")
         hook(model.get_submodule(layer.name), tap)
@@ -53,9 +175,9 @@ def class_maps(
             raise ExplainError(f"explain: expected layer {layer.name} to run, received an answer without it")
         activations = layer.as_map(tap.output.detach()).float()
         if method == "eigencam":
-            return Maps(first_component(activations), logits.detach())
+            return first_component(activations)
         gradients = layer.as_map(target_gradients(logits, tap.output, target, against)).float()
-    return Maps(METHODS[method](activations, gradients), logits.detach())
+    return METHODS[method](activations, gradients)
 
 
 def target_gradients(logits: Tensor, output: Tensor, target: Tensor | None, against: Tensor | None) -> Tensor:
@@ -113,8 +235,8 @@ METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def attention_rollout(model: nn.Module, images: Tensor) -> Maps:
-    """How much CLS, or the mean token, draws on each patch through all blocks of a vision transformer.
+def attention_rollout(model: nn.Module, images: Tensor) -> Tensor:
+    """(B, h, w), how much CLS, or the mean token, draws on each patch through all blocks of a vision transformer.
 
     Heads are averaged, the residual path counted by half, and blocks multiplied: S. Abnar and W. Zuidema,
     arXiv:2005.00928. It is the same for every class. Raises ExplainError for a model without such attention.
@@ -126,15 +248,17 @@ def attention_rollout(model: nn.Module, images: Tensor) -> Maps:
     if grid is None or not attentions:
         raise ExplainError("--method: expected a vision transformer for rollout, received another model; use gradcam")
     weights: list[Tensor] = []
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
-        weights.append(inputs[0].mean(1))
-
-    with borrowed(model) as hook, torch.no_grad(), attribute_set(attentions, "fused_attn", False):
-        for module in attentions:
-            hook(module.attn_drop, keep)  # type: ignore[arg-type]
-        logits = model(images)
-    return Maps(roll_out(weights, skip=skip).reshape(-1, *grid), logits)
+    fused = [module.fused_attn for module in attentions]
+    try:
+        with borrowed(model) as hook, torch.no_grad():
+            for module in attentions:
+                module.fused_attn = False  # type: ignore[assignment]  # which would not show its weights
+                hook(module.get_submodule("attn_drop"), lambda _, inputs, __: weights.append(inputs[0].mean(1)))
+            model(images)
+    finally:
+        for module, was in zip(attentions, fused, strict=True):
+            module.fused_attn = was
+    return roll_out(weights, skip=skip).reshape(-1, *grid)
 
 
 def roll_out(weights: list[Tensor], *, skip: int) -> Tensor:

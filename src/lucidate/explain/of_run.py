@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,17 +25,15 @@ from lucidate.core.records import Predictions, RunCard, jsonable
 from lucidate.core.registry import choices
 from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches
-from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.run_data import open_data
-from lucidate.explain.heatmaps import Layers, heatmaps, layers_for, resized
-from lucidate.explain.trust import Trust, measure_trust
+from lucidate.data.splits import open_data
+from lucidate.explain.heatmaps import heatmaps, layers_for, resized
+from lucidate.explain.trust import BATCH, Explainer, Trust, measure_trust
 from lucidate.models.checkpoint import load_model
 from lucidate.predict.loop import with_progress
 
 Target = Literal["predicted", "true", "difference"]
 TARGETS: tuple[Target, ...] = get_args(Target)
-BATCH = 128  # larger batches leave a processor's cache
 TRUSTED = 256  # images that trust is measured on: intervals of some points
 
 
@@ -69,7 +70,6 @@ def explain_run(
     split: str = "test",
     layer: str | None = None,
     trust: bool = True,
-    pack: Pack | None = None,
     device: torch.device | str = "cpu",
     reporter: Reporter | None = None,
 ) -> Explanation:
@@ -83,33 +83,27 @@ def explain_run(
         raise ExplainError(f"--target: expected {choices(target, list(TARGETS))}, received {target!r}")
     card = RunCard.load(run.card)
     predictions = predictions_of(run, split)
-    pack = pack or open_data(run, reporter=reporter).pack
+    pack = open_data(run, reporter=reporter).pack
     preprocess = Preprocess.from_dict(card.preprocess)
     model = load_model(run, device=device)
     layers = layers_for(model, preprocess.size, method=method, name=layer)
+    explain = partial(heatmaps, method=method, layers=layers)
     batches = Batches(pack.images, pack.labels, predictions.index, preprocess, BATCH, torch.device(device))
-    asked, against = classes_to_explain(predictions, target)
-    name = f"{method}-{target}-{split}"
-    path = run.explained / f"{name}.npy"
-    path.parent.mkdir(exist_ok=True)
-    start = time.perf_counter()
-    means, peaks = _write_maps(
-        path,
-        model,
-        batches,
-        method=method,
-        layers=layers,
-        asked=asked,
-        against=against,
-        classes=predictions.labels if target == "true" else predictions.predicted,
-        count=predictions.num_classes,
+    each = with_progress(
+        (images for images, _ in batches.in_order()),
+        len(predictions),
+        task=f"explaining by {method}",
         reporter=reporter,
     )
+    path = run.explained / f"{method}-{target}-{split}.npy"
+    path.parent.mkdir(exist_ok=True)
+    start = time.perf_counter()
+    means, peaks = _write_maps(path, partial(explain, model), each, predictions, target)
     seconds = time.perf_counter() - start
     verdict = None
     if trust:
         reporter.say("measuring whether the heatmaps deserve trust")
-        verdict = trust_of(model, batches, predictions, method=method, layers=layers, seed=card.seed)
+        verdict = trust_of(model, batches, predictions, explain, method=method, seed=card.seed)
     found = Explanation(
         method=method,
         target=target,
@@ -125,55 +119,32 @@ def explain_run(
         trust=verdict,
     )
     if target == "predicted":
-        page = heatmaps_to_show(found, model, batches, predictions, method=method, layers=layers)
-        page.save(run.heatmaps(split))
+        heatmaps_to_show(found, batches, predictions, partial(explain, model)).save(run.heatmaps(split))
     content = {key: value for key, value in vars(found).items() if key not in ("maps", "peaks")}
     atomic_write(path.with_suffix(".json"), json.dumps(jsonable(content), indent=1).encode())
     return found
 
 
-def classes_to_explain(predictions: Predictions, target: Target) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """(N,) class to explain, and (N,) the one it is set against, if any."""
-    if target == "true":
-        return predictions.labels, None
-    if target == "predicted":
-        return predictions.predicted, None
-    return predictions.predicted, other_classes(predictions)
-
-
 def trust_of(
-    model: nn.Module, batches: Batches, predictions: Predictions, *, method: str, layers: Layers, seed: int
+    model: nn.Module, batches: Batches, predictions: Predictions, explain: Explainer, *, method: str, seed: int
 ) -> Trust:
     """Trust, measured on up to 256 images that the model gets right, as many of each class as there are."""
-    right = np.flatnonzero(predictions.correct)
-    order = np.random.default_rng(seed).permutation(right)
-    turn = np.empty(len(order), dtype=np.int64)  # of an image within its class: take every class's first ones
-    for label in np.unique(predictions.labels[order]):
-        mine = np.flatnonzero(predictions.labels[order] == label)
-        turn[mine] = np.arange(len(mine))
-    chosen = np.sort(order[np.argsort(turn, kind="stable")[:TRUSTED]])
-    picked = Batches(batches.images, batches.labels, batches.rows[chosen], batches.preprocess, TRUSTED, batches.device)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(predictions.correct))
+    turn = pd.Series(order).groupby(predictions.labels[order]).cumcount()  # of an image within its class
+    chosen = np.sort(order[np.argsort(turn.to_numpy(), kind="stable")[:TRUSTED]])
+    picked = replace(batches, rows=batches.rows[chosen], batch_size=TRUSTED)
     images = torch.cat([images for images, _ in picked.in_order()])
     labels = torch.from_numpy(predictions.labels[chosen]).to(batches.device)
 
-    def explain(other: nn.Module, shown: Tensor, target: Tensor) -> Tensor:
-        parts = [
-            resized(heatmaps(other, shown[rows], target[rows], method=method, layers=layers), shown.shape[-1])
-            for rows in (slice(start, start + BATCH) for start in range(0, len(shown), BATCH))
-        ]
-        return torch.cat(parts)
+    def in_batches(other: nn.Module, shown: Tensor, asked: Tensor) -> Tensor:
+        parts = zip(torch.split(shown, BATCH), torch.split(asked, BATCH), strict=True)
+        return torch.cat([resized(explain(other, *part), shown.shape[-1]) for part in parts])
 
-    return measure_trust(model, images, labels, explain, method=method, seed=seed)
+    return measure_trust(model, images, labels, in_batches, method=method, seed=seed)
 
 
 def heatmaps_to_show(
-    found: Explanation,
-    model: nn.Module,
-    batches: Batches,
-    predictions: Predictions,
-    *,
-    method: str,
-    layers: Layers,
+    found: Explanation, batches: Batches, predictions: Predictions, explain: Callable[[Tensor, Tensor], Tensor]
 ) -> Heatmaps:
     """The heatmaps that gallery and report show: of single images, for the predicted class and for the other."""
     groups = []
@@ -181,14 +152,13 @@ def heatmaps_to_show(
         _, _, rows, other = chosen
         picked = replace(batches, rows=batches.rows[rows], batch_size=len(rows))
         ((images, _),) = picked.in_order()
-        maps = [
-            heatmaps(model, images, torch.from_numpy(classes).to(images.device), method=method, layers=layers)
+        first, second = (
+            explain(images, torch.from_numpy(classes).to(images.device)).cpu().numpy()
             for classes in (predictions.predicted[rows], other)
-        ]
-        first, second = (part.cpu().numpy() for part in maps)
+        )
         groups.append(group_of(predictions, chosen, first=first, second=second))
     return Heatmaps(
-        method=method,
+        method=found.method,
         layer=", ".join(dict.fromkeys(found.layer.values())),
         split=found.split,
         images=found.images,
@@ -217,45 +187,34 @@ def _middle(size: int) -> NDArray[np.float64]:
 
 
 def _write_maps(
-    path: Path,
-    model: nn.Module,
-    batches: Batches,
-    *,
-    method: str,
-    layers: Layers,
-    asked: NDArray[np.int64],
-    against: NDArray[np.int64] | None,
-    classes: NDArray[np.int64],
-    count: int,
-    reporter: Reporter,
+    path: Path, explain: Callable[..., Tensor], batches: Iterable[Tensor], predictions: Predictions, target: Target
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Write every map to `path`, a batch at a time; returns the mean map of each class, and the maps' peaks."""
-    done, total = 0, len(batches.rows)
-    peaks = np.zeros(total, np.float32)
-    sums: NDArray[np.float64] | None = None
-    numbers = np.bincount(classes, minlength=count)
+    asked = predictions.labels if target == "true" else predictions.predicted
+    against = other_classes(predictions) if target == "difference" else None
+    done, total, classes = 0, len(predictions), predictions.num_classes
+    peaks, sums = np.zeros(total, np.float32), np.zeros(0)
     with atomic_path(path) as temporary:
         store: np.memmap[Any, np.dtype[np.float16]] | None = None
-        each = (images for images, _ in batches.in_order())
-        for images in with_progress(each, total, task=f"explaining by {method}", reporter=reporter):
+        for images in batches:
             rows = slice(done, done + len(images))
-            target = torch.from_numpy(asked[rows]).to(images.device)
-            other = None if against is None else torch.from_numpy(against[rows]).to(images.device)
-            maps = heatmaps(model, images, target, method=method, layers=layers, against=other).cpu().numpy()
+            first = torch.from_numpy(asked[rows]).to(images.device)
+            second = None if against is None else torch.from_numpy(against[rows]).to(images.device)
+            maps = explain(images, first, against=second).cpu().numpy()
             peaks[rows] = highest = np.abs(maps).max(axis=(1, 2))
             # Scaled to a highest value of 1: float16 would lose small maps, and no image is to drown the mean.
             scaled = maps / np.maximum(highest, np.finfo(np.float32).tiny)[:, None, None]
-            if store is None or sums is None:
-                store = np.lib.format.open_memmap(
-                    temporary, mode="w+", dtype=np.float16, shape=(total, *maps.shape[1:])
-                )
-                sums = np.zeros((count, *maps.shape[1:]))
+            if store is None:
+                shape = maps.shape[1:]
+                store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=(total, *shape))
+                sums = np.zeros((classes, *shape))
             store[rows] = scaled
-            np.add.at(sums, classes[rows], scaled)
+            np.add.at(sums, asked[rows], scaled)
             done += len(images)
-        if store is None or sums is None:
+        if store is None:
             raise ExplainError("explain: expected predictions of at least one image, received none")
         store.flush()
     with atomic_path(path.with_suffix(".peaks.npy")) as temporary, temporary.open("wb") as file:
         np.save(file, peaks)
+    numbers = np.bincount(asked, minlength=classes)
     return (sums / np.maximum(numbers, 1)[:, None, None]).astype(np.float32), peaks

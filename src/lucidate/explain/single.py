@@ -19,7 +19,7 @@ from lucidate.core.records import RunCard, slug
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.run_data import open_data
+from lucidate.data.splits import open_data
 from lucidate.explain.heatmaps import heatmaps, layers_for, member_maps, resized
 from lucidate.explain.of_run import Target
 from lucidate.models.checkpoint import load_model
@@ -77,70 +77,62 @@ def explain_images(
             pixels = read_image(Path(name), preprocess.size)
         else:
             pack = pack or open_data(run).pack
-            pixels, label = _own(pack, name)
+            rows = np.flatnonzero(pack.ids == name)
+            if not len(rows):
+                raise ExplainError(
+                    f"--images: expected files, or ids of the run's images such as {pack.ids[0]}, received {name!r}"
+                )
+            pixels, label = np.array(pack.images[rows[0]]), int(pack.labels[rows[0]])
         shown = preprocess.normalize(torch.from_numpy(pixels)[None].to(device))
         with torch.no_grad():
             probabilities = model(shown).softmax(1)[0]
-        best = probabilities.argsort(descending=True)
-        asked, other = best[0], None
+        best, second = probabilities.topk(2).indices.tolist()
+        asked, other = best, None
         if target == "true":
             if label is None:
                 raise ExplainError(f"--target: expected predicted or difference for a file, received true with {name}")
-            asked = torch.tensor(label, device=best.device)
+            asked = label
         elif target == "difference":
-            other = best[1] if label is None or label == int(best[0]) else torch.tensor(label, device=best.device)
-        rival = None if other is None else other[None]
-        raw = heatmaps(model, shown, asked[None], method=method, layers=layers, against=rival)
+            other = second if label in (None, best) else label
+        chosen = torch.tensor([asked], device=shown.device)
+        rival = None if other is None else torch.tensor([other], device=shown.device)
+        raw = heatmaps(model, shown, chosen, method=method, layers=layers, against=rival)
         stem = f"{slug(Path(name).stem if label is None else name)}-{method}"
-        picture, values = out / f"{stem}.png", out / f"{stem}.npy"
-        _write(pixels, raw, picture=picture, values=values)
+        picture = _write(pixels, raw, out / f"{stem}.png")
         members = {}
         if isinstance(model, Ensemble):
-            each = member_maps(model, shown, asked[None], method=method, layers=layers, against=rival)
+            each = member_maps(model, shown, chosen, method=method, layers=layers, against=rival)
             for member, theirs in zip(model.settings, each, strict=True):
-                own = out / f"{stem}-{slug(member.name)}.png"
-                _write(pixels, theirs, picture=own, values=own.with_suffix(".npy"))
-                members[member.name] = str(own)
+                members[member.name] = str(_write(pixels, theirs, out / f"{stem}-{slug(member.name)}.png"))
         found.append(
             Explained(
                 name=name,
-                predicted=card.classes[int(asked)],
-                against=None if other is None else card.classes[int(other)],
+                predicted=card.classes[asked],
+                against=None if other is None else card.classes[other],
                 confidence=float(probabilities[asked]),
                 peak=float(raw.abs().max()),
                 picture=str(picture),
-                raw=str(values),
+                raw=str(picture.with_suffix(".npy")),
                 members=members,
             )
         )
     return found
 
 
-def _own(pack: Pack, name: str) -> tuple[NDArray[np.uint8], int]:
-    rows = np.flatnonzero(pack.ids == name)
-    if not len(rows):
-        raise ExplainError(
-            f"--images: expected files, or ids of the run's images such as {pack.ids[0]}, received {name!r}"
-        )
-    return np.array(pack.images[rows[0]]), int(pack.labels[rows[0]])
-
-
-def _write(pixels: NDArray[np.uint8], raw: torch.Tensor, *, picture: Path, values: Path) -> None:
+def _write(pixels: NDArray[np.uint8], raw: torch.Tensor, picture: Path) -> Path:
+    """Write the image under its map as a PNG, and the map beside it; the picture's path."""
     side = SHOWN * max(1, -(-pixels.shape[0] // SHOWN))
     scaled = raw / raw.abs().max().clamp(min=1e-30)
     large = np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
     shown = resized(scaled, side)[0].clamp(min=0).cpu().numpy()
-    picture.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(picture) as temporary:
         Image.fromarray(overlay(large, shown)).save(temporary, "PNG")
-    with atomic_path(values) as temporary, temporary.open("wb") as file:
+    with atomic_path(picture.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
         np.save(file, raw[0].cpu().numpy())
+    return picture
 
 
 def overlay(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with a heatmap (H, W) in [0, 1] over it: where that is 0, the image is as it was.
-
-    An empty map leaves the image untouched: it is not stretched to say something.
-    """
+    """The image (H, W, 3) under a heatmap (H, W) in [0, 1]; where that is 0, be it everywhere, it is as it was."""
     weight = STRENGTH * np.clip(heatmap, 0, 1)[..., None]
     return np.rint((1 - weight) * image + weight * heat_colors(heatmap)).astype(np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from lucidate.models.external import External
 
 Explainer = Callable[[nn.Module, Tensor, Tensor], Tensor]  # model, (B, 3, S, S), (B,) target → (B, S, S)
 
+BATCH = 128  # images; larger batches leave a processor's cache
 CHANCE = 0.25  # of the attribution that falls into one of four cells, if it knows nothing
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)  # of the pixels that are taken away
 EMPTY = 1e-6  # largest value of a map, relative to the largest of all, below which it says nothing
@@ -41,8 +42,8 @@ class Trust:
     empty: share of maps that are zero or flat everywhere. randomization: rank correlation of maps with those of random
     weights, near 0 for a method that looks at the model. pointing: share of the positive attribution inside the right
     quarter of a mosaic of four images; chance .25, 1 is best. deletion: mean probability of the target while the
-    marked pixels are taken away, lower is better; deletion_random and deletion_center: likewise by a random order, and
-    from the middle outwards. insertion: while they are put back, higher is better; likewise. verdict: in words.
+    marked pixels are taken away, lower is better; *_random and *_center: likewise by a random order, and from the
+    middle outwards. insertion: while they are put back, higher is better. *_gain: over the better of the latter two.
     """
 
     method: str
@@ -69,60 +70,45 @@ def measure_trust(
     """
     generator = torch.Generator().manual_seed(seed)
     maps = explain(model, images, labels).cpu()
+    theirs = explain(scramble(model, images, generator=generator), images, labels).cpu()
     empty = empty_maps(maps)
-    scrambled = scramble(model, images, generator=generator)
-    theirs = explain(scrambled, images, labels).cpu()
     both = ~(empty | empty_maps(theirs))
     randomization = share_of(rank_correlations(maps[both].numpy(), theirs[both].numpy()))
     pointing = share_of(point(model, images, labels, explain, generator=generator))
     noise = torch.rand(maps.shape, generator=generator)
     middle = centered(maps.shape[-1]).expand_as(maps)
-    away, back = (
-        {
-            name: curve(model, images, labels, ranking, insert=insert)
-            for name, ranking in (("own", maps), ("random", noise), ("center", middle))
-        }
-        for insert in (False, True)
-    )
-    deletion_gain = share_of(np.minimum(away["random"], away["center"]) - away["own"])
-    insertion_gain = share_of(back["own"] - np.maximum(back["random"], back["center"]))
+    curves = {
+        f"{kind}{order}": curve(model, images, labels, ranking, insert=kind == "insertion")
+        for kind in ("deletion", "insertion")
+        for order, ranking in (("", maps), ("_random", noise), ("_center", middle))
+    }
+    away = np.minimum(curves["deletion_random"], curves["deletion_center"]) - curves["deletion"]
+    back = curves["insertion"] - np.maximum(curves["insertion_random"], curves["insertion_center"])
     share = float(empty.float().mean())
     return Trust(
         method=method,
         empty=share,
         randomization=randomization,
         pointing=pointing,
-        deletion=share_of(away["own"]),
-        deletion_random=share_of(away["random"]),
-        deletion_center=share_of(away["center"]),
-        insertion=share_of(back["own"]),
-        insertion_random=share_of(back["random"]),
-        insertion_center=share_of(back["center"]),
-        deletion_gain=deletion_gain,
-        insertion_gain=insertion_gain,
-        verdict=verdict(share, randomization, pointing, away, back),
+        **{name: share_of(values) for name, values in curves.items()},
+        deletion_gain=share_of(away),
+        insertion_gain=share_of(back),
+        verdict=verdict(share, randomization, pointing, curves),
     )
 
 
-def verdict(
-    empty: float,
-    randomization: Share,
-    pointing: Share,
-    away: dict[str, NDArray[np.float64]],
-    back: dict[str, NDArray[np.float64]],
-) -> str:
+def verdict(empty: float, randomization: Share, pointing: Share, curves: Mapping[str, NDArray[np.float64]]) -> str:
     """One sentence for people; it begins with "empty", "believe", "with care" or "do not believe"."""
     if empty > 0.5:
         return f"empty: {100 * empty:.0f} % of the maps are zero or flat everywhere; nothing can be read from them"
     beats = {
-        name: share_of(away[name] - away["own"]).low > 0 or share_of(back["own"] - back[name]).low > 0
+        name: share_of(curves[f"deletion_{name}"] - curves["deletion"]).low > 0
+        or share_of(curves["insertion"] - curves[f"insertion_{name}"]).low > 0
         for name in ("random", "center")
     }
-    reasons = []
+    reasons, alike = [], f"rank correlation {randomization.mean:.2f}"
     if randomization.count and randomization.mean > DEPENDS:
-        reasons.append(
-            f"maps of random weights look alike (rank correlation {randomization.mean:.2f}, should be near 0)"
-        )
+        reasons.append(f"maps of random weights look alike ({alike}, should be near 0)")
     if pointing.low <= CHANCE:
         reasons.append(f"it points into the right quarter no better than chance ({pointing.mean:.2f} against .25)")
     if not beats["random"]:
@@ -132,8 +118,8 @@ def verdict(
     if not reasons:
         return (
             f"believe, as a hint: {100 * pointing.mean:.0f} % of it lies in the right quarter of four (chance 25 %), "
-            f"it depends on what was learned (rank correlation {randomization.mean:.2f}), and what it marks matters "
-            "more than random places and the middle"
+            f"it depends on what was learned ({alike}), and what it marks matters more than random places and the "
+            "middle"
         )
     word = "do not believe" if len(reasons) > 1 or randomization.mean > IGNORES else "with care"
     return f"{word}: {'; '.join(reasons)}"
@@ -146,10 +132,7 @@ def empty_maps(maps: Tensor) -> Tensor:
 
 
 def scramble(model: nn.Module, images: Tensor, *, generator: torch.Generator) -> nn.Module:
-    """A copy whose weights are drawn anew, normal with each tensor's own deviation; statistics are measured again.
-
-    After J. Adebayo et al., "Sanity checks for saliency maps" (arXiv:1810.03292).
-    """
+    """A copy with weights drawn anew, each by its own deviation, and statistics to suit (Adebayo, arXiv:1810.03292)."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -157,16 +140,16 @@ def scramble(model: nn.Module, images: Tensor, *, generator: torch.Generator) ->
             spread = parameter.std() if parameter.numel() > 1 else parameter.abs()
             if parameter.ndim > 1:
                 parameter.copy_(noise * spread)
-        for file in (module for module in other.modules() if isinstance(module, External)):
-            file.scramble(images, generator)
-        norms = [module for module in other.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         other.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
-            norm.train()
-        for start in range(0, min(len(images), 512), 128):
-            other(images[start : start + 128])
+        for module in other.modules():
+            if isinstance(module, External):
+                module.engine.scramble(images, generator)
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.reset_running_stats()
+                module.momentum = None  # the plain mean over batches
+                module.train()
+        for part in torch.split(images[: 4 * BATCH], BATCH):
+            other(part)
     return other.eval()
 
 
@@ -191,12 +174,11 @@ def point(
     groups = four_classes(labels.cpu(), generator=generator)
     if not len(groups):
         return np.zeros(0)
-    tiles = images[groups.flatten()].reshape(len(groups), 4, *images.shape[1:])
-    rows = [torch.cat([tiles[:, 2 * row], tiles[:, 2 * row + 1]], dim=3) for row in (0, 1)]
-    mosaics = torch.cat(rows, dim=2)
-    side = images.shape[-1]
-    cell = torch.arange(len(groups)) % 4  # each cell is asked for as often
-    target = labels[groups[torch.arange(len(groups)), cell]]
+    first, second, third, fourth = (images[column] for column in groups.T)
+    mosaics = torch.cat([torch.cat([first, second], dim=3), torch.cat([third, fourth], dim=3)], dim=2)
+    side, rows = images.shape[-1], torch.arange(len(groups))
+    cell = rows % 4  # each cell is asked for as often
+    target = labels[groups[rows, cell]]
     try:
         maps = explain(model, mosaics, target)
     except (AssertionError, RuntimeError):  # made for one size, as transformers are
@@ -205,23 +187,19 @@ def point(
     positive = maps.cpu().clamp(min=0)
     half = positive.shape[-1] // 2
     cells = positive[:, : 2 * half, : 2 * half].reshape(-1, 2, half, 2, half).sum((2, 4)).flatten(1)
-    total = cells.sum(1)
-    inside = cells[torch.arange(len(cells)), cell]
+    total, inside = cells.sum(1), cells[rows, cell]
     return torch.where(total > 0, inside / total.clamp(min=1e-30), torch.tensor(CHANCE)).double().numpy()
 
 
 def four_classes(labels: Tensor, *, generator: torch.Generator) -> Tensor:
     """(M, 4) rows of images of four different classes, each image used once at most."""
-    order = torch.randperm(len(labels), generator=generator).tolist()
     waiting: dict[int, list[int]] = {}
-    for row in order:
+    for row in torch.randperm(len(labels), generator=generator).tolist():
         waiting.setdefault(int(labels[row]), []).append(row)
     groups = []
-    while len([rows for rows in waiting.values() if rows]) >= 4:
-        fullest = sorted((label for label in waiting if waiting[label]), key=lambda label: -len(waiting[label]))[:4]
-        members = [waiting[label].pop() for label in fullest]
-        shuffle = torch.randperm(4, generator=generator).tolist()
-        groups.append([members[place] for place in shuffle])
+    while len(left := [rows for rows in waiting.values() if rows]) >= 4:
+        members = [rows.pop() for rows in sorted(left, key=len, reverse=True)[:4]]
+        groups.append([members[place] for place in torch.randperm(4, generator=generator).tolist()])
     return torch.tensor(groups, dtype=torch.int64).reshape(-1, 4)
 
 
@@ -238,28 +216,19 @@ def curve(model: nn.Module, images: Tensor, labels: Tensor, ranking: Tensor, *, 
     After V. Petsiuk et al., arXiv:1806.07421; a blurred image in place of a gray one keeps color, and is nearer to
     what the model knows. ranking: (N, S, S).
     """
-    side = images.shape[-1]
-    blurred = blur(images)
+    side, rows = images.shape[-1], torch.arange(len(images))
+    coarse = functional.adaptive_avg_pool2d(images, max(side // 8, 2))  # averages of an eighth of the side, smoothed
+    blurred = functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
     # A little noise would break ties at random; a fixed order keeps it reproducible.
     order = ranking.flatten(1).argsort(dim=1, descending=True, stable=True)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(side * side).expand_as(order))
     probabilities = []
-    rows = torch.arange(len(images))
     for fraction in FRACTIONS:
         taken = (place < round(fraction * side * side)).view(-1, 1, side, side).to(images.device)
         mixed = torch.where(taken, images, blurred) if insert else torch.where(taken, blurred, images)
-        answers = [model(mixed[start : start + 128]).softmax(1).cpu() for start in range(0, len(mixed), 128)]
+        answers = [model(part).softmax(1).cpu() for part in torch.split(mixed, BATCH)]
         probabilities.append(torch.cat(answers)[rows, labels.cpu()].double().numpy())
-    widths = np.diff(FRACTIONS)
-    values = np.array(probabilities)
-    return (widths[:, None] * (values[1:] + values[:-1]) / 2).sum(0) / widths.sum()
-
-
-def blur(images: Tensor) -> Tensor:
-    """Images of which the coarse colors are left: averages of an eighth of the side, smoothed."""
-    side = images.shape[-1]
-    coarse = functional.adaptive_avg_pool2d(images, max(side // 8, 2))
-    return functional.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
+    return np.trapezoid(probabilities, FRACTIONS, axis=0) / np.diff(FRACTIONS).sum()
 
 
 def share_of(values: NDArray[np.float64]) -> Share:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,13 +14,15 @@ from lucidate.core.atomic import atomic_path, atomic_write, sha256
 from lucidate.core.errors import ExportError
 from lucidate.core.machine import hardware
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.records import RunCard
+from lucidate.core.records import RunCard, softmax
 from lucidate.core.registry import ENSEMBLE, choices
 from lucidate.core.run import RunDir
 from lucidate.export import keras, onnx, torch_program
-from lucidate.export.parity import Parity, ask, compare, eval_images, latency, record, torch_probabilities
+from lucidate.export.parity import Parity, ask, compare, eval_images, latency, record
+from lucidate.models.checkpoint import load_predictor
 from lucidate.models.predictor import Views
 from lucidate.predict.backends import views_inside
+from lucidate.predict.loop import predict_rows
 
 FORMATS = {"onnx": onnx.FORMAT, "keras": keras.FORMAT, "torch": torch_program.FORMAT}
 
@@ -46,12 +47,7 @@ class Exported:
 
 
 def export_run(
-    run: RunDir,
-    kind: str,
-    *,
-    views: Views | None = None,
-    out: Path | None = None,
-    reporter: Reporter | None = None,
+    run: RunDir, kind: str, *, views: Views | None = None, out: Path | None = None, reporter: Reporter | None = None
 ) -> Exported:
     """Write a run's model as `kind` into its `export/`, or to `out`, after comparing it with torch.
 
@@ -63,13 +59,12 @@ def export_run(
     reporter = reporter or Silent()
     if kind not in FORMATS:
         raise ExportError(f"--format: expected {choices(kind, list(FORMATS))}, received {kind!r}")
-    path = out or run.exports / FORMATS[kind].file
-    if path.suffix != Path(FORMATS[kind].file).suffix:
-        raise ExportError(
-            f"--out: expected a name that ends in {Path(FORMATS[kind].file).suffix}, received {path.name}"
-        )
+    form = FORMATS[kind]
+    path = out or run.exports / form.file
+    if path.suffix != (suffix := Path(form.file).suffix):
+        raise ExportError(f"--out: expected a name that ends in {suffix}, received {path.name}")
     card = RunCard.load(run.card)
-    asked: Views | None = "one" if FORMATS[kind].one_view else views
+    asked: Views | None = "one" if form.one_view else views
     inside = views_inside(card, asked)
     if asked == card.recipe.predict.views and card.recipe.model.name != ENSEMBLE:
         asked = None  # what the run's own predictions were made with
@@ -77,14 +72,16 @@ def export_run(
     try:
         with atomic_path(path) as temporary:
             reporter.say(f"writing {path.name}")
-            FORMATS[kind].write(run, temporary, views=asked)
+            form.write(run, temporary, views=asked)
             exported = _proven(run, kind, temporary, path=path, views=inside, asked=asked, reporter=reporter)
     except BaseException:
         if not was_there:
             with suppress(OSError):
                 path.parent.rmdir()
         raise
-    entry = _entry(exported, digest=sha256(path))
+    said = {key: value for key, value in vars(exported).items() if key not in ("format", "parity")}
+    made = {"threads": torch.get_num_threads(), "versions": _versions(form.packages), "hardware": hardware()}
+    entry = {**said, "path": path.name, "sha256": sha256(path), **asdict(exported.parity), **made}
     if out is None:
         record(run, kind, entry)
     else:
@@ -93,31 +90,23 @@ def export_run(
 
 
 def _proven(
-    run: RunDir,
-    kind: str,
-    copy: Path,
-    *,
-    path: Path,
-    views: str,
-    asked: Views | None,
-    reporter: Reporter,
+    run: RunDir, kind: str, copy: Path, *, path: Path, views: str, asked: Views | None, reporter: Reporter
 ) -> Exported:
     """The copy, compared. Raises ExportError where it is not the same model."""
     shown = eval_images(run, reporter=reporter)
     notes = [f"made-up images: {shown.why}"] if shown.why else []
     answer = FORMATS[kind].open(copy)
     answers = ask(answer, shown, task=f"asking the {kind} file", reporter=reporter)
-    reference, parity = "torch", None
+    parity = None
     if shown.known is not None and asked is None:
-        parity, reference = compare(answers, shown.known, split=shown.split), "predictions/test.parquet"
-    if parity is None or not parity.holds:
-        if parity is not None:
+        reference, parity = "predictions/test.parquet", compare(answers, shown.known, split=shown.split)
+        if not parity.holds:
             # Made on other hardware, or by another method: what counts is what the weights say here.
-            notes.append(
-                f"predictions/test.parquet differs by {parity.max_abs_diff:.1e} from what the weights say here"
-            )
-        expected = torch_probabilities(run, shown, views=asked, reporter=reporter)
-        parity, reference = compare(answers, expected, split=shown.split), "torch"
+            notes.append(f"{reference} differs by {parity.max_abs_diff:.1e} from what the weights say here")
+    if parity is None or not parity.holds:
+        original = load_predictor(run, views=asked)  # on the processor, in float32
+        logits = predict_rows(original, shown.store, shown.rows, reporter=reporter, task="asking the original")
+        reference, parity = "torch", compare(answers, softmax(logits), split=shown.split)
     if not parity.holds:
         raise ExportError(
             f"--format {kind}: expected a copy that answers as torch to {parity.tolerance:g}, received one whose "
@@ -126,38 +115,13 @@ def _proven(
         )
     if FORMATS[kind].one_view and asked is not None:
         notes.append("one view: a Keras file of stock layers cannot hold the recipe's test-time views")
-    return Exported(
-        format=kind,
-        path=path,
-        bytes=copy.stat().st_size,
-        views=views,
-        parity=parity,
-        reference=reference,
-        latency_ms=latency(answer, shown),
-        note="; ".join(notes),
-    )
+    size, note = copy.stat().st_size, "; ".join(notes)
+    return Exported(kind, path, size, views, parity, reference, latency(answer, shown), note)
 
 
-def _entry(exported: Exported, *, digest: str) -> dict[str, Any]:
-    """What parity.json says of a copy."""
-    return {
-        "path": exported.path.name,
-        "bytes": exported.bytes,
-        "sha256": digest,
-        "views": exported.views,
-        **asdict(exported.parity),
-        "reference": exported.reference,
-        "latency_ms": exported.latency_ms,
-        "threads": torch.get_num_threads(),
-        "versions": _versions(exported.format),
-        "hardware": hardware(),
-        "note": exported.note,
-    }
-
-
-def _versions(kind: str) -> dict[str, str]:
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     found = {}
-    for package in ("lucidate", "torch", *FORMATS[kind].packages):
+    for package in ("lucidate", "torch", *packages):
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from math import isclose, prod, sqrt
@@ -19,6 +20,8 @@ from typing import Any, Literal
 
 import onnx
 from onnx import helper, numpy_helper
+
+from lucidate.models.onnx import metadata, set_metadata
 
 Mode = Literal["static", "dynamic"]
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -42,34 +45,34 @@ class Floats:
     model: Any  # onnx.ModelProto
 
     @cached_property
+    def weighted(self) -> list[tuple[Any, int]]:
+        """Nodes with weights, in the graph's order, and how many they have."""
+        sizes = {one.name: prod(one.dims) for one in self.model.graph.initializer}
+        nodes = [node for node in self.model.graph.node if node.op_type in WEIGHTED and node.input[1] in sizes]
+        return [(node, sizes[node.input[1]]) for node in nodes]
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """Layers that can compute in int8, in the graph's order."""
-        values = {one.name: prod(one.dims) for one in self.model.graph.initializer}
-        found = [node for node in self.model.graph.node if node.op_type in WEIGHTED and node.input[1] in values]
-        if self.mode == "static":
-            first = next((node for node in found if node.op_type == "Conv"), None)
-            found = [node for node in found if node is not first]
-        else:
-            found = [node for node in found if node.op_type == "MatMul"]
-        return tuple(Layer(node.name, _called(node), values[node.input[1]]) for node in found)
+        """Layers that can compute in int8."""
+        first = next((node for node, _ in self.weighted if node.op_type == "Conv"), None)
+        taken = [
+            (node, size)
+            for node, size in self.weighted
+            if (node is not first if self.mode == "static" else node.op_type == "MatMul")
+        ]
+        return tuple(Layer(node.name, _called(node), size) for node, size in taken)
 
     @cached_property
     def always_float(self) -> tuple[str, ...]:
         """Names of layers with weights that are not among `layers`."""
-        values = {one.name for one in self.model.graph.initializer}
-        found = [node for node in self.model.graph.node if node.op_type in WEIGHTED and node.input[1] in values]
         taken = {layer.node for layer in self.layers}
-        return tuple(_called(node) for node in found if node.name not in taken)
+        return tuple(_called(node) for node, _ in self.weighted if node.name not in taken)
 
     @cached_property
     def mode(self) -> Mode:
         """Dynamic where most weights are in matrix products, as in transformers."""
-        sizes = dict.fromkeys(WEIGHTED, 0)
-        values = {one.name: prod(one.dims) for one in self.model.graph.initializer}
-        for node in self.model.graph.node:
-            if node.op_type in WEIGHTED:
-                sizes[node.op_type] += values.get(node.input[1], 0)
-        return "dynamic" if sizes["MatMul"] > sizes["Conv"] + sizes["Gemm"] else "static"
+        products = sum(size for node, size in self.weighted if node.op_type == "MatMul")
+        return "dynamic" if 2 * products > sum(size for _, size in self.weighted) else "static"
 
     @cached_property
     def tensors(self) -> tuple[str, ...]:
@@ -80,18 +83,15 @@ class Floats:
 
 
 def prepared(content: bytes) -> Floats:
-    """A float graph with the same answers, its operators ordered and fused so that int8 layers meet.
-
-    content: a graph as `export_onnx` writes it.
-    """
+    """A graph that `export_onnx` wrote, with the same answers, ordered and fused so that int8 layers meet."""
     model = onnx.load_from_string(content)
     del model.graph.value_info[:]
     _pool_last(model.graph)
     if _fuse_gelu(model.graph):
         model.opset_import[0].version = max(GELU_OPSET, model.opset_import[0].version)
         model.ir_version = max(GELU_IR, model.ir_version)
-        runtimes = json.loads(_metadata(model).get("onnxruntime", "{}")) | {"range": GELU_RUNTIMES}
-        _set_metadata(model, {"opset": str(model.opset_import[0].version), "onnxruntime": json.dumps(runtimes)})
+        runtimes = json.loads(metadata(model).get("onnxruntime", "{}")) | {"range": GELU_RUNTIMES}
+        set_metadata(model, {"opset": str(model.opset_import[0].version), "onnxruntime": json.dumps(runtimes)})
     return Floats(onnx.shape_inference.infer_shapes(model))
 
 
@@ -111,7 +111,7 @@ def static(
     carriers = [node.name for node in floats.model.graph.node if node.op_type in CARRIERS]
     spans = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     quantizer = QDQQuantizer(
-        _copy(floats.model),
+        deepcopy(floats.model),
         True,
         reduce_range,
         QuantType.QInt8,
@@ -132,7 +132,7 @@ def dynamic(floats: Floats, *, left: Collection[str], reduce_range: bool) -> byt
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    model = _copy(floats.model)
+    model = deepcopy(floats.model)
     del model.graph.value_info[:]  # it rewrites dense layers and would stumble over their old shapes
     add_pre_process_metadata(model)  # otherwise it says that it wants a preparation, which this had
     with tempfile.TemporaryDirectory() as folder:
@@ -212,9 +212,8 @@ def _fuse_gelu(graph: Any) -> bool:
             dropped |= {node.output[0] for node in (begin, erf, plus[0], half[0])}
     if fused:
         kept = [fused.get(node.output[0], node) for node in graph.node if node.output[0] not in dropped]
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
         del graph.node[:]
-        graph.node.extend(nodes)
+        graph.node.extend(kept)
     return bool(fused)
 
 
@@ -232,17 +231,3 @@ def _consumers(graph: Any) -> dict[str, list[Any]]:
         for name in node.input:
             found.setdefault(name, []).append(node)
     return found
-
-
-def _metadata(model: Any) -> dict[str, str]:
-    return {one.key: one.value for one in model.metadata_props}
-
-
-def _set_metadata(model: Any, about: Mapping[str, str]) -> None:
-    merged = _metadata(model) | dict(about)
-    del model.metadata_props[:]
-    helper.set_model_props(model, merged)
-
-
-def _copy(model: Any) -> Any:
-    return onnx.ModelProto.FromString(model.SerializeToString())

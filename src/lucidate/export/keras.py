@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.export.parity import Format
+from lucidate.export.torch_program import silent
 from lucidate.models.checkpoint import load_model
-from lucidate.models.keras_engine import keras_on_torch
-from lucidate.models.keras_file import write_metadata
+from lucidate.models.keras import keras_on_torch, write_metadata
 from lucidate.models.predictor import Views
 from lucidate.models.registry import ToKeras, with_keras
 
@@ -45,7 +43,7 @@ def export_keras(run: RunDir, path: Path, *, views: Views | None = "one") -> Non
         values = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
         variance = [value**2 for value in own.std]
         values = keras.layers.Normalization(mean=list(own.mean), variance=variance, name="normalize")(values)
-        logits = model.to_keras(KerasLayers(keras), values)
+        logits = model.to_keras(KerasLayers(keras.layers), values)
         answers = keras.layers.Softmax(name="probabilities")(logits)
         keras.Model(pixels, answers, name=card.recipe.model.name).save(temporary)
         write_metadata(temporary, {"class_names": card.classes, "preprocess": {**card.preprocess, "inside": True}})
@@ -65,23 +63,18 @@ def load_keras(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     return answer
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Without what NumPy says of how Keras hands it torch's tensors."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-        yield
-
-
 class KerasLayers:
-    """Torch's layers as Keras's, with their weights, each applied to a value of a functional model."""
+    """Torch's layers as Keras's, with their weights, each applied to a value of a functional model.
+
+    keras: the module of Keras's own layers.
+    """
 
     def __init__(self, keras: Any) -> None:
-        self._layers: Any = keras.layers
+        self.keras = keras
 
     def conv(self, conv: nn.Conv2d, value: Any) -> Any:
         """Filters (O, I, h, w) are (h, w, I, O) in Keras."""
-        layer = self._layers.Conv2D(
+        layer = self.keras.Conv2D(
             conv.out_channels,
             conv.kernel_size,
             padding="same" if max(conv.padding) else "valid",
@@ -92,45 +85,31 @@ class KerasLayers:
     def norm(self, norm: nn.BatchNorm2d, value: Any) -> Any:
         """Keras's momentum is the share that stays."""
         learned = norm.weight.requires_grad  # fastnet's scale is 1 and stays so
-        layer = self._layers.BatchNormalization(momentum=1 - (norm.momentum or 0.0), epsilon=norm.eps, scale=learned)
+        layer = self.keras.BatchNormalization(momentum=1 - (norm.momentum or 0.0), epsilon=norm.eps, scale=learned)
         return _filled(layer, value, norm.weight if learned else None, norm.bias, norm.running_mean, norm.running_var)
 
     def dense(self, dense: nn.Linear, value: Any, *, scale: float = 1.0, name: str | None = None) -> Any:
         """scale: of the layer's outputs."""
-        layer = self._layers.Dense(dense.out_features, use_bias=dense.bias is not None, name=name)
+        layer = self.keras.Dense(dense.out_features, use_bias=dense.bias is not None, name=name)
         return _filled(layer, value, dense.weight.T * scale, None if dense.bias is None else dense.bias * scale)
 
-    def plain(self, layer: nn.Module, value: Any) -> Any:
-        """A layer without weights."""
-        if isinstance(layer, nn.ReLU):
-            return self._layers.ReLU()(value)
-        if isinstance(layer, nn.GELU):
-            return self._layers.Activation("gelu")(value)  # Keras's own, too, is the exact one
-        if isinstance(layer, nn.MaxPool2d):
-            return self._layers.MaxPooling2D(2)(value)
-        if isinstance(layer, nn.Dropout):
-            return self._layers.Dropout(layer.p)(value)
-        raise ExportError(f"--format: expected layers that Keras has, received a {type(layer).__name__}")
-
     def any(self, layer: nn.Module, value: Any) -> Any:
+        """Whatever a layer is."""
         if isinstance(layer, nn.Conv2d):
             return self.conv(layer, value)
         if isinstance(layer, nn.BatchNorm2d):
             return self.norm(layer, value)
         if isinstance(layer, nn.Linear):
             return self.dense(layer, value)
-        return self.plain(layer, value)
-
-    def add(self, first: Any, second: Any) -> Any:
-        return self._layers.Add()([first, second])
-
-    def average(self, value: Any) -> Any:
-        """Of each map, its mean."""
-        return self._layers.GlobalAveragePooling2D()(value)
-
-    def highest(self, value: Any) -> Any:
-        """Of each map, its highest value."""
-        return self._layers.GlobalMaxPooling2D()(value)
+        if isinstance(layer, nn.ReLU):
+            return self.keras.ReLU()(value)
+        if isinstance(layer, nn.GELU):
+            return self.keras.Activation("gelu")(value)  # Keras's own, too, is the exact one
+        if isinstance(layer, nn.MaxPool2d):
+            return self.keras.MaxPooling2D(2)(value)
+        if isinstance(layer, nn.Dropout):
+            return self.keras.Dropout(layer.p)(value)
+        raise ExportError(f"--format: expected layers that Keras has, received a {type(layer).__name__}")
 
 
 def _filled(layer: Any, value: Any, *weights: Tensor | None) -> Any:

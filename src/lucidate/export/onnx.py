@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lucidate.core.atomic import atomic_path, sha256
-from lucidate.core.errors import ExportError, LucidateError
+from lucidate.core.errors import ExportError, LucidateError, raised_as
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
-from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
-from lucidate.export.onnx_resize import resized_to
 from lucidate.export.parity import Answer, Format, is_close
 from lucidate.export.torch_program import exportable, silent, traced
+from lucidate.models.onnx import set_metadata
 from lucidate.models.onnx_session import open_session
 from lucidate.models.predictor import InferenceModel, TorchPredictor, Views
 from lucidate.predict.backends import FILES, WEIGHTS_KEY, views_inside
@@ -34,7 +33,57 @@ OPSET = 18  # the first whose Resize knows antialiasing
 IR_VERSION = 8  # that opset's own: older runtimes refuse newer ones
 RUNTIMES = ">=1.16"  # whose antialiased Resize takes uint8
 LIMIT = 2**31 - 1  # bytes of a file in protocol buffers
+PIXELS = "pixels"  # images once they are of the model's size
 INPUT, OUTPUTS = "images", ["logits", "probabilities"]
+# Brings images of any size to the model's, as `data.decode.resize` does; those of the right size stay bit by bit.
+# The shorter side is brought to the size by a bicubic filter that widens as it shrinks (Pillow's, coefficient -0.5,
+# on whole numbers), and the center is cropped; halves round to even, as in Python. Differences from Pillow: one gray
+# value in a thousandth of the pixels; where an image is over three times too large, up to some gray values, since
+# Pillow then averages first; and where one is over twice as high as wide, since Pillow then filters columns before
+# rows, which shows where values are cut off. Casts are to INT32 (6), BOOL (9), FLOAT (1) and INT64 (7).
+RESIZE = """
+resize (uint8[BATCH, height, width, 3] images) => (uint8[BATCH, SIDE, SIDE, 3] pixels)
+<int64[4] pixels_shape = {-1, SIDE, SIDE, 3}, int64[2] size_sides = {SIDE, SIDE}, int64[1] size_one = {SIDE},
+ int64[1] four = {4}, float[1] half = {0.5}, int64[2] height_width = {1, 2}>
+{
+   sides = Shape <end = 3, start = 1> (images)
+   equal_sides = Equal (sides, size_sides)
+   equal_numbers = Cast <to = 6> (equal_sides)
+   equal_number = ReduceMin <keepdims = 0> (equal_numbers)
+   is_of_size = Cast <to = 9> (equal_number)
+   pixels = If (is_of_size) <else_branch = other_size () => (uint8[BATCH, SIDE, SIDE, 3] resized) {
+      short = ReduceMin <keepdims = 1> (sides)
+      longest = Mul (short, four)
+      kept = Min (sides, longest)
+      strip_rest = Sub (sides, kept)
+      strip_rest_f = Cast <to = 1> (strip_rest)
+      strip_half = Mul (strip_rest_f, half)
+      strip_whole = Round (strip_half)
+      strip_start = Cast <to = 7> (strip_whole)
+      strip_end = Add (strip_start, kept)
+      strip = Slice (images, strip_start, strip_end, height_width)
+      scaled = Mul (kept, size_one)
+      floored = Div (scaled, short)
+      target = Max (floored, size_sides)
+      planes = Transpose <perm = [0, 3, 1, 2]> (strip)
+      planes_front = Shape <end = 2, start = 0> (planes)
+      planes_sides = Concat <axis = 0> (planes_front, target)
+      filtered = Resize <antialias = 1, coordinate_transformation_mode = "half_pixel", cubic_coeff_a = -0.5,
+                         exclude_outside = 1, mode = "cubic"> (planes, "", "", planes_sides)
+      filtered_back = Transpose <perm = [0, 2, 3, 1]> (filtered)
+      center_rest = Sub (target, size_sides)
+      center_rest_f = Cast <to = 1> (center_rest)
+      center_half = Mul (center_rest_f, half)
+      center_whole = Round (center_half)
+      center_start = Cast <to = 7> (center_whole)
+      center_end = Add (center_start, size_sides)
+      center = Slice (filtered_back, center_start, center_end, height_width)
+      resized = Reshape (center, pixels_shape)
+   }, then_branch = same_size () => (uint8[BATCH, SIDE, SIDE, 3] as_is) {
+      as_is = Reshape (images, pixels_shape)
+   }>
+}
+"""
 
 
 def export_onnx(run: RunDir, path: Path, *, views: Views | None = None) -> None:
@@ -46,13 +95,9 @@ def export_onnx(run: RunDir, path: Path, *, views: Views | None = None) -> None:
     traced.
     """
     card = RunCard.load(run.card)
-    size = Preprocess.from_dict(card.preprocess).size
-    model = _converted(traced(exportable(run, views=views), size=size))
-    resized_to(model, size)
-    about = {**describe(card, views=views), WEIGHTS_KEY: sha256(run.weights)}
-    for key, value in about.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
+    model = _converted(traced(run, views=views))
+    resized_to(model, Preprocess.from_dict(card.preprocess).size)
+    set_metadata(model, {**describe(card, views=views), WEIGHTS_KEY: sha256(run.weights)})
     content = model.SerializeToString(deterministic=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
@@ -128,8 +173,7 @@ def _quickly(model: nn.Module, pixels: NDArray[np.uint8], *, outputs: list[str])
     """A graph from a module's trace, if its first output is the module's own for some images, in any number."""
     images, file = torch.from_numpy(pixels), io.BytesIO()
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the trace is compared below
+        with torch.inference_mode(), silent():
             answer = model(images)
             expected = (answer if isinstance(answer, Tensor) else answer[0]).numpy()
             torch.onnx.export(
@@ -156,9 +200,7 @@ def _quickly(model: nn.Module, pixels: NDArray[np.uint8], *, outputs: list[str])
 def with_metadata(content: bytes, about: Mapping[str, str], *, keep: bool = True) -> bytes:
     """A graph that says more of itself. keep: besides what it says already, else in place of it."""
     model = onnx.load_model_from_string(content)
-    before = {one.key: one.value for one in model.metadata_props} if keep else {}
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {**before, **about})
+    set_metadata(model, about, keep=keep)
     result: bytes = model.SerializeToString(deterministic=True)
     return result
 
@@ -166,60 +208,63 @@ def with_metadata(content: bytes, about: Mapping[str, str], *, keep: bool = True
 def ask_onnx(path: Path) -> Answer:
     """A graph of ours as a function: uint8 images (B, H, W, 3) → probabilities (B, K)."""
     session = open_session(path)
+    return lambda images: session.run(["probabilities"], {INPUT: images})[0]
 
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = session.run(["probabilities"], {INPUT: images})[0]
-        return probabilities
 
-    return answer
+def resized_to(model: Any, size: int) -> None:
+    """Let a graph whose input `images` is uint8 (N, size, size, 3) take (N, H, W, 3), in place."""
+    graph = model.graph
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    resizing = onnx.parser.parse_graph(RESIZE.replace("SIDE", str(size)).replace("BATCH", batch))
+    branches = {one.name: one.g.node for one in resizing.node[-1].attribute}
+    for prefix, nodes in (("", resizing.node), ("", branches["then_branch"]), ("resize/", branches["else_branch"])):
+        for node in nodes:
+            node.name = prefix + node.output[0]
+            node.ClearField("domain")  # as exporters leave it
+    for node in graph.node:
+        for place, source in enumerate(node.input):
+            if source == INPUT:
+                node.input[place] = PIXELS
+    graph.input[0].CopyFrom(resizing.input[0])
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*resizing.node, *rest])
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in resizing.initializer}
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
 
 
 def _converted(program: torch.export.ExportedProgram) -> Any:
     """A program as an onnx.ModelProto from uint8 images of the model's size, stripped of where it was made."""
-    try:
-        with silent(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its steps
-            converted = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=OUTPUTS,
-                optimize=True,
-                verbose=False,
-            )
-    except Exception as error:  # operators that have no ONNX form, and whatever else a converter meets
-        reason = one_line(error)
-        raise ExportError(f"--format: expected a model that has an ONNX form, received one without: {reason}") from None
+    refused = raised_as(ExportError, "--format: expected a model that has an ONNX form, received one without")
+    with refused, silent(), redirect_stdout(io.StringIO()):  # the exporter prints its steps
+        converted = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=OUTPUTS,
+            optimize=True,
+            verbose=False,
+        )
     assert converted is not None  # it returns None only where it writes a file
     model = converted.model_proto
     if model.ByteSize() > LIMIT:
         raise ExportError(f"--format: expected a model of less than 2 GiB, received {model.ByteSize():,} bytes")
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "lucidate", ""
-    _name_batch(model)
-    # Traces of the exporting machine, file by file and line by line.
-    for holder in (
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.value_info,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.initializer,
-    ):
-        del holder.metadata_props[:]
-        holder.doc_string = ""
-    return model
-
-
-def _name_batch(model: Any) -> None:
-    """Call the length of a batch "batch" wherever a shape names it, in place; the tracer makes up names of its own."""
     graph = model.graph
-    traced_name = re.compile(rf"\b{re.escape(graph.input[0].type.tensor_type.shape.dim[0].dim_param)}\b")
+    # The length of a batch is "batch" wherever a shape names it; the tracer makes up names of its own.
+    batch = re.compile(rf"\b{re.escape(graph.input[0].type.tensor_type.shape.dim[0].dim_param)}\b")
     for value in (*graph.input, *graph.output, *graph.value_info):
         for side in value.type.tensor_type.shape.dim:
             if side.dim_param:
-                side.dim_param = traced_name.sub("batch", side.dim_param)
+                side.dim_param = batch.sub("batch", side.dim_param)
+    # Traces of the exporting machine, file by file and line by line.
+    parts = (graph.node, graph.value_info, graph.input, graph.output, graph.initializer)
+    for holder in (model, graph, *chain.from_iterable(parts)):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    return model
 
 
 FORMAT = Format(file=FILES["onnx"], write=export_onnx, open=ask_onnx, packages=("onnx", "onnxruntime"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,23 +19,18 @@ from lucidate.core.errors import PredictionsError, RunError, SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, softmax
 from lucidate.core.run import RunDir
-from lucidate.data.packed import packed_images
-from lucidate.data.run_data import open_data
+from lucidate.data.packed import packed_images, read_rows
 from lucidate.data.sources.find import find_source, named
 from lucidate.data.sources.source import NamedSource
-from lucidate.data.splits import Splits
-from lucidate.data.store import read_rows
-from lucidate.models.checkpoint import load_predictor
-from lucidate.models.predictor import Views
-from lucidate.predict.loop import predict_rows, with_progress
+from lucidate.data.splits import Splits, open_data
+from lucidate.predict.loop import with_progress
 
 # Two runtimes sum in another order: what differs by less is the same, a wrong operator is off by far more.
 TOLERANCE = 1e-4  # of a probability, on all test images: what people see
 NOISE_TOLERANCE = 1e-3  # of the largest value, on a few images of noise, whose values are larger than those of photos
 BATCH = 32  # images; six views of them still fit in memory at 224 pixels
 TIMED = (1, 32)  # images a call whose time is taken
-TIMED_SECONDS, TIMED_CALLS = 2.0, 50  # at most, for each
-
+TIMED_SECONDS, TIMED_CALLS, FEWEST_CALLS = 2.0, 50, 3  # for each
 SYNTHETIC = 1_000  # images that are made up where a run's own cannot be had
 SEED = 5
 LARGEST_GRID = 9  # of the random colors that a smooth image is stretched from
@@ -42,21 +38,17 @@ LARGEST_GRID = 9  # of the random colors that a smooth image is stretched from
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # images (B, S, S, 3) → probabilities (B, K)
 
 
-class Write(Protocol):
-    def __call__(self, run: RunDir, path: Path, *, views: Views | None) -> None:
-        """Write a run's model. views: in place of the recipe's. Raises ExportError."""
-
-
 @dataclass(frozen=True)
 class Format:
     """A form that runs can be exported in.
 
-    file: its name below a run's exports. open: a file as a function, as its users will run it. packages: those whose
+    file: its name below a run's exports. write: called with a run, a path and views=, in place of the recipe's where
+    they are not None; raises ExportError. open: a file as a function, as its users will run it. packages: those whose
     versions matter. one_view: it cannot hold test-time views.
     """
 
     file: str
-    write: Write
+    write: Callable[..., None]
     open: Callable[[Path], Answer]
     packages: tuple[str, ...]
     one_view: bool = False
@@ -130,29 +122,38 @@ def latency(answer: Answer, shown: EvalImages) -> dict[str, float]:
     found = {}
     for count in TIMED:
         images = read_rows(shown.store, np.resize(shown.rows, count))
-        answer(images)  # the first call sets up
-        times: list[float] = []
-        while len(times) < TIMED_CALLS and (len(times) < 3 or sum(times) < TIMED_SECONDS):
-            start = time.perf_counter()
-            answer(images)
-            times.append(time.perf_counter() - start)
-        found[str(count)] = round(float(np.median(times)) * 1000, 3)
+        times = call_times({"": answer}, images, seconds=TIMED_SECONDS, most=TIMED_CALLS)[""]
+        found[str(count)] = round(float(np.median(times)), 3)
     return found
 
 
-def recorded(run: RunDir) -> dict[str, Any]:
-    """What `export/parity.json` holds, by format; empty where there is none, or a damaged one."""
-    try:
-        found = json.loads((run.exports / "parity.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def call_times(
+    answers: Mapping[str, Answer], images: NDArray[np.uint8], *, seconds: float, most: int
+) -> dict[str, list[float]]:
+    """Milliseconds of calls by name, which take turns: three or more, up to `most`, begun within so many seconds."""
+    for answer in answers.values():
+        answer(images)  # the first call sets up
+    found: dict[str, list[float]] = {name: [] for name in answers}
+    first = time.perf_counter()
+    for turn in range(most):
+        if turn >= FEWEST_CALLS and time.perf_counter() - first >= seconds:
+            break
+        for name, answer in answers.items():
+            start = time.perf_counter()
+            answer(images)
+            found[name].append(1000 * (time.perf_counter() - start))
+    return found
 
 
 def record(run: RunDir, kind: str, entry: dict[str, Any]) -> None:
-    """Put one format's entry into `export/parity.json`; the others stay."""
-    content = {**recorded(run), kind: entry}
-    atomic_write(run.exports / "parity.json", json.dumps(content, indent=1, allow_nan=False).encode())
+    """Put one format's entry into `export/parity.json`; the others stay, but for those of a damaged file."""
+    path = run.exports / "parity.json"
+    try:
+        others = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        others = {}
+    content = {**(others if isinstance(others, dict) else {}), kind: entry}
+    atomic_write(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
 def eval_images(run: RunDir, *, reporter: Reporter | None = None) -> EvalImages:
@@ -161,14 +162,20 @@ def eval_images(run: RunDir, *, reporter: Reporter | None = None) -> EvalImages:
     No label is looked at: this is no opening of the test split.
     """
     card = RunCard.load(run.card)
-    known = _predicted(run)
+    known: Predictions | None = None
+    with suppress(PredictionsError):  # there is none
+        known = Predictions.load(run.predictions("test"))
     try:
         packed = packed_images(card)
         if packed is not None and known is not None and np.array_equal(packed.ids[known.index], known.ids):
             return EvalImages(packed.images, known.index, "test", softmax(known.logits))
         if packed is not None and run.splits.exists():
             return EvalImages(packed.images, Splits.load(run.splits).test, "test")
-        _require_nearby(card)
+        named_source = named(card.data.source)
+        embedded = named_source is not None and named_source.fetch is NamedSource.fetch
+        nearby = (card.data.path and Path(card.data.path).exists()) or find_source(card.data.source)
+        if not nearby and not embedded:  # opening them would begin with a download
+            raise SourceError(f"the run's images ({card.data.source}) are not on this machine")
         data = open_data(run, reporter=reporter)
         pack = data.pack
         if known is not None and np.array_equal(pack.ids[known.index], known.ids):
@@ -177,14 +184,6 @@ def eval_images(run: RunDir, *, reporter: Reporter | None = None) -> EvalImages:
     except (SourceError, RunError, IndexError) as error:
         store = synthetic_images(card.data.image_size)
         return EvalImages(store, np.arange(len(store)), "synthetic", why=str(error))
-
-
-def torch_probabilities(
-    run: RunDir, shown: EvalImages, *, views: Views | None = None, reporter: Reporter | None = None
-) -> NDArray[np.float64]:
-    """What the run's model says by torch, on the processor, in float32: (M, K). views: in place of the recipe's."""
-    predictor = load_predictor(run, views=views)
-    return softmax(predict_rows(predictor, shown.store, shown.rows, reporter=reporter, task="asking the original"))
 
 
 def synthetic_images(size: int, count: int = SYNTHETIC) -> NDArray[np.uint8]:
@@ -197,21 +196,3 @@ def synthetic_images(size: int, count: int = SYNTHETIC) -> NDArray[np.uint8]:
         smooth = torch.nn.functional.interpolate(colors, (size, size), mode="bilinear", align_corners=True)
         images[row] = smooth[0].permute(1, 2, 0).round().byte().numpy()
     return images
-
-
-def _predicted(run: RunDir) -> Predictions | None:
-    path = run.predictions("test")
-    try:
-        return Predictions.load(path) if path.exists() else None
-    except PredictionsError:
-        return None
-
-
-def _require_nearby(card: RunCard) -> None:
-    """Raise SourceError where opening the run's images would begin with a download."""
-    if card.data.path and Path(card.data.path).exists():
-        return
-    name = named(card.data.source)
-    embedded = name is not None and name.fetch is NamedSource.fetch
-    if find_source(card.data.source) is None and not embedded:
-        raise SourceError(f"the run's images ({card.data.source}) are not on this machine")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from lucidate.core.machine import hardware, versions
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir
-from lucidate.data.pack import Pack
-from lucidate.data.run_data import open_data
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
+from lucidate.data.splits import RunData, open_data
 from lucidate.export.exporter import export_run
 from lucidate.export.int8_choice import CalibrationSet, Trial, choose, loss, maker_for
 from lucidate.export.int8_graph import prepared
 from lucidate.export.onnx import with_metadata
+from lucidate.export.parity import call_times
 from lucidate.export.torch_program import require_own
 from lucidate.models.onnx_session import OnnxPredictor, usable_cores
 from lucidate.predict.backends import find_graph, graph_path, predictions_path
@@ -35,7 +34,7 @@ from lucidate.predict.loop import predict_rows, table_of
 BUDGET = 0.3  # points
 RECORD = "quantize.json"
 SIZES = (1, 32)  # images a call whose time is taken
-RACE_SECONDS, FEWEST, MOST = 4.0, 3, 30  # of a race for each of them; turns
+RACE_SECONDS, MOST = 4.0, 30  # of a race for each of them; turns
 VNNI = ("avx512_vnni", "avx_vnni")  # as /proc/cpuinfo calls the instructions for sums of int8 products
 
 
@@ -108,7 +107,9 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
     require_own(card)
     data = open_data(run, reporter=reporter)
     pack, splits = data.pack, data.splits
-    content = _float_graph(run, reporter).read_bytes()
+    if find_graph("onnx", run) is None:  # exported, and of these weights
+        export_run(run, "onnx", reporter=reporter)
+    content = graph_path(run, "onnx").read_bytes()
     exact = OnnxPredictor(content)
     floats = prepared(content)
     if not floats.layers:
@@ -117,9 +118,9 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
     said = predict_rows(exact, pack.images, rows, reporter=reporter, task="asking float32")
     seen = CalibrationSet(pack.images, rows, pack.labels[rows], said)
     vnni = has_vnni()
-    reduce_range = _is_x86() and not vnni
-    maker = maker_for(floats, seen, reduce_range=reduce_range, reporter=reporter)
-    best, tried = choose(maker, seen, budget=budget, reporter=reporter)
+    reduce_range = platform.machine().lower() in ("x86_64", "amd64") and not vnni
+    make = maker_for(floats, seen, reduce_range=reduce_range, reporter=reporter)
+    best, tried = choose(floats, make, seen, budget=budget, reporter=reporter)
     names = {layer.node: layer.name for layer in floats.layers}
     left = tuple(names[node] for node in names if node in best.left)
     method = best.method if floats.mode == "dynamic" else f"{floats.mode}-{best.method}"
@@ -133,11 +134,16 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
     quantized = OnnxPredictor(int8)
     card = card.with_results(test_openings=card.results.test_openings + 1)
     card.save(run.card)
-    before = _answers(exact, pack, splits.test, card, reporter, "test, float32")
-    after = _answers(quantized, pack, splits.test, card, reporter, "test, int8")
+    before, after = (
+        _answers(graph, data, card, reporter, f"test, {kind}")
+        for graph, kind in ((exact, "float32"), (quantized, "int8"))
+    )
     path = graph_path(run, "onnx-int8")
     broken, fixed = int((before.correct & ~after.correct).sum()), int((~before.correct & after.correct).sum())
     low, high = paired_interval(broken, fixed, len(before))
+    classes, said_by = np.array(before.class_names), (before.labels, before.predicted, after.predicted)
+    flipped = np.flatnonzero(before.predicted != after.predicted)
+    flips = tuple(Flip(str(before.ids[row]), *(str(classes[table[row]]) for table in said_by)) for row in flipped)
     result = Quantized(
         path=path,
         accuracy_fp32=before.accuracy,
@@ -145,7 +151,7 @@ def quantize_run(run: RunDir, *, budget: float = BUDGET, reporter: Reporter | No
         change=100 * (after.accuracy - before.accuracy),
         interval=(100 * float(low), 100 * float(high)),
         p=mcnemar(broken, fixed),
-        flips=_flips(before, after),
+        flips=flips,
         bytes_fp32=len(content),
         bytes_int8=len(int8),
         latency_ms=race({"fp32": exact, "int8": quantized}, read_rows(pack.images, np.resize(splits.test, SIZES[-1]))),
@@ -179,22 +185,11 @@ def has_vnni() -> bool:
 
 
 def race(graphs: dict[str, OnnxPredictor], images: NDArray[np.uint8]) -> dict[str, dict[str, float]]:
-    """Milliseconds a call by graph and number of images; the graphs take turns, and each one's best turn counts.
-
-    images: (32, S, S, 3) or more.
-    """
+    """Milliseconds a call, each graph's best of taking turns, by graph and number of images, of 32 or more."""
     found: dict[str, dict[str, float]] = {name: {} for name in graphs}
     for size in SIZES:
-        shown, turn, start = images[:size], 0, time.perf_counter()
-        for graph in graphs.values():
-            graph(shown)  # the first call sets up
-        while turn < FEWEST or (turn < MOST and time.perf_counter() - start < RACE_SECONDS):
-            for name, graph in graphs.items():
-                begin = time.perf_counter()
-                graph(shown)
-                taken = 1000 * (time.perf_counter() - begin)
-                found[name][str(size)] = min(found[name].get(str(size), np.inf), taken)
-            turn += 1
+        for name, times in call_times(graphs, images[:size], seconds=RACE_SECONDS, most=MOST).items():
+            found[name][str(size)] = min(times)
     return found
 
 
@@ -219,26 +214,10 @@ def _record(result: Quantized) -> dict[str, Any]:
     return jsonable({**summary(result), "path": result.path.name, "versions": engine, "flipped": flipped})
 
 
-def _float_graph(run: RunDir, reporter: Reporter) -> Path:
-    """The run's exported graph, exported now where there is none of its weights."""
-    if find_graph("onnx", run) is None:
-        export_run(run, "onnx", reporter=reporter)
-    return graph_path(run, "onnx")
-
-
-def _answers(
-    graph: OnnxPredictor, pack: Pack, rows: NDArray[np.int64], card: RunCard, reporter: Reporter, task: str
-) -> Predictions:
-    logits = predict_rows(graph, pack.images, rows, reporter=reporter, task=task)
-    return table_of(pack, rows, logits, split="test", model=f"{card.recipe.model.name} (onnx-int8)")
-
-
-def _flips(before: Predictions, after: Predictions) -> tuple[Flip, ...]:
-    names = before.class_names
-    return tuple(
-        Flip(str(before.ids[row]), *(names[table[row]] for table in (before.labels, before.predicted, after.predicted)))
-        for row in np.flatnonzero(before.predicted != after.predicted)
-    )
+def _answers(graph: OnnxPredictor, data: RunData, card: RunCard, reporter: Reporter, task: str) -> Predictions:
+    rows = data.splits.test
+    logits = predict_rows(graph, data.pack.images, rows, reporter=reporter, task=task)
+    return table_of(data.pack, rows, logits, split="test", model=f"{card.recipe.model.name} (onnx-int8)")
 
 
 def _validation(seen: CalibrationSet, best: Trial, tried: tuple[Trial, ...], names: dict[str, str]) -> dict[str, Any]:
@@ -250,7 +229,7 @@ def _validation(seen: CalibrationSet, best: Trial, tried: tuple[Trial, ...], nam
         "tried": [
             {
                 "method": one.method,
-                "left_in_float": [names[node] for node in names if node in one.left],
+                "left_in_float": [name for node, name in names.items() if node in one.left],
                 "accuracy": one.accuracy,
                 "change": -loss(seen, one),
                 "flips": one.flips,
@@ -258,7 +237,3 @@ def _validation(seen: CalibrationSet, best: Trial, tried: tuple[Trial, ...], nam
             for one in tried
         ],
     }
-
-
-def _is_x86() -> bool:
-    return platform.machine().lower() in ("x86_64", "amd64")

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lucidate.core.atomic import atomic_path
-from lucidate.core.errors import ExportError
+from lucidate.core.errors import ExportError, raised_as
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
-from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.export.parity import Format
 from lucidate.models.checkpoint import load_predictor
@@ -45,9 +44,9 @@ def load_program(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32
     with silent():
         module = torch.export.load(path).module()
 
+    @torch.inference_mode()
     def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            probabilities: NDArray[np.float32] = module(torch.from_numpy(images))[1].numpy()
+        probabilities: NDArray[np.float32] = module(torch.from_numpy(images))[1].numpy()
         return probabilities
 
     return answer
@@ -80,17 +79,13 @@ def require_own(card: RunCard) -> None:
         )
 
 
-def traced(model: ExportableModel, *, size: int) -> torch.export.ExportedProgram:
-    """The module as a torch.export program for batches of any length. Raises ExportError."""
+def traced(run: RunDir, *, views: Views | None = None) -> torch.export.ExportedProgram:
+    """The run's module as a torch.export program for batches of any length. Raises ExportError."""
+    model, size = exportable(run, views=views), Preprocess.from_dict(RunCard.load(run.card).preprocess).size
     images = torch.zeros(EXAMPLE, size, size, 3, dtype=torch.uint8)
-    try:
-        with silent():
-            return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    except Exception as error:  # a tracer meets whatever a model's code raises
-        reason = one_line(error)
-        raise ExportError(
-            f"export: expected a model that torch.export can trace, received one it cannot: {reason}"
-        ) from None
+    refused = raised_as(ExportError, "export: expected a model that torch.export can trace, received one it cannot")
+    with silent(), refused:
+        return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def export_program(run: RunDir, path: Path, *, views: Views | None = None) -> None:
@@ -98,8 +93,7 @@ def export_program(run: RunDir, path: Path, *, views: Views | None = None) -> No
 
     B may be anything; `torch.export.load(path).module()(images)` runs it without lucidate. Raises ExportError.
     """
-    card = RunCard.load(run.card)
-    program = traced(exportable(run, views=views), size=Preprocess.from_dict(card.preprocess).size)
+    program = traced(run, views=views)
     program.example_inputs = None  # torch would pickle them
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # files of the exporting machine, line by line
@@ -109,9 +103,11 @@ def export_program(run: RunDir, path: Path, *, views: Views | None = None) -> No
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Without what torch warns of itself while it traces: nothing in it is for the user to mend."""
+    """Without what torch warns of itself while it traces, and NumPy of how Keras hands it torch's tensors."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r"(?s).*the trace might not generalize|.*in the trace")
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
         yield
 
 

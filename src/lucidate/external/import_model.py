@@ -31,7 +31,6 @@ Where mean is 0, what hides a place in an occlusion is a medium gray, else the m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -52,17 +51,8 @@ from lucidate.data.sources.find import location
 from lucidate.data.sources.source import sources
 from lucidate.data.splits import divide
 from lucidate.external.manifest import read_toml
-from lucidate.external.readers import (
-    ImportedModel,
-    read_keras_model,
-    read_onnx_model,
-    read_timm_model,
-    reorder,
-    timm_weights,
-)
+from lucidate.external.readers import ImportedModel, read_file, read_timm_model, read_timm_toml, reorder
 from lucidate.models.checkpoint import save_weights
-from lucidate.models.keras_file import read_keras
-from lucidate.models.onnx_file import read_onnx
 
 VERSION = 1  # raise it when the same file and TOML would give another run
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
@@ -85,32 +75,32 @@ def open_run(path: Path, *, reporter: Reporter | None = None) -> RunDir:
         raise RunError(f"run: expected a run's folder or a model's file, received {path}, which does not exist")
     toml = path.with_suffix(".toml")
     values, text = read_toml(toml), toml.read_bytes() if toml.is_file() else b""
-    if kind == ".onnx":
-        content = read_onnx(path)
-        key, sha = _key(hashlib.sha256(content).hexdigest(), text)
-        folder, read = path.parent / f"{path.stem}-onnx-run", partial(read_onnx_model, path, toml, values, content)
-    elif kind == ".keras":
-        content = read_keras(path)
-        key, sha = _key(hashlib.sha256(content).hexdigest(), text)
-        folder, read = path.parent / f"{path.stem}-keras-run", partial(read_keras_model, path, toml, values, content)
-    elif kind == ".toml":
-        key, sha = _key(sha256(timm_weights(path, values)), text)
-        folder, read = path.parent / f"{path.stem}-run", partial(read_timm_model, path, values)
+    stem = path.stem if kind == ".toml" else f"{path.stem}-{kind[1:]}"
+    folder = path.parent / f"{stem}-run"
+    if kind == ".toml":
+        found, weights = read_timm_toml(path, values)
+        digest, read = sha256(weights), partial(read_timm_model, path, found, weights)
+    elif kind in MODEL_FILES:
+        from lucidate.models.keras import read_keras
+        from lucidate.models.onnx import read_onnx  # loads ONNX Runtime, which runs in folders need not wait for
+
+        content = (read_onnx if kind == ".onnx" else read_keras)(path)
+        digest = hashlib.sha256(content).hexdigest()
+        read = partial(read_file, kind[1:], path, toml, values, content)
     else:
         raise _no_model(path, kind)
-    if not _stands(folder, key) or _moved(folder, toml, values.get("data")):
-        origin = OriginCard(file=path.name, sha256=sha, declared=toml.name, key=key)
-        _make(folder, read, origin, toml=toml, reporter=reporter)
+    key = hashlib.sha256(f"{VERSION} {digest} ".encode() + text).hexdigest()
+    if not _stands(folder, key, toml, values.get("data")):
+        origin = OriginCard(file=path.name, sha256=digest, declared=toml.name, key=key)
+        _make(folder, read(), origin, toml=toml, reporter=reporter)
     return RunDir.open(folder)
 
 
-def _key(sha: str, text: bytes) -> tuple[str, str]:
-    """What a run is made from, as one digest, and the digest of the model's bytes, `sha`. text: of the TOML."""
-    return hashlib.sha256(f"{VERSION} {sha} ".encode() + text).hexdigest(), sha
+def _stands(folder: Path, key: str, toml: Path, data: object) -> bool:
+    """Whether a folder holds the run of this key, and its images lie where its card says, unless they are nowhere.
 
-
-def _stands(folder: Path, key: str) -> bool:
-    """Whether a folder holds the run of this key. Raises RunError where something else stands there."""
+    Raises RunError where something else stands there.
+    """
     if not folder.exists():
         return False
     try:
@@ -121,33 +111,22 @@ def _stands(folder: Path, key: str) -> bool:
         raise RunError(
             f"run: expected {folder} to be free for the run of this model, but it holds something else; move it away"
         )
-    return card.origin.key == key and RunDir(folder).weights.exists()
+    gone = card.data.path and not Path(card.data.path).exists()
+    moved = gone and isinstance(data, str) and (toml.parent / data).exists()
+    return card.origin.key == key and RunDir(folder).weights.exists() and not moved
 
 
-def _moved(folder: Path, toml: Path, data: object) -> bool:
-    """Whether its images have come along to another place, from where the run's card still says that they lie."""
-    noted = RunCard.load(folder / "run.json").data.path
-    return bool(noted) and not Path(str(noted)).exists() and isinstance(data, str) and (toml.parent / data).exists()
-
-
-def _make(
-    folder: Path, read: Callable[[], ImportedModel], origin: OriginCard, *, toml: Path, reporter: Reporter
-) -> None:
+def _make(folder: Path, imported: ImportedModel, origin: OriginCard, *, toml: Path, reporter: Reporter) -> None:
     """Make the run's folder, whole or not at all."""
-    imported = read()
     pack, source = _images(imported, toml, reporter)
-    options = imported.images
+    options, size = imported.images, imported.preprocess.size
     recipe = Recipe(
         seed=options.seed,
-        data=DataRecipe(source=source, split=options.split, image_size=imported.preprocess.size),
-        model=imported.recipe,
+        data=DataRecipe(source=source, split=options.split, image_size=size),
+        model=imported.recipe if pack is None else reorder(imported, pack.class_names),
     )
-    classes = imported.classes
-    splits = None
-    if pack is not None:
-        recipe = recipe.model_copy(update={"model": reorder(imported, pack.class_names)})
-        classes, splits = pack.class_names, divide(pack, recipe)
-    flips = options.mirror if options.mirror is not None else pack.flips if pack else False
+    splits = None if pack is None else divide(pack, recipe)
+    flips = options.mirror if options.mirror is not None else bool(pack and pack.flips)
     card = RunCard(
         status="finished",
         name=folder.name,
@@ -160,11 +139,11 @@ def _make(
             dataset=pack.dataset if pack else "",
             pack=pack.hash if pack else "",
             images=len(pack) if pack else 0,
-            image_size=imported.preprocess.size,
+            image_size=size,
             flips=flips,
             set_aside=jsonable(pack.set_aside) if pack else (),
         ),
-        classes=classes,
+        classes=pack.class_names if pack else imported.classes,
         split=SplitCard(
             scheme=splits.scheme if splits else "none",
             requested=options.split if splits else "none",
@@ -193,7 +172,7 @@ def _make(
             temporary.mkdir()
             made = RunDir(temporary)
             save_weights(imported.model, made.weights)
-            if splits is not None and pack is not None:
+            if splits and pack:
                 splits.save(made.splits, pack.ids)
             card.save(made.card)
     except OSError as error:
@@ -213,18 +192,14 @@ def _images(imported: ImportedModel, toml: Path, reporter: Reporter) -> tuple[Pa
     source = spec if spec in sources or not beside.exists() else str(beside)
     pack = open_pack(source, image_size=imported.preprocess.size, reporter=reporter)
     if set(pack.class_names) != set(imported.classes):
+        more = [repr(name) for name in pack.class_names if name not in imported.classes][:NAMED]
+        less = [repr(name) for name in imported.classes if name not in pack.class_names][:NAMED]
+        parts = [f"{', '.join(more)} too"] * bool(more) + [f"no {', '.join(less)}"] * bool(less)
         raise PredictionsError(
             f"{toml}: data: expected images of the model's {len(imported.classes)} classes, received {spec} with "
-            f"{_difference(pack.class_names, imported.classes)}"
+            f"{' and '.join(parts)}"
         )
     return pack, source
-
-
-def _difference(images: Sequence[str], model: Sequence[str]) -> str:
-    more, less = ([name for name in one if name not in other] for one, other in ((images, model), (model, images)))
-    parts = [f"{', '.join(map(repr, more[:NAMED]))} too"] if more else []
-    parts += [f"no {', '.join(map(repr, less[:NAMED]))}"] if less else []
-    return " and ".join(parts)
 
 
 def _no_model(path: Path, kind: str) -> LucidateError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import Section, validated
@@ -16,7 +16,6 @@ from lucidate.data.preprocess import Preprocess
 
 Color = Annotated[list[float], Field(min_length=3, max_length=3)]
 Spread = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
-Side = Annotated[int, Field(ge=8, le=512)]
 
 
 class Images(Section):
@@ -32,21 +31,27 @@ class Images(Section):
     mirror: bool | None = None
 
 
-class Pixels(Section):
-    """`[preprocess]`: `size` pixels a side; `mean` and `std` a channel (RGB), of values from 0 to `scale`."""
+class RawPixels(Section):
+    """`[preprocess]` of a model that takes bytes as they are: `size` pixels a side."""
 
-    size: Side
+    size: Annotated[int, Field(ge=8, le=512)]
+    interpolation: Literal["bicubic"] = "bicubic"
+
+    def as_preprocess(self) -> Preprocess:
+        return raw_pixels(self.size)
+
+
+class Pixels(RawPixels):
+    """`[preprocess]`: also `mean` and `std` a channel (RGB), of values from 0 to `scale`."""
+
     mean: Color
     std: Spread
     scale: Literal[1, 255] = 1
-    interpolation: Literal["bicubic"] = "bicubic"
 
-
-class RawPixels(Section):
-    """`[preprocess]` of a model that takes bytes as they are."""
-
-    size: Side
-    interpolation: Literal["bicubic"] = "bicubic"
+    def as_preprocess(self) -> Preprocess:
+        mean: Any = tuple(value / self.scale for value in self.mean)
+        std: Any = tuple(value / self.scale for value in self.std)
+        return Preprocess(self.size, mean, std, self.interpolation)
 
 
 class Described(Images):
@@ -57,18 +62,13 @@ class Described(Images):
 
 
 class DescribedFile(Described):
-    """Of a `.keras` file."""
+    """Of an `.onnx` or `.keras` file; the layout of the latter is known."""
 
     outputs: Literal["logits", "probabilities"]
-
-
-class DescribedGraph(DescribedFile):
-    """Of an `.onnx` file."""
-
     layout: Literal["NCHW", "NHWC"]
 
 
-class DescribedBytes(DescribedGraph):
+class DescribedBytes(DescribedFile):
     """Of an `.onnx` file that takes bytes."""
 
     preprocess: RawPixels  # type: ignore[assignment]
@@ -86,15 +86,6 @@ LARGEST = 1 << 22  # bytes of a TOML: names of a hundred thousand classes fit
 KEYS = ("model", "weights", "classes", "outputs", "layout", "preprocess")  # in the order in which they are asked for
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a file says itself, which need not be declared; None where it does not."""
-
-    size: int | None = None
-    layout: str | None = None
-    classes: int | None = None
-
-
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's values; none where there is no such file. Raises RecipeError."""
     try:
@@ -107,70 +98,69 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: expected a TOML file, received one that does not parse: {error}") from None
 
 
-def declared(kind: type[D], values: Mapping[str, Any], *, file: Path, toml: Path, known: Known = Known()) -> D:
-    """A TOML's values as one of the sections above, filled up with what is known.
+def declared(
+    kind: type[D],
+    values: Mapping[str, Any],
+    *,
+    file: Path,
+    toml: Path,
+    size: int | None = None,
+    layout: str | None = None,
+    classes: int | None = None,
+) -> D:
+    """A TOML's values as one of the sections above. size, layout, classes: what the file says itself, if it does.
 
     Raises RecipeError, in one line that shows what to write, for what is missing or does not fit.
     """
-    values, fields = dict(values), kind.model_fields
-    missing = [key for key in KEYS if key in fields and fields[key].is_required() and key not in values]
-    if "layout" in fields and known.layout:
-        missing = [key for key in missing if key != "layout"]
-        if values.setdefault("layout", known.layout) != known.layout:
+    values = dict(values)
+    if layout and values.setdefault("layout", layout) != layout:
+        raise RecipeError(f"{toml}: layout: expected {layout!r}, by {file.name}, received {values['layout']!r}")
+    if size and isinstance(values.get("preprocess"), dict):
+        pixels = values["preprocess"] = {"size": size, **values["preprocess"]}
+        if pixels["size"] != size:
             raise RecipeError(
-                f"{toml}: layout: expected {known.layout!r}, by {file.name}, received {values['layout']!r}"
+                f"{toml}: preprocess.size: expected {size}, which {file.name} takes, received {pixels['size']!r}"
             )
-    section: Any = fields["preprocess"].annotation if "preprocess" in fields else None
-    pixels = values.get("preprocess")
-    if isinstance(pixels, dict) and section:
-        pixels = {"size": known.size, **pixels} if known.size else pixels
-        if known.size and pixels["size"] != known.size:
-            raise RecipeError(
-                f"{toml}: preprocess.size: expected {known.size}, which {file.name} takes, received {pixels['size']!r}"
-            )
-        values["preprocess"] = pixels
-        inner = section.model_fields
-        missing += [f"preprocess.{key}" for key, field in inner.items() if field.is_required() and key not in pixels]
-    if missing:
-        what = f"{toml} beside it" if not toml.exists() else f"{', '.join(missing)} in {toml}"
-        raise RecipeError(f"{file}: expected {what}, received none; write {template(missing, known, raw=section)}")
+    try:
+        kind.model_validate(values)
+        absent = []
+    except ValidationError as error:
+        absent = [one["loc"] for one in error.errors() if one["type"] == "missing"]
+    if absent:
+        missing = [".".join(map(str, keys)) for keys in sorted(absent, key=lambda keys: KEYS.index(str(keys[0])))]
+        where = "" if file == toml else f" in {toml}"
+        what = f"{', '.join(missing)}{where}" if toml.exists() else f"{toml} beside it"
+        lines = template(missing, raw=kind is DescribedBytes, size=size, classes=classes)
+        raise RecipeError(f"{file}: expected {what}, received none; write {lines}")
     found = validated(kind, values, name=str(toml))
     _require_sense(found, toml)
     return found
 
 
-def template(missing: list[str], known: Known, *, raw: Any = None) -> str:
+def template(missing: list[str], *, raw: bool, size: int | None, classes: int | None) -> str:
     """What to write, as lines of TOML in one: examples of every key that is missing."""
-    many = f"{known.classes} names" if known.classes else "names"
-    pixels = {"size": "size = 224", "mean": "mean = [0.485, 0.456, 0.406]", "std": "std = [0.229, 0.224, 0.225]"}
-    wanted = ["size"] if raw is RawPixels else list(pixels)
-    inline = ", ".join(pixels[key] for key in wanted if key != "size" or not known.size)
+    many = f"{classes} names" if classes else "names"
+    pixels = {"size": "size = 224"}
+    if not raw:
+        pixels |= {"mean": "mean = [0.485, 0.456, 0.406]", "std": "std = [0.229, 0.224, 0.225]"}
+    inline = ", ".join(line for key, line in pixels.items() if key != "size" or not size) or f"size = {size}"
     examples = {
         "model": 'model = "timm:resnet50"',
         "weights": 'weights = "FILE.safetensors"',
         "classes": f'classes = ["CAT", "DOG"] ({many}, in the order of the outputs)',
         "outputs": 'outputs = "logits" (or "probabilities")',
         "layout": 'layout = "NCHW" (or "NHWC")',
-        "preprocess": f"preprocess = {{{inline}}}" if inline else f"preprocess = {{size = {known.size}}}",
+        "preprocess": f"preprocess = {{{inline}}}",
     }
-    lines = [examples[key] for key in KEYS if key in missing]
-    if lacking := [pixels[key] for key in pixels if f"preprocess.{key}" in missing]:
+    lines = [examples[key] for key in missing if key in examples]
+    if lacking := [line for key, line in pixels.items() if f"preprocess.{key}" in missing]:
         lines.append(f"under [preprocess] {', '.join(lacking)}")
     of = " (of values from 0 to 1; else add scale = 255)" if any("mean" in line for line in lines) else ""
     return "; ".join(lines) + of
 
 
-def preprocess_of(found: Described) -> Preprocess:
-    """How a model wants its pixels. Bytes as they are have mean 0 and deviation 1/255 of values from 0 to 1."""
-    pixels: Any = found.preprocess
-    if isinstance(pixels, RawPixels):
-        return raw_pixels(pixels.size)
-    mean, std = (tuple(value / pixels.scale for value in values) for values in (pixels.mean, pixels.std))
-    return Preprocess(pixels.size, mean, std, pixels.interpolation)
-
-
 def raw_pixels(size: int) -> Preprocess:
-    """Of a model that takes values from 0 to 255."""
+    """Of a model that takes values from 0 to 255: mean 0, and deviation 1/255 of values from 0 to 1."""
     return Preprocess(size, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 
 
@@ -180,11 +170,10 @@ def _require_sense(found: Images, toml: Path) -> None:
         raise RecipeError(f'{toml}: split, seed: expected only with data = "SRC", received them without')
     if not isinstance(found, Described):
         return
-    twice = [name for place, name in enumerate(found.classes) if name in found.classes[:place]]
-    if twice:
+    if twice := [name for name, times in Counter(found.classes).items() if times > 1]:
         raise RecipeError(f"{toml}: classes: expected different names, received {twice[0]!r} twice")
-    pixels: Any = found.preprocess
-    if isinstance(pixels, RawPixels):
+    pixels: RawPixels = found.preprocess
+    if not isinstance(pixels, Pixels):
         return
     if not all(0 <= value <= pixels.scale for value in pixels.mean):
         other = "; of values from 0 to 255, write scale = 255" if pixels.scale == 1 else ""
@@ -198,25 +187,17 @@ def _require_sense(found: Images, toml: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class EmbeddedMetadata:
-    """What a model that lucidate has exported says of itself in its file: enough to ask it without a TOML.
+def embedded_metadata(said: Mapping[str, Any]) -> tuple[tuple[str, ...], Preprocess, tuple[float, float, float]] | None:
+    """What a file that lucidate has exported says of itself, enough to ask it without a TOML; None of other files.
 
-    classes: in the order of its answers. size: pixels a side. mean: the color that it subtracts, from 0 to 1.
+    Classes in the order of its answers; how it wants its pixels, preprocessing being inside; the color that it
+    subtracts, from 0 to 255.
     """
-
-    classes: tuple[str, ...]
-    size: int
-    mean: tuple[float, float, float]
-
-
-def embedded_metadata(said: Mapping[str, Any]) -> EmbeddedMetadata | None:
-    """A file's metadata, where it is of ours: `class_names`, and `preprocess`, which happens inside; else None."""
     try:
         names, preprocess = said["class_names"], said["preprocess"]
         if preprocess["inside"] is not True or not all(isinstance(name, str) for name in names):
             return None
-        red, green, blue = map(float, preprocess["mean"])
-        return EmbeddedMetadata(tuple(names), int(preprocess["size"]), (red, green, blue))
+        red, green, blue = (255 * float(value) for value in preprocess["mean"])
+        return tuple(names), raw_pixels(int(preprocess["size"])), (red, green, blue)
     except (KeyError, TypeError, ValueError):
         return None

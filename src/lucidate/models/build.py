@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lucidate.core.errors import RecipeError
@@ -56,10 +56,7 @@ def build(recipe: ModelRecipe, num_classes: int, *, image_size: int = 32, initia
 
 
 def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
-    """Raise what building this model and showing it images of `image_size` pixels would raise; makes no weights.
-
-    Raises RecipeError, UnknownNameError.
-    """
+    """Raise RecipeError or UnknownNameError where building a model, or showing it images, would; makes no weights."""
     with torch.device("meta"):  # shapes without values
         model = build(recipe, 2, image_size=image_size, initial=False).eval()
         try:
@@ -110,16 +107,15 @@ def require_weights(recipe: ModelRecipe) -> None:
 
 def _check(name: str, value: object, hint: Any) -> None:
     """Refuse a value whose type is not the hint's: int, float, bool, str, or tuple[one of them, ...]."""
-    items = value if isinstance(value, tuple) else (value,)
-    is_tuple = getattr(hint, "__origin__", None) is tuple
+    try:
+        if TypeAdapter(hint).validate_python(value, strict=True) != ():
+            return
+    except ValidationError:
+        pass
+    is_tuple = get_origin(hint) is tuple
     allowed = get_args(hint)[0] if is_tuple else hint
-    accepted: tuple[type, ...] = (int, float) if allowed is float else (allowed,)
-    if isinstance(allowed, types.UnionType):
-        accepted = get_args(allowed)
-    right = is_tuple == isinstance(value, tuple) and len(items) > 0
-    if not right or not all(isinstance(item, accepted) and (bool in accepted or item is not True) for item in items):
-        what = f"a list of {allowed.__name__}" if is_tuple else getattr(allowed, "__name__", str(allowed))
-        raise RecipeError(f"{name}: expected {what}, received {list(items) if isinstance(value, tuple) else value!r}")
+    what = f"a list of {allowed.__name__}" if is_tuple else getattr(allowed, "__name__", str(allowed))
+    raise RecipeError(f"{name}: expected {what}, received {list(value) if isinstance(value, tuple) else value!r}")
 
 
 def default_device() -> torch.device:
@@ -139,6 +135,7 @@ def parameter_count(model: nn.Module) -> int:
 
 def value_count(model: nn.Module) -> int:
     """Parameters and BatchNorm statistics: what Keras calls the total of a model; of a file from elsewhere, none."""
-    numbers = [(name, b) for name, b in model.named_buffers() if b.dtype != torch.uint8]
-    buffers = sum(b.numel() for name, b in numbers if not name.endswith("num_batches_tracked"))
-    return sum(p.numel() for p in model.parameters()) + buffers
+    kept = [
+        b for name, b in model.named_buffers() if not name.endswith("num_batches_tracked") and b.dtype != torch.uint8
+    ]
+    return sum(value.numel() for value in (*model.parameters(), *kept))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from lucidate.core.atomic import atomic_write
-from lucidate.core.errors import RunError
+from lucidate.core.errors import RunError, raised_as
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.core.text import one_line
@@ -27,13 +26,10 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a model in place. Raises RunError for a file that is damaged or of another architecture."""
-    try:
+    if not path.exists():
+        raise RunError(f"{path}: expected weights in safetensors; there is no such file")
+    with raised_as(RunError, f"{path}: expected weights in safetensors, received a file that cannot be read"):
         state = load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"{path}: expected weights in safetensors; there is no such file") from None
-    except (OSError, SafetensorError) as error:
-        why = one_line(error)
-        raise RunError(f"{path}: expected weights in safetensors, received a file that cannot be read: {why}") from None
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

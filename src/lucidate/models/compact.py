@@ -32,7 +32,7 @@ class Compact(nn.Module):
         for block in self.blocks:
             for layer in block.children():
                 value = layers.any(layer, value)
-        value = layers.average(value)
+        value = layers.keras.GlobalAveragePooling2D()(value)
         *hidden, last = self.head
         for layer in hidden:
             value = layers.any(layer, value)

@@ -6,25 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import ModelRecipe
+from lucidate.core.records import Section
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.predictor import InferenceConfig, Views, model_logits
+from lucidate.models.registry import written_options
 
 Averaged = Literal["softmax", "logits"]
 
 
-class Member(BaseModel):
+class Member(Section):
     """One model of an ensemble, and how it wants to be asked.
 
     order: the column of the member's logits that belongs to each class of the ensemble. share: its weight, the shares
     of all members adding up to 1. mirror: whether a mirrored image keeps its class, for `views`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     model: ModelRecipe
@@ -39,10 +37,8 @@ class Member(BaseModel):
         return InferenceConfig(self.preprocess, self.views, self.mirror, self.order)
 
 
-class Options(BaseModel):
+class Options(Section):
     """What stands under `[model]` of an ensemble's recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     averaged: Averaged
     members: tuple[Member, ...]
@@ -85,14 +81,8 @@ def average(logits: Tensor, shares: Tensor, averaged: Averaged) -> Tensor:
 
 def build_ensemble(options: Mapping[str, Any], num_classes: int, *, build: Callable[..., nn.Module]) -> Ensemble:
     """An ensemble whose members' weights follow; `build` makes each of them. Raises RecipeError."""
-    try:
-        chosen = Options.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise RecipeError(
-            f"model.{key}: expected the members of an ensemble as lucidate ensemble writes them ({first['msg']})"
-        ) from None
+    what = "the members of an ensemble as lucidate ensemble writes them"
+    chosen = written_options(Options, options, what=what)
     models = [
         build(member.model, num_classes, image_size=member.preprocess.size, initial=False) for member in chosen.members
     ]

@@ -1,23 +1,82 @@
 """Models in somebody else's format: ONNX graphs and Keras files, as modules that a run's folder can hold.
 
 Their state is the bytes of the file they came in, so that `weights.safetensors` and ensembles carry them like any other
-weights. What reads and runs those bytes is an engine, a file each: `onnx_engine`, `keras_engine`.
+weights. What reads and runs those bytes is an `Engine`, a file each: `onnx`, `keras`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lucidate.core.errors import RecipeError
+from lucidate.core.records import Section
 from lucidate.core.registry import ONNX
-from lucidate.models.external_engine import Engine, Options, Refused
+from lucidate.models.predictor import Refused
+from lucidate.models.registry import written_options
 
 TINY = 1e-38  # probabilities of 0 become this before the logarithm: the smallest normal float32
+
+
+class Options(Section):
+    """What stands under `[model]` of the recipe of such a model.
+
+    outputs: what the file gives. layout: of its input. order: its column for each class of the run; None: as they are.
+    gray: a normalized pixel, that of a mean image, which stands for "nothing" where something is hidden.
+    """
+
+    outputs: Literal["logits", "probabilities"]
+    layout: Literal["NCHW", "NHWC"]
+    order: tuple[int, ...] | None = None
+    gray: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class Engine(Protocol):
+    """What runs a file.
+
+    differentiable: whether torch can follow it backwards. layers: names of its feature maps. softmaxed: whether the
+    file ends in softmax, which is then left away: answers are logits. parameters, values: as in a run card.
+    What the file says, None where it does not: shape, pixels, layout: of its input; classes: how many;
+    metadata: what stands beside it, by key.
+    """
+
+    differentiable: bool
+    layers: tuple[str, ...]
+    softmaxed: bool
+    parameters: int
+    values: int
+    shape: tuple[int | None, ...]
+    pixels: str
+    layout: str | None
+    classes: int | None
+
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+    def __call__(self, images: Tensor, through: Mapping[str, nn.Module]) -> Tensor:
+        """(B, 3, S, S) → (B, K). through: by layer, what its map (B, C, H, W) passes through. Raises Refused."""
+
+    def rehearse(self, images: Tensor) -> Tensor:
+        """As the first call, for a file that nobody has tried: it ends, whatever the file does. Raises Refused."""
+
+    def scramble(self, images: Tensor, generator: torch.Generator) -> None:
+        """Draw the weights anew, normal with each one's own deviation; statistics are measured on images again."""
+
+
+def open_engine(
+    kind: str, content: bytes, *, outputs: str | None, layout: str | None = None, device: torch.device | str = "cpu"
+) -> Engine:
+    """What runs a file's bytes. Raises WeightsError for one that cannot be read, UnsafeFileError."""
+    if kind == ONNX:
+        from lucidate.models.onnx import OnnxEngine
+
+        return OnnxEngine(content, layout=layout, outputs=outputs)
+    from lucidate.models.keras import KerasEngine  # Keras takes seconds
+
+    return KerasEngine(content, device=device)
 
 
 class External(nn.Module):
@@ -48,14 +107,13 @@ class External(nn.Module):
                     f"model.name: expected a model that can be trained, received {self.kind!r}, which is a finished "
                     f"file of somebody's; ask it with: lucidate predict FILE.{self.kind}"
                 )
+            content, own = self.file.numpy().tobytes(), self.options
             # Weights made in inference mode could not be asked for gradients later.
             with torch.inference_mode(False), torch.enable_grad():
-                self._engine = _open(self.kind, self.file.numpy().tobytes(), self.options, self.device)
+                self._engine = open_engine(
+                    self.kind, content, outputs=own.outputs, layout=own.layout, device=self.device
+                )
         return self._engine
-
-    @property
-    def differentiable(self) -> bool:
-        return self.engine.differentiable
 
     def load_bytes(self, content: bytes) -> None:
         """Take a file in. Raises WeightsError for one that cannot be read, UnsafeFileError for one that may not be."""
@@ -81,26 +139,14 @@ class External(nn.Module):
         gray = torch.tensor(self.options.gray, dtype=images.dtype, device=images.device)
         return gray[:, None, None].expand(1, *images.shape[1:])
 
-    def scramble(self, images: Tensor, generator: torch.Generator) -> None:
-        """As in `Engine`, in place; the file stays what it is, and its next copy begins from it."""
-        self.engine.scramble(images, generator)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Mapping[str, Any],  # noqa: ARG002
-        strict: bool,  # noqa: ARG002
-        missing_keys: list[str],
-        unexpected_keys: list[str],  # noqa: ARG002
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """The bytes may be of any number, which torch's own way would refuse."""
+        _, _, missing_keys, _, errors = rest
         content = state_dict.get(f"{prefix}file")
         if content is None:
             missing_keys.append(f"{prefix}file")
         elif content.dtype != torch.uint8 or content.ndim != 1:
-            error_msgs.append(f"{prefix}file: expected bytes, received {content.dtype} of shape {tuple(content.shape)}")
+            errors.append(f"{prefix}file: expected bytes, received {content.dtype} of shape {tuple(content.shape)}")
         else:
             self.load_bytes(content.cpu().numpy().tobytes())
 
@@ -126,32 +172,8 @@ def _module_names(layers: Iterable[str]) -> list[str]:
     return list(taken)
 
 
-def require_gradients(model: nn.Module, *, refuse: Callable[[str], Exception]) -> None:
-    """Raise what `refuse` makes of a kind's name where a part of a model cannot be followed backwards."""
-    for module in model.modules():
-        if isinstance(module, External) and not module.differentiable:
-            raise refuse(module.kind)
-
-
 def build_external(name: str, options: Mapping[str, Any], num_classes: int) -> External:
     """A module that waits for its file. Raises RecipeError."""
-    try:
-        chosen = Options.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise RecipeError(
-            f"model.{key}: expected what lucidate writes of a model from elsewhere ({first['msg']}); such a model is "
-            f"not trained: lucidate predict FILE.{name}"
-        ) from None
-    return External(name, chosen, num_classes)
-
-
-def _open(kind: str, content: bytes, options: Options, device: torch.device) -> Engine:
-    if kind == ONNX:
-        from lucidate.models.onnx_engine import OnnxEngine
-
-        return OnnxEngine(content, layout=options.layout, outputs=options.outputs)
-    from lucidate.models.keras_engine import KerasEngine  # Keras takes seconds
-
-    return KerasEngine(content, device=device)
+    what = "what lucidate writes of a model from elsewhere"
+    way_on = f"; such a model is not trained: lucidate predict FILE.{name}"
+    return External(name, written_options(Options, options, what=what, way_on=way_on), num_classes)

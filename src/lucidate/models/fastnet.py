@@ -50,25 +50,22 @@ class Group(nn.Module):
         return features
 
     def fold(self) -> None:
-        """Take the first BatchNorm into the convolution from which pooling parts it (see `registry.Foldable`).
-
-        A norm that only shifts and shrinks keeps the order of values, so it may change places with max pooling.
-        """
+        """Take the first BatchNorm into its convolution: as it keeps the order of values, it may pass the pooling."""
         if bool((self.norm1.weight > 0).all()):
             self.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
             self.norm1 = nn.Identity()  # type: ignore[assignment]
 
     def to_keras(self, layers: Any, value: Any) -> Any:
-        value = layers.conv(self.conv1, value)
+        value = layers.any(self.conv1, value)
         if value.shape[1] > 1:  # a single value stays
-            value = layers.plain(self.pool, value)
-        value = first = layers.plain(self.activation, layers.norm(self.norm1, value))
+            value = layers.any(self.pool, value)
+        value = first = layers.any(self.activation, layers.any(self.norm1, value))
         last = len(self.convs) - 1
         for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            value = layers.norm(norm, layers.conv(conv, value))
+            value = layers.any(norm, layers.any(conv, value))
             if self.skips and place == last:
-                value = layers.add(value, first)
-            value = layers.plain(self.activation, value)
+                value = layers.keras.Add()([value, first])
+            value = layers.any(self.activation, value)
         return value
 
 
@@ -113,10 +110,11 @@ class FastNet(nn.Module):
 
     def to_keras(self, layers: Any, value: Any) -> Any:
         """See `registry.ToKeras`."""
-        value = layers.plain(self.activation, layers.conv(self.whiten, value))
+        value = layers.any(self.activation, layers.any(self.whiten, value))
         for group in self.groups:
             value = group.to_keras(layers, value)  # type: ignore[operator]
-        return layers.dense(self.head, layers.highest(value), scale=self.scale, name="logits")
+        value = layers.keras.GlobalMaxPooling2D()(value)
+        return layers.dense(self.head, value, scale=self.scale, name="logits")
 
 
 @register("fastnet")

@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from lucidate.core.errors import RunError
+from lucidate.core.errors import RunError, raised_as
 from lucidate.core.text import one_line
 
 QUIET = 3  # of ONNX Runtime's log levels: errors alone
@@ -70,37 +70,24 @@ def open_session(model: Path | bytes, *, threads: int | None = None) -> onnxrunt
     # Threads that wait by spinning take the cores from whoever else has work: 2-3 times slower where cores are shared.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
-            options,
-            providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # it would print to standard output, and try the same once more
-        )
-    except Exception as error:  # its exceptions have no common base but this one
-        where = "the model" if isinstance(model, bytes) else str(model)
-        reason = one_line(error)
-        raise RunError(
-            f"{where}: expected a graph that ONNX Runtime can run, received one that it cannot: {reason}"
-        ) from None
+    where, source = ("the model", model) if isinstance(model, bytes) else (str(model), str(model))
+    with raised_as(RunError, f"{where}: expected a graph that ONNX Runtime can run, received one that it cannot"):
+        # Its own fallback would print to standard output, and try the same once more.
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
 def run_in_parts(
     session: onnxruntime.InferenceSession, images: NDArray[Any], *, input: str, length: int | None
 ) -> list[NDArray[np.float32]]:
-    """A session's outputs (B, …) for images (B, …), in as many calls as it needs; length: of its batches, if fixed.
-
-    Raises whatever ONNX Runtime makes of a graph.
-    """
+    """Outputs (B, …) for images (B, …), in as many calls as are needed; length: of batches, if fixed."""
     length = length or len(images)
-    wanted = [one.name for one in session.get_outputs()]
-    parts: list[list[NDArray[np.float32]]] = []
+    parts = []
     for start in range(0, len(images), length):
         batch = images[start : start + length]
         count = len(batch)
         if count < length:
             batch = np.concatenate([batch, np.zeros((length - count, *batch.shape[1:]), batch.dtype)])
-        answers = session.run(wanted, {input: batch})
+        answers = session.run(None, {input: batch})
         parts.append([answer[:count].astype(np.float32, copy=False) for answer in answers])
     return [np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)]
 
@@ -125,7 +112,9 @@ def rehearse(content: bytes, images: NDArray[np.generic], *, input: str, length:
     length: of its batches, where that is fixed. Raises Unanswered for a graph that refuses, crashes, needs more memory
     than half of this machine's, or more than 5 s and 0.1 s for each of its megabytes.
     """
-    seconds = _seconds(len(content))
+    seconds = SECONDS + SECONDS_PER_BYTE * len(content)
+    with suppress(KeyError, ValueError):
+        seconds = max(1.0, float(os.environ[LONGER]))
     given = io.BytesIO()
     np.savez(given, images=images, graph=np.frombuffer(content, np.uint8), length=length or 0, input=input)
     # -P: no file of the folder that this is called in is taken for a module.
@@ -138,21 +127,12 @@ def rehearse(content: bytes, images: NDArray[np.generic], *, input: str, length:
             f"slow, set {LONGER} to more seconds"
         ) from None
     if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [""]
-        said = (
-            lines[-1][:200] if done.returncode == REFUSED else f"it ended the process that asked it ({lines[-1]:.80})"
-        )
-        raise Unanswered(
-            said if done.returncode > 0 else f"it ended the process that asked it (signal {-done.returncode})"
-        )
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+        how = f"({last:.80})" if done.returncode > 0 else f"(signal {-done.returncode})"
+        refused = done.returncode == REFUSED
+        raise Unanswered(last[:200] if refused else f"it ended the process that asked it {how}")
     answers: NDArray[np.float32] = np.load(io.BytesIO(done.stdout), allow_pickle=False)
     return answers
-
-
-def _seconds(size: int) -> float:
-    with suppress(KeyError, ValueError):
-        return max(1.0, float(os.environ[LONGER]))
-    return SECONDS + SECONDS_PER_BYTE * size
 
 
 def _main() -> int:
@@ -163,9 +143,8 @@ def _main() -> int:
     _bound(seconds, 8 * len(content))
     try:
         session = open_session(content)
-        (answers,) = run_in_parts(
-            session, given["images"], input=str(given["input"]), length=int(given["length"]) or None
-        )
+        length = int(given["length"]) or None
+        (answers,) = run_in_parts(session, given["images"], input=str(given["input"]), length=length)
     except MemoryError:
         print("it needs more memory than there is for it", file=sys.stderr)
         return REFUSED
@@ -178,20 +157,14 @@ def _main() -> int:
 
 
 def _bound(seconds: float, least: int) -> None:
-    """Let the system end this process should its parent be gone, and refuse it more memory than half of the machine's.
-
-    Does nothing where the system has no such limits.
-    """
+    """Limit the time of this process, should its parent be gone, and its memory to half of the machine's."""
     try:
         import resource
     except ImportError:  # Windows
         return
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    cores = os.cpu_count() or 1
-    for kind, limit in (
-        (resource.RLIMIT_CPU, int(seconds * cores) + 1),
-        (resource.RLIMIT_AS, max(memory // 2, least + 4 * GIBIBYTE)),
-    ):
+    processor, space = int(seconds * (os.cpu_count() or 1)) + 1, max(memory // 2, least + 4 * GIBIBYTE)
+    for kind, limit in ((resource.RLIMIT_CPU, processor), (resource.RLIMIT_AS, space)):
         _, most = resource.getrlimit(kind)
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

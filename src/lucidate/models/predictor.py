@@ -25,6 +25,10 @@ BATCH = 128  # on two cores larger batches leave the cache and gain nothing
 ACCELERATOR_BATCH = 1_000  # keeps an accelerator busy; six views of it still fit in little memory
 
 
+class Refused(RunError, RuntimeError):
+    """A model's own code refuses what it is given, such as images of another size."""
+
+
 class Predictor(Protocol):
     """A model ready to answer: resizing, normalization, views and class order are inside. batch_size: what suits it."""
 
@@ -76,11 +80,11 @@ class InferenceModel(nn.Module):
     graph holds the network once, not six times; one after the other, they stay in a processor's cache.
     """
 
-    def __init__(self, model: nn.Module, config: InferenceConfig, *, at_once: bool = False) -> None:
+    def __init__(self, model: nn.Module, config: InferenceConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self.at_once = at_once
+        self.at_once = False
 
     def forward(self, pixels: Tensor) -> Tensor:
         return model_logits(self.model, self.prepare(pixels), self.config, at_once=self.at_once)
@@ -103,23 +107,22 @@ class TorchPredictor:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.collect([self.start(images)])
 
+    @torch.inference_mode()
     def start(self, images: NDArray[np.uint8]) -> Tensor:
-        with torch.inference_mode():
-            logits: Tensor = self.module(self._on_device(images)).float()
-        return logits
+        logits: Tensor = self.module(self._on_device(images))
+        return logits.float()
 
     def collect(self, started: Sequence[Tensor]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = torch.cat(list(started)).cpu().numpy()
-        return logits
+        return torch.cat(list(started)).cpu().numpy()
 
+    @torch.inference_mode()
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         embed: Any = getattr(self.module.model, "embed", None)
         if embed is None:
             kind = type(self.module.model).__name__.lower()
             raise RunError(f"embed: expected a network of lucidate's or timm's, received one without: {kind}")
-        with torch.inference_mode():
-            features: NDArray[np.float32] = embed(self.module.prepare(self._on_device(images))).float().cpu().numpy()
-        return features
+        features: Tensor = embed(self.module.prepare(self._on_device(images)))
+        return features.float().cpu().numpy()
 
     def _on_device(self, images: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(images)
@@ -136,9 +139,7 @@ def batch_size(device: torch.device | str) -> int:
 def model_logits(model: nn.Module, images: Tensor, config: InferenceConfig, *, at_once: bool = False) -> Tensor:
     """Logits (B, K) in the config's order, averaged over its views. images: (B, 3, S, S), normalized."""
     logits = tta_logits(model, images, views=config.views, mirror=config.mirror, at_once=at_once)
-    if config.order is None:
-        return logits
-    return logits.index_select(1, torch.tensor(config.order, device=logits.device))
+    return logits if config.order is None else logits.index_select(1, torch.tensor(config.order, device=logits.device))
 
 
 def tta_logits(model: nn.Module, images: Tensor, *, views: Views, mirror: bool, at_once: bool = False) -> Tensor:
@@ -158,10 +159,8 @@ def tta_logits(model: nn.Module, images: Tensor, *, views: Views, mirror: bool, 
         answers = [model(view) for view in _views(images, views, mirror=mirror)]
     if mirror:
         answers = [(plain + mirrored) / 2 for plain, mirrored in zip(answers[::2], answers[1::2], strict=True)]
-    if len(answers) == 1:
-        return answers[0]
     unmoved, *moved = answers
-    return unmoved / 2 + torch.stack(moved).mean(0) / 2
+    return unmoved / 2 + torch.stack(moved).mean(0) / 2 if moved else unmoved
 
 
 def _views(images: Tensor, views: Views, *, mirror: bool) -> Iterator[Tensor]:

@@ -6,15 +6,18 @@ A model is a function `(num_classes, *, options) -> nn.Module` whose output is l
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, get_type_hints, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, get_type_hints, runtime_checkable
 
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
+from lucidate.core.errors import RecipeError
 from lucidate.core.registry import Registry
 
 models: Registry[Callable[..., nn.Module]] = Registry("model")
 register = models.register
+M = TypeVar("M", bound=BaseModel)
 
 
 @runtime_checkable
@@ -54,3 +57,13 @@ class ToKeras(Protocol):
 def with_keras() -> list[str]:
     """Names of the models that are `ToKeras`."""
     return [name for name in models if hasattr(get_type_hints(models[name])["return"], "to_keras")]
+
+
+def written_options(kind: type[M], options: Mapping[str, Any], *, what: str, way_on: str = "") -> M:
+    """What stands under `[model]` where lucidate wrote it itself. Raises RecipeError: `what` was expected."""
+    try:
+        return kind.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"model.{key}: expected {what} ({first['msg']}){way_on}") from None

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Zoo(nn.Module):
         self, net: nn.Module, *, size: int | None, interpolation: str, origin: str | None, notes: tuple[str, ...]
     ) -> None:
         super().__init__()
-        self.net = net
+        self.net: Any = net
         self.size = size
         self.interpolation = interpolation
         self.origin = origin
@@ -71,13 +71,12 @@ class Zoo(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """What the head sees: (B, D)."""
-        net = cast("_Timm", self.net)
-        return net.forward_head(net.forward_features(self.resized(images)), pre_logits=True)
+        return self.net.forward_head(self.net.forward_features(self.resized(images)), pre_logits=True)
 
     @property
     def head(self) -> nn.Linear:
         """The last layer, embeddings → logits. Raises RecipeError where it is not a dense one."""
-        head = cast("_Timm", self.net).get_classifier()
+        head = self.net.get_classifier()
         if not isinstance(head, nn.Linear):
             raise RecipeError(f"model: expected one that ends in a dense layer, received a {type(head).__name__}")
         return head
@@ -86,17 +85,8 @@ class Zoo(nn.Module):
         """The images at the side that the model asks for."""
         if self.size is None or images.shape[-1] == self.size:
             return images
-        smaller = self.size < images.shape[-1]
-        size = (self.size, self.size)
+        size, smaller = (self.size, self.size), self.size < images.shape[-1]
         return functional.interpolate(images, size, mode=self.interpolation, align_corners=False, antialias=smaller)
-
-
-class _Timm(Protocol):
-    """What timm's models have in common, for the type checker."""
-
-    def forward_features(self, images: Tensor) -> Tensor: ...
-    def forward_head(self, features: Tensor, pre_logits: bool) -> Tensor: ...
-    def get_classifier(self) -> nn.Module: ...
 
 
 def timm_model(
@@ -141,9 +131,10 @@ def timm_model(
 def require_name(name: str) -> None:
     """Raise UnknownNameError, with names that are close, where timm has no such model."""
     architecture, _, tag = name.partition(".")
-    if timm.is_model(architecture) and (not tag or name in timm.list_pretrained(f"{architecture}.*")):
+    exists = timm.is_model(architecture)
+    known = timm.list_pretrained(f"{architecture}.*") if exists else timm.list_models()
+    if exists and (not tag or name in known):
         return
-    known = timm.list_pretrained(f"{architecture}.*") if timm.is_model(architecture) else timm.list_models()
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:5]
     near = ", ".join(TIMM + other for other in close)
     raise UnknownNameError(
@@ -201,18 +192,16 @@ def fit_to_small(net: nn.Module, *, loaded: bool) -> tuple[str, ...]:
     """
     notes = []
     for name, layer in early_reductions(net):
-        parent = net.get_submodule(name.rpartition(".")[0])
         if not isinstance(layer, nn.Conv2d):
-            setattr(parent, name.rpartition(".")[2], nn.Identity())
+            net.set_submodule(name, nn.Identity())
             notes.append(f"{name}: pooling removed")
         elif layer.in_channels == 3 and max(layer.kernel_size) > KERNEL:
-            setattr(parent, name.rpartition(".")[2], _small_stem(layer, loaded=loaded))
+            net.set_submodule(name, _small_stem(layer, loaded=loaded))
             how = "resampled" if loaded else "drawn anew"
             notes.append(f"{name}: filters of {layer.kernel_size[0]}×{layer.kernel_size[1]} {how} as 3×3, stride 1")
         else:
-            layer.padding = tuple(side // 2 for side in layer.kernel_size)
             notes.append(f"{name}: stride {layer.stride[0]} to 1")
-            layer.stride = (1, 1)
+            layer.padding, layer.stride = tuple(side // 2 for side in layer.kernel_size), (1, 1)
     return tuple(notes)
 
 
@@ -221,17 +210,14 @@ def early_reductions(net: nn.Module) -> list[tuple[str, nn.Module]]:
     probe = copy.deepcopy(net).to("meta").eval()  # shapes without values: nothing is computed
     found: list[str] = []
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def look(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            before, after = inputs[0].shape, output.shape
-            if len(before) == len(after) == 4 and after[-1] < before[-1] and PROBE // before[-1] < EARLY:
-                found.append(name)
-
-        return look
+    def look(name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        before, after = inputs[0].shape, output.shape
+        if len(before) == len(after) == 4 and after[-1] < before[-1] and PROBE // before[-1] < EARLY:
+            found.append(name)
 
     for name, layer in probe.named_modules():
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) or type(layer).__name__ == "BlurPool2d":
-            layer.register_forward_hook(watch(name))  # of the probe, which ends here
+            layer.register_forward_hook(partial(look, name))  # of the probe, which ends here
     probe(torch.empty(1, 3, PROBE, PROBE, device="meta"))
     return [(name, net.get_submodule(name)) for name in found]
 

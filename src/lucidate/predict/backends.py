@@ -11,8 +11,7 @@ from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.registry import ENSEMBLE, EXTERNAL
 from lucidate.core.run import RunDir
-from lucidate.data.run_data import open_data
-from lucidate.data.splits import require_name
+from lucidate.data.splits import open_data, require_name
 from lucidate.models.onnx_session import OnnxPredictor
 from lucidate.predict.loop import Stopwatch, predict_rows, table_of
 

@@ -27,7 +27,7 @@ from lucidate.core.errors import LucidateError, PredictionsError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import METADATA_KEY
 from lucidate.data.pack import Pack, open_pack
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
 from lucidate.predict.loop import with_progress
 
 GROUP = 8_192  # images a row group: 21 MB of 1,280 numbers each, all that is held at a time

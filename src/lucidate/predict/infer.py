@@ -14,7 +14,7 @@ from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches
 from lucidate.data.pack import Pack
-from lucidate.data.run_data import open_data
+from lucidate.data.splits import open_data
 from lucidate.models.checkpoint import load_predictor
 from lucidate.predict.loop import Stopwatch, predict_rows, table_of, with_progress
 

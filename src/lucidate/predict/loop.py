@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions
 from lucidate.data.pack import Pack
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
 
 if TYPE_CHECKING:
     from lucidate.models.predictor import Predictor  # torch takes a second, which graphs need not wait

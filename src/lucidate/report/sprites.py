@@ -47,6 +47,10 @@ class Sprite:
         row, column = divmod(cell, self.columns)
         return column * (self.tile + self.gap_x), row * (self.tile + self.gap_y)
 
+    def middles(self) -> list[float]:
+        """Vertical middle of each row, pixels."""
+        return [self.corner(row * self.columns)[1] + self.tile / 2 for row in range(self.rows)]
+
     def address(self) -> dict[str, Any]:
         """What a script needs to cut a tile out: {sprite, columns, tile, gap: [x, y], ids}."""
         gap = [self.gap_x, self.gap_y]
@@ -77,17 +81,15 @@ def make_sprite(
     """
     rows = int(cells.max()) // columns + 1
     gap_x, gap_y = gaps
-    width, height = columns * (TILE + gap_x) - gap_x, rows * (TILE + gap_y) - gap_y
+    image = np.zeros((rows * (TILE + gap_y) - gap_y, columns * (TILE + gap_x) - gap_x, 4), np.uint8)
     names: list[str | None] = [None] * (rows * columns)
-    sprite = Sprite(
-        np.zeros((height, width, 4), np.uint8), (), columns, gap_x, gap_y, url, (pixels.shape[1], pixels.shape[2])
-    )
+    sprite = Sprite(image, (), columns, gap_x, gap_y, url, pixels.shape[1:3])
     for row, name, cell in zip(index.tolist(), ids.tolist(), cells.tolist(), strict=True):
         tile = fit(np.asarray(pixels[row]))
+        height, width = tile.shape[:2]
         left, top = sprite.corner(cell)
-        left, top = left + (TILE - tile.shape[1]) // 2, top + (TILE - tile.shape[0]) // 2
-        sprite.image[top : top + tile.shape[0], left : left + tile.shape[1], :3] = tile
-        sprite.image[top : top + tile.shape[0], left : left + tile.shape[1], 3] = 255
+        left, top = left + (TILE - width) // 2, top + (TILE - height) // 2
+        image[top : top + height, left : left + width] = np.pad(tile, ((0, 0), (0, 0), (0, 1)), constant_values=255)
         names[cell] = name
     return replace(sprite, ids=tuple(names))
 

@@ -8,19 +8,19 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lucidate.analysis.calibration import calibrate
-from lucidate.analysis.selective import DELTA, RISK, answer_when_sure
+from lucidate.analysis.confidence import DELTA, RISK, answer_when_sure
 from lucidate.core.atomic import atomic_write, sha256
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import Predictions, RunCard, jsonable, softmax
 from lucidate.core.run import RunDir
-from lucidate.data.packed import packed_images
+from lucidate.data.packed import PackedImages, packed_images
 from lucidate.data.splits import Splits
 
 NAMES = ("brightness", "contrast", "saturation", "sharpness")
@@ -36,8 +36,8 @@ def image_statistics(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     step = max(1, images.shape[1] // SIDE)
     seen = images[:, ::step, ::step]
-    count, height, width = seen.shape[:3]
-    luma = (seen.reshape(-1, 3) @ LUMA).reshape(count, height, width)
+    count, _, width = seen.shape[:3]
+    luma = (seen.reshape(-1, 3) @ LUMA).reshape(seen.shape[:3])
     found = np.empty((count, 4), dtype=np.float32)
     flat = luma.reshape(count, -1)
     mean = found[:, 0] = flat @ np.full(flat.shape[1], 1 / flat.shape[1], dtype=np.float32)
@@ -117,13 +117,11 @@ class Calibration(Section):
     @property
     def histograms(self) -> dict[str, Histogram]:
         """By signal, what is known: "classes", "confidence", then image statistics."""
-        found: dict[str, Histogram | None] = {"confidence": self.confidence}
-        found |= {name: getattr(self, name) for name in NAMES}
-        known = {name: each for name, each in found.items() if each is not None}
+        found = {name: each for name in ("confidence", *NAMES) if (each := getattr(self, name)) is not None}
         if self.class_share is None:
-            return known
+            return found
         counts = tuple(round(share * self.num_validation) for share in self.class_share)
-        return {"classes": Histogram(edges=(), counts=counts), **known}
+        return {"classes": Histogram(edges=(), counts=counts), **found}
 
 
 class Stored(Section):
@@ -134,12 +132,12 @@ class Stored(Section):
     references: dict[str, Calibration]
 
 
-def calibration_of_run(run: RunDir, *, views: Views | Literal["recipe"] = "one", risk: float = RISK) -> Calibration:
+def calibration_of_run(run: RunDir, *, views: Views | Literal["recipe"] = "one") -> Calibration:
     """What a run says of its validation images, as answered with some views; never raises for lack of them.
 
     views: those that are served; "recipe": those that the run was judged with. From RUN/serving.json where it holds
-    them for these weights and this risk, else from the run's predictions of its validation split, and kept there if the
-    folder can be written to. Image statistics need the images packed on this machine.
+    them for these weights, else from the run's predictions of its validation split, and kept there if the folder can be
+    written to. Image statistics need the images packed on this machine.
 
     Where only answers with other views are known, their temperature is lent, which is nearer than none, and there is no
     threshold: its promise would be of other answers. Without any, temperature 1. The note says so in both cases.
@@ -149,23 +147,17 @@ def calibration_of_run(run: RunDir, *, views: Views | Literal["recipe"] = "one",
     if wanted == "mirror" and not card.data.flips:
         wanted = "one"  # the same answers
     stored = load_calibrations(run)
-    found = stored.get(wanted)
-    if found is not None and found.risk == risk:
-        return found
+    if wanted in stored:
+        return stored[wanted]
     if (table := _table(run, card, wanted)) is not None:
-        made = calibration_of(table, statistics_of_run(run, card), views=wanted, risk=risk)
+        made = calibration_of(table, statistics_of_run(run, card), views=wanted)
         with suppress(OSError):  # a folder that cannot be written to: it is made again at the next start
             store_calibrations(run, {**stored, wanted: made})
         return made
-    if found is not None:
-        note = f"threshold for a risk of {found.risk:g}, not {risk:g}: this run has no predictions to make another of"
-        return found.model_copy(update={"note": note})
-    return _lent(run, card, stored, views=wanted, risk=risk)
+    return _lent(run, card, stored, views=wanted)
 
 
-def calibration_of(
-    predictions: Predictions, statistics: Mapping[str, Histogram], *, views: Views, risk: float = RISK
-) -> Calibration:
+def calibration_of(predictions: Predictions, statistics: Mapping[str, Histogram], *, views: Views) -> Calibration:
     """Calibrate, and count. predictions: of the validation split, with these views."""
     found = calibrate(predictions.logits, predictions.labels)
     temperature = found.temperature
@@ -174,29 +166,19 @@ def calibration_of(
         temperature = 1.0  # an end of what is searched would make every answer certain, or none
         notes.append(f"not calibrated: {found.headline}")
     confidence = softmax(predictions.logits / temperature).max(1)
-    selective = answer_when_sure(confidence, predictions.correct, risk=risk)
+    selective = answer_when_sure(confidence, predictions.correct)
     if selective.threshold is None:
         notes.append(selective.headline)
     classes = np.bincount(predictions.predicted, minlength=predictions.num_classes) / len(predictions)
+    measured = {**jsonable(found), **jsonable(selective), "temperature": temperature}
     return Calibration(
         views=views,
-        temperature=temperature,
-        threshold=selective.threshold,
-        risk=risk,
-        coverage=selective.coverage,
-        error=jsonable(selective.error),
-        bound=jsonable(selective.bound),
         num_validation=len(predictions),
-        **{
-            f"{name}_{when}": getattr(found, f"{name}_{when}")
-            for name in ("ece", "nll", "brier")
-            for when in ("before", "after")
-        },
-        ece_floor=found.ece_floor,
         class_share=tuple(classes.tolist()),
         confidence=in_tenths(confidence),
-        **statistics,
         note=" ".join(notes),
+        **{name: value for name, value in measured.items() if name in Calibration.model_fields},
+        **statistics,
     )
 
 
@@ -210,14 +192,18 @@ def in_tenths(values: NDArray[np.floating]) -> Histogram:
 
 def statistics_of_run(run: RunDir, card: RunCard) -> dict[str, Histogram]:
     """Histograms of image statistics, over evenly spaced validation images; empty where they are not at hand."""
+    found = validation_images(run, card)
+    return {} if found is None else statistics_of(found[0].images, found[1])
+
+
+def validation_images(run: RunDir, card: RunCard) -> tuple[PackedImages, NDArray[np.int64]] | None:
+    """A run's packed images, and the rows of its validation split; None where they are not at hand."""
     try:
         rows = Splits.load(run.splits).validation
     except LucidateError:
-        return {}
+        return None
     packed = packed_images(card)
-    if packed is None or not len(rows) or rows.max() >= len(packed.images):
-        return {}
-    return statistics_of(packed.images, rows)
+    return (packed, rows) if packed is not None and len(rows) and rows.max() < len(packed.images) else None
 
 
 def statistics_of(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> dict[str, Histogram]:
@@ -233,15 +219,13 @@ def load_calibrations(run: RunDir) -> dict[str, Calibration]:
         stored = Stored.model_validate_json(run.serving.read_bytes())
     except (OSError, ValidationError):
         return {}
-    known = stored.format == FORMAT and stored.weights == sha256(run.weights)
-    return dict(stored.references) if known else {}
+    return stored.references if stored.format == FORMAT and stored.weights == sha256(run.weights) else {}
 
 
 def store_calibrations(run: RunDir, references: Mapping[str, Calibration]) -> None:
     """Write RUN/serving.json anew, for the weights that lie beside it."""
     stored = Stored(weights=sha256(run.weights), references=dict(references))
-    values: dict[str, Any] = stored.model_dump(mode="json")
-    text = json.dumps(values, indent=1, allow_nan=False)
+    text = json.dumps(stored.model_dump(mode="json"), indent=1, allow_nan=False)
     lists = re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text)  # a line each, not one a number
     atomic_write(run.serving, f"{lists}\n".encode())
 
@@ -257,7 +241,7 @@ def _table(run: RunDir, card: RunCard, views: Views) -> Predictions | None:
         return None
 
 
-def _lent(run: RunDir, card: RunCard, stored: Mapping[str, Calibration], *, views: Views, risk: float) -> Calibration:
+def _lent(run: RunDir, card: RunCard, stored: Mapping[str, Calibration], *, views: Views) -> Calibration:
     """What can be said where no answers with these views are known."""
     other = card.recipe.predict.views
     lender = stored.get(other)
@@ -266,10 +250,8 @@ def _lent(run: RunDir, card: RunCard, stored: Mapping[str, Calibration], *, view
     mend = f"run: lucidate predict {run.path.name} --split validation"  # its whole path is nobody's business
     if lender is None:
         note = f"not calibrated: the run has no predictions of its validation split; {mend}"
-        return Calibration(views=views, risk=risk, note=note, **statistics_of_run(run, card))
-    note = (
-        f"calibrated for answers averaged over views ({other}), not for {views}: the temperature is near, a threshold "
-        f"would promise too much; {mend}"
-    )
+        return Calibration(views=views, note=note, **statistics_of_run(run, card))
+    note = f"calibrated for answers averaged over views ({other}), not for {views}: the temperature is near, "
+    note += f"a threshold would promise too much; {mend}"
     kept = {"temperature", "num_validation", "class_share", *NAMES}
-    return Calibration(views=views, risk=risk, note=note, **{name: getattr(lender, name) for name in kept})
+    return Calibration(views=views, note=note, **{name: getattr(lender, name) for name in kept})

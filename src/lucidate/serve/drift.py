@@ -6,7 +6,7 @@ index. Labels are not needed, so it cannot tell whether answers became wrong: on
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,6 @@ SMOOTHING = 0.5  # images that every bin begins with, so that an empty one is no
 WATCH, DRIFTED = 0.1, 0.25  # the usual marks: N. Siddiqi, Credit Risk Scorecards (2006), chapter 8
 CHANCE = 0.999  # of windows without drift stay below what chance alone makes
 
-Verdict = Literal["not enough images yet", "stable", "watch", "drifted"]
-
 
 class Drift:
     """What came lately against what was validated. For one event loop: methods must not run at the same time."""
@@ -34,9 +32,7 @@ class Drift:
             name: float(chi2.ppf(CHANCE, max(1, len(found.counts) - 1))) for name, found in self._references.items()
         }
         self._pending: list[tuple[NDArray[np.uint8], NDArray[np.floating]]] = []
-        self._waiting = 0
-        self._position = 0
-        self._seen = 0
+        self._waiting = self._seen = 0  # images
         self._kept = {name: np.zeros(WINDOW, dtype=np.int32) for name in self._references}
 
     def observe(self, images: NDArray[np.uint8], probabilities: NDArray[np.floating]) -> None:
@@ -64,34 +60,27 @@ class Drift:
     def _of_signal(self, name: str, reference: Histogram) -> dict[str, Any]:
         bins = len(reference.counts)
         number = min(self._seen, WINDOW)
-        now = np.bincount(self._kept[name][:number], minlength=bins)
-        verdict: Verdict = "not enough images yet"
-        psi = None
         noise = 1 / max(number, 1) + 1 / sum(reference.counts)
         chance = self._chances[name] * noise
+        psi: float | None = None
+        verdict = "not enough images yet"
         if number >= ENOUGH:
+            now = np.bincount(self._kept[name][:number], minlength=bins)
             psi = population_stability(np.asarray(reference.counts), now)
             verdict = "stable" if psi < max(WATCH, chance) else "watch" if psi <= DRIFTED else "drifted"
-        return {
-            "psi": psi,
-            "expected": (bins - 1) * noise,
-            "chance": chance,
-            "count": number,
-            "verdict": verdict,
-        }
+        return {"psi": psi, "expected": (bins - 1) * noise, "chance": chance, "count": number, "verdict": verdict}
 
     def _measure(self) -> None:
         """Sort what is pending into bins, over the oldest in the window."""
         if not self._pending:
             return
         images, probabilities = (np.concatenate(parts)[-WINDOW:] for parts in zip(*self._pending, strict=True))
-        positions = (self._position + np.arange(len(images))) % WINDOW
+        positions = (self._seen + np.arange(len(images))) % WINDOW
         found = dict(zip(NAMES, image_statistics(images).T, strict=True))
         found["confidence"] = probabilities.max(axis=1)
         for name, kept in self._kept.items():
             reference = self._references[name]
             kept[positions] = probabilities.argmax(axis=1) if name == "classes" else reference.bins(found[name])
-        self._position = int(positions[-1] + 1) % WINDOW
         self._seen += len(images)
         self._pending.clear()
         self._waiting = 0

@@ -24,6 +24,7 @@ from lucidate.serve.errors import BadRequest, Expired, Overloaded, RequestError
 
 INPUT, OUTPUT = "images", "logits"  # of every graph that is served
 PROBABILITIES, LOGITS = "probabilities", "logits"  # what a client can ask for
+STEPS = ("compute_input", "compute_infer", "compute_output")
 
 
 class Session(Protocol):
@@ -97,7 +98,8 @@ class Engine:
         self.statistics = Statistics()
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._depth = 0
-        self._idle: list[asyncio.Future[None]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
         # The thread knows the queue, never the engine: or the engine would live as long as its thread.
         arguments = (self._queue, session, max_batch, weakref.WeakMethod(self._deliver))
         threading.Thread(target=_work, args=arguments, name="inference", daemon=True).start()
@@ -132,6 +134,7 @@ class Engine:
             for start in range(0, max(count, 1), self.max_batch)
         ]
         self._depth += count
+        self._idle.clear()
         timer = None if timeout is None else loop.call_later(timeout, _expire, items)
         for item in items:
             self._queue.put(item)
@@ -145,11 +148,8 @@ class Engine:
         except asyncio.CancelledError:
             self.statistics.canceled += 1
             raise
-        except Expired:
-            self.statistics.expired += 1
-            self.statistics.fail.add(perf_counter_ns() - now)
-            raise
-        except RequestError:
+        except RequestError as error:
+            self.statistics.expired += isinstance(error, Expired)
             self.statistics.fail.add(perf_counter_ns() - now)
             raise
         finally:
@@ -162,33 +162,24 @@ class Engine:
             del item
             self._depth -= count
             if not self._depth:
-                self._wake()
+                self._idle.set()
 
     async def drain(self) -> None:
         """Return once everything that was admitted is answered."""
-        if self._depth:
-            waiter = asyncio.get_running_loop().create_future()
-            self._idle.append(waiter)
-            await waiter
-
-    def _wake(self) -> None:
-        for waiter in self._idle:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._idle.clear()
+        await self._idle.wait()
 
     def _deliver(self, batch: _Batch) -> None:
         """On the event loop: count a batch, and hand its logits to whoever still waits."""
         now = perf_counter_ns()
         known, size, count = self.statistics, sum(len(item.images) for item in batch.items), len(batch.items)
         steps = (batch.stacked - batch.began, batch.computed - batch.stacked, now - batch.computed)
-        for total, ns in zip((known.compute_input, known.compute_infer, known.compute_output), steps, strict=True):
-            total.add(ns * count, count=count)
+        of_size = known.batches.setdefault(size, (Duration(), Duration(), Duration()))
+        for name, total, ns in zip(STEPS, of_size, steps, strict=True):
+            getattr(known, name).add(ns * count, count=count)
+            total.add(ns)
         known.last_inference = time_ns() // 1_000_000
         known.images += size
         known.executions += 1
-        for total, ns in zip(known.batches.setdefault(size, (Duration(), Duration(), Duration())), steps, strict=True):
-            total.add(ns)
         for item, answer in zip(batch.items, batch.answers, strict=True):
             known.queue.add(batch.began - item.arrived)
             if item.future.done():
@@ -250,8 +241,7 @@ def _take(queue: SimpleQueue[_Item | None], held: deque[_Item], max_batch: int) 
 
 
 def _compute(session: Session, items: list[_Item]) -> _Batch:
-    began = perf_counter_ns()
-    stacked = began
+    began = stacked = perf_counter_ns()
     answers: list[NDArray[np.float32] | None]
     try:
         images = items[0].images if len(items) == 1 else np.concatenate([item.images for item in items])
@@ -261,13 +251,5 @@ def _compute(session: Session, items: list[_Item]) -> _Batch:
         answers = [logits] if len(items) == 1 else np.split(logits, ends)
     except Exception:  # whatever a runtime raises
         # Each alone, so that one bad request fails nobody but itself.
-        answers = [_alone(session, item.images) for item in items] if len(items) > 1 else [None]
+        answers = [_compute(session, [item]).answers[0] for item in items] if len(items) > 1 else [None]
     return _Batch(items, answers, began, stacked, perf_counter_ns())
-
-
-def _alone(session: Session, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    try:
-        logits: NDArray[np.float32] = session.run((OUTPUT,), {INPUT: images})[0]
-        return logits
-    except Exception:
-        return None

@@ -3,7 +3,7 @@
 RequestError            any status
 ├── BadRequest     400  what was sent cannot be meant
 ├── NotFound       404  no such model, version or path
-├── Overloaded     429  the queue is full; Retry-After says when to come again
+├── Overloaded     429  more was asked than is let in; Retry-After says when to come again
 ├── NotReady       503  the server is starting, or about to end
 └── Expired        504  not computed within the request's own time
 """
@@ -36,19 +36,15 @@ class RequestError(Exception):
 
 
 class BadRequest(RequestError):
-    """What was sent cannot be meant."""
-
     default_status = 400
 
 
 class NotFound(RequestError):
-    """No such model, version or path."""
-
     default_status = 404
 
 
 class Overloaded(RequestError):
-    """More was asked than is let in. retry_after: whole seconds after which to come again."""
+    """retry_after: whole seconds after which to come again."""
 
     default_status = 429
 
@@ -57,12 +53,8 @@ class Overloaded(RequestError):
 
 
 class NotReady(RequestError):
-    """The server is starting, or about to end."""
-
     default_status = 503
 
 
 class Expired(RequestError):
-    """Not computed within the time that the request allowed."""
-
     default_status = 504

@@ -38,8 +38,13 @@ def open_graph(run: RunDir, *, views: ServedViews, int8: bool, threads: int | No
     if card.recipe.model.name == ENSEMBLE:
         views = "recipe"
     if int8:
-        return _int8(run, digest, threads)
-    if card.recipe.model.name == ONNX and (own := _exported(run, threads)):
+        path = graph_path(run, "onnx-int8")
+        if found := _found(path, {WEIGHTS_KEY: digest}, threads):
+            return found
+        came = "one of other weights" if path.exists() else "no file"
+        raise ServeError(f"--int8: expected {path}, received {came}; make it by lucidate quantize {run.path}")
+    options = card.recipe.model.options
+    if card.recipe.model.name == ONNX and options.get("order") is None and (own := _exported(run, threads)):
         return own
     if external_kind(card):
         return _Module(run, views)
@@ -60,27 +65,15 @@ def _found(path: Path, said: dict[str, str], threads: int | None) -> onnxruntime
         return None
     with suppress(LucidateError):  # damaged: another one is made
         session = open_session(path.read_bytes(), threads=threads)
-        says = session.get_modelmeta().custom_metadata_map
-        if said.items() <= says.items():
+        if said.items() <= session.get_modelmeta().custom_metadata_map.items():
             return session
     return None
-
-
-def _int8(run: RunDir, digest: str, threads: int | None) -> onnxruntime.InferenceSession:
-    path = graph_path(run, "onnx-int8")
-    found = _found(path, {WEIGHTS_KEY: digest}, threads)
-    if found is None:
-        came = "one of other weights" if path.exists() else "no file"
-        raise ServeError(f"--int8: expected {path}, received {came}; make it by lucidate quantize {run.path}")
-    return found
 
 
 def _exported(run: RunDir, threads: int | None) -> onnxruntime.InferenceSession | None:
     """The file itself that a run was brought as, where `lucidate export` wrote it: it takes and gives what we want."""
     from safetensors import safe_open
 
-    if RunCard.load(run.card).recipe.model.options.get("order") is not None:
-        return None
     with safe_open(run.weights, framework="numpy") as weights:
         content = weights.get_tensor("file").tobytes()
     session = open_session(content, threads=threads)

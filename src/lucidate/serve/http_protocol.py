@@ -13,14 +13,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from itertools import chain
+from typing import TypeAlias
 
 import httptools
 import orjson
 from uvicorn._types import ASGI3Application
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from lucidate.serve.settings import Settings
 
@@ -29,6 +28,10 @@ AT_ONCE = 32  # requests that begin in one pass of the loop, of a few tenths of 
 HEALTH = ("/v2/health/", "/healthz", "/readyz")  # begin before all others
 CONTINUE = b"HTTP/1.1 100"  # not the head of an answer, and waited for
 ON_DISCONNECT = "lucidate.on_disconnect"  # in a scope: what to call when its client goes before the answer
+
+
+# Requests that have been read and not begun, over all connections of a server.
+Pending: TypeAlias = "deque[tuple[HttpProtocol, RequestResponseCycle, ASGI3Application]]"
 
 
 class _Refused(Exception):
@@ -41,35 +44,15 @@ def http_protocol(settings: Settings) -> type[HttpToolsProtocol]:
     A head must be complete within `head_timeout` of the connection's beginning, or its own. A connection that sends a
     body which nobody waits for is closed after as long.
     """
-    limits = {
-        "head_seconds": settings.head_timeout,
-        "head_bytes": settings.head_bytes,
-        "most_connections": settings.connections,
-        "pending": PendingRequests(),
-    }
-    return type("ServerProtocol", (HttpProtocol,), limits)
+    return type("ServerProtocol", (HttpProtocol,), {"settings": settings, "pending": deque()})
 
 
-class PendingRequests:
-    """Requests that have been read and not begun, over all connections of a server."""
-
-    def __init__(self) -> None:
-        self._requests: deque[tuple[HttpProtocol, RequestResponseCycle, ASGI3Application]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._requests)
-
-    def add(self, protocol: HttpProtocol, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if not self._requests:
-            protocol.loop.call_soon(self._begin, protocol.loop)
-        self._requests.append((protocol, cycle, app))
-
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        for _ in range(min(AT_ONCE, len(self._requests))):
-            protocol, cycle, app = self._requests.popleft()
-            protocol.begin(cycle, app)
-        if self._requests:
-            loop.call_soon(self._begin, loop)  # in the next pass, after new requests have been read
+def _begin_some(pending: Pending, loop: asyncio.AbstractEventLoop) -> None:
+    for _ in range(min(AT_ONCE, len(pending))):
+        protocol, cycle, app = pending.popleft()
+        protocol.begin(cycle, app)
+    if pending:
+        loop.call_soon(_begin_some, pending, loop)  # in the next pass, after new requests have been read
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -77,29 +60,17 @@ class HttpProtocol(HttpToolsProtocol):
     `parser`, `tasks`, and of a cycle how far its answer is; it replaces `_start_asgi_task`.
     """
 
-    pending: PendingRequests
-    head_seconds: float = 10.0
-    head_bytes: int = 65_536
-    most_connections: int = 1000
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._in_head = False
-        self._head_size = 0  # bytes, of the headers that were parsed
-        self._head_raw = 0  # bytes, that came for a head which is not complete
-        self._refusal: tuple[int, str] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._running: RequestResponseCycle | None = None
+    settings: Settings
+    pending: Pending
+    _in_head = False
+    _head_bytes = 0  # that came for a head which is not complete
+    _refusal: tuple[int, str] | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.most_connections:
+        if len(self.connections) > self.settings.connections:
             self.refuse(503, "connections: too many are open; come again later")
             return
         self._arm()
@@ -129,8 +100,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.refuse(status, message)
             return
         if self._in_head:
-            self._head_raw += len(data)
-            if self._head_raw > self.head_bytes:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.settings.head_bytes:
                 self.refuse(431, self._too_long())
                 return
         if self._in_head or self.cycle is None or self.cycle.response_complete:
@@ -149,18 +120,18 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             running.disconnected = True  # its own body is malformed: this is its answer
         body = orjson.dumps({"error": message})
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode("ascii") + body)
         self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if (len(self.tasks) < AT_ONCE and not self.pending) or cycle.scope["path"].startswith(HEALTH):
             self.begin(cycle, app)
-        else:
-            self.pending.add(self, cycle, app)
+            return
+        if not self.pending:
+            self.loop.call_soon(_begin_some, self.pending, self.loop)
+        self.pending.append((self, cycle, app))
 
     def begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Have a request answered."""
@@ -173,31 +144,23 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
-        self._head_size = self._head_raw = 0
+        self._head_bytes = 0
         super().on_message_begin()
 
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
         if len(self.headers) >= MOST_HEADERS:
             self._stop(431, f"headers: expected at most {MOST_HEADERS}, received more")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if sum(map(len, chain.from_iterable(self.headers)), len(self.url)) > self.settings.head_bytes:
+            self._stop(431, self._too_long())  # it came at once
         self._in_head = False
         self._disarm()
         super().on_headers_complete()
 
-    def _count(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > self.head_bytes:
-            self._stop(431, self._too_long())
-
     def _too_long(self) -> str:
-        return f"headers: expected at most {self.head_bytes:,} bytes, received more"
+        return f"headers: expected at most {self.settings.head_bytes:,} bytes, received more"
 
     def _stop(self, status: int, message: str) -> None:
         """End the parsing: `data_received` answers."""
@@ -208,7 +171,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _arm(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(self.head_seconds, self._late)
+            self._timer = self.loop.call_later(self.settings.head_timeout, self._late)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -218,7 +181,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._timer = None
         if self._in_head:
-            self.refuse(408, f"headers: expected them within {self.head_seconds:g} seconds")
+            self.refuse(408, f"headers: expected them within {self.settings.head_timeout:g} seconds")
         elif not self.transport.is_closing():
             self.transport.close()
 

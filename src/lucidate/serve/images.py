@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,8 +54,9 @@ def _in_json(body: bytes, most: int, limits: JsonLimits) -> tuple[list[Upload], 
         content = parse_json(body, limits=limits, instead="send images as they are, or in a form")
     except orjson.JSONDecodeError:
         raise BadRequest("body: expected JSON, as Content-Type says, received something else") from None
-    several = isinstance(content, dict) and set(content) == {"images"}
-    if not several and not (isinstance(content, dict) and set(content) == {"image"}):
+    names = set(content) if isinstance(content, dict) else set()
+    several = names == {"images"}
+    if not several and names != {"image"}:
         raise BadRequest('body: expected {"image": "<base64>"} or {"images": ["<base64>", …]}, received other JSON')
     found = content["images"] if several else [content["image"]]
     if not isinstance(found, list) or not found:
@@ -77,7 +77,7 @@ def _from_base64(text: Any) -> Upload:
             return BadRequest("image: expected a data URL with ;base64, received another")
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return BadRequest("image: expected base64, received something else")
 
 
@@ -88,19 +88,7 @@ def _in_form(body: bytes, content_type: str, most: int) -> list[bytes]:
         raise BadRequest(f"{FORM}, received no boundary")
     form = _Form(most)
     try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": form.begin,
-                "on_header_field": form.header_name,
-                "on_header_value": form.header_value,
-                "on_header_end": form.header_end,
-                "on_headers_finished": form.headers_end,
-                "on_part_data": form.data,
-                "on_part_end": form.end,
-            },
-            max_header_count=PART_HEADERS,
-        )
+        parser = MultipartParser(boundary, form.callbacks, max_header_count=PART_HEADERS)  # type: ignore[arg-type]
         for start in range(0, len(body), PIECE):
             parser.write(body[start : start + PIECE])
         parser.finalize()
@@ -124,6 +112,18 @@ class _Form:
         self.is_file = False
         self.content = bytearray()  # a list of pieces would take twenty times the memory of a file of short lines
         self.name = self.value = b""
+
+    @property
+    def callbacks(self) -> dict[str, Any]:
+        return {
+            "on_part_begin": self.begin,
+            "on_header_field": self.header_name,
+            "on_header_value": self.header_value,
+            "on_header_end": self.header_end,
+            "on_headers_finished": self.headers_end,
+            "on_part_data": self.data,
+            "on_part_end": self.end,
+        }
 
     def begin(self) -> None:
         self.ended = self.is_file = False
@@ -161,6 +161,8 @@ Decoded = NDArray[np.uint8] | RequestError
 
 LANES = 2  # threads that decode: large images leave the interpreter's lock to others for most of the time
 GROUP = 16  # images that a thread takes at a time: a hand-off costs about what a small image does
+BACKLOG = 2048  # images that wait for a thread, of all requests
+BUSY = "images: too many wait to be decoded; come again in a second"
 AT_ONCE = 4  # small images that are decoded on the event loop, 0.1 ms each: handing them over would cost as much
 SMALL_BYTES, SMALL_PIXELS = 16_384, 65_536  # of such an image, by its file and by its header
 PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -168,63 +170,57 @@ TOO_LARGE = 413
 FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # JPEG's markers of a frame, which tell its size
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF or PNM"
 
-_pool = ThreadPoolExecutor(LANES, thread_name_prefix="decode")  # starts no thread before its first work
 
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """What one request may hold. images: how many. pixels: of each. backlog: images that wait for a thread, in all."""
-
-    images: int = 256
-    pixels: int = 16_777_216
-    backlog: int = 2048
-
-
-class _Backlog:
+class Backlog:
     """How many images wait for a thread, over all requests."""
 
     def __init__(self) -> None:
         self.images = 0
 
+    @contextmanager
+    def waiting(self, images: int, *, most: int, refusal: str) -> Iterator[None]:
+        """So many more, until the end of the block. Raises Overloaded where they would be more than `most`."""
+        if self.images + images > most:
+            raise Overloaded(refusal)
+        self.images += images
+        try:
+            yield
+        finally:
+            self.images -= images
 
-_backlog = _Backlog()
+
+_backlog = Backlog()
+_pool = ThreadPoolExecutor(LANES, thread_name_prefix="decode")  # starts no thread before its first work
 
 
-async def decode_images(blobs: Sequence[bytes], *, size: int, limits: ImageLimits) -> list[Decoded]:
+async def decode_images(blobs: Sequence[bytes], *, size: int, max_pixels: int, backlog: int = BACKLOG) -> list[Decoded]:
     """Each encoded image as RGB pixels (size, size, 3), or what is wrong with it, in their order.
 
-    A RequestError in the list has the status of a request that holds nothing else: 400, 413 or 415. Raises RequestError
-    for too many images (413), Overloaded while too many of others wait.
+    max_pixels: of each. A RequestError in the list has the status of a request that holds nothing else: 400, 413 or
+    415. Raises Overloaded while too many of others wait.
     """
-    if len(blobs) > limits.images:
-        raise RequestError(
-            f"images: expected at most {limits.images:,} in a request, received {len(blobs):,}", status=TOO_LARGE
-        )
     if len(blobs) <= AT_ONCE and all(map(_is_small, blobs)):
-        found = [_decoded(blob, size, min(limits.pixels, SMALL_PIXELS)) for blob in blobs]
+        found = [_decoded(blob, size, min(max_pixels, SMALL_PIXELS)) for blob in blobs]
         if not any(isinstance(one, RequestError) and one.status == TOO_LARGE for one in found):
             return found
         # A header may claim less than what the decoder finds later in the file: such images are none of the loop's.
-    if _backlog.images + len(blobs) > limits.backlog:
-        raise Overloaded("images: too many wait to be decoded; come again in a second")
-    _backlog.images += len(blobs)
     gone = threading.Event()
-    groups = [slice(start, start + GROUP) for start in range(0, len(blobs), GROUP)]
-    found = []
     loop = asyncio.get_running_loop()
 
     def decode_group(group: Sequence[bytes]) -> list[Decoded]:
-        return [] if gone.is_set() else [_decoded(blob, size, limits.pixels) for blob in group]
+        return [] if gone.is_set() else [_decoded(blob, size, max_pixels) for blob in group]
 
-    try:
-        # One group a lane at a time: a large request does not keep small ones waiting behind all of its images.
-        for start in range(0, len(groups), LANES):
-            tasks = [loop.run_in_executor(_pool, decode_group, blobs[group]) for group in groups[start : start + LANES]]
-            for part in await asyncio.gather(*tasks):
-                found += part
-    finally:
-        gone.set()
-        _backlog.images -= len(blobs)
+    found = []
+    with _backlog.waiting(len(blobs), most=backlog, refusal=BUSY):
+        try:
+            # One group a lane at a time: a large request does not keep small ones waiting behind all of its images.
+            for start in range(0, len(blobs), GROUP * LANES):
+                ends = range(start, min(start + GROUP * LANES, len(blobs)), GROUP)
+                tasks = [loop.run_in_executor(_pool, decode_group, blobs[end : end + GROUP]) for end in ends]
+                for part in await asyncio.gather(*tasks):
+                    found += part
+        finally:
+            gone.set()
     return found
 
 
@@ -234,9 +230,8 @@ def _decoded(blob: bytes, size: int, pixels: int) -> Decoded:
     except UnknownFormat:
         return RequestError(f"image: expected {FORMATS}, received another format", status=415)
     except TooLarge as error:
-        return RequestError(
-            f"image: expected at most {pixels:,} pixels, received one that is {error}", status=TOO_LARGE
-        )
+        text = f"image: expected at most {pixels:,} pixels, received one that is {error}"
+        return RequestError(text, status=TOO_LARGE)
     except DecodeError as error:
         return BadRequest(f"image: expected one that can be read, received: {error}")
 

@@ -16,20 +16,19 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from PIL import Image
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
-from lucidate.data.packed import packed_images
-from lucidate.data.splits import Splits
+from lucidate.serve.calibration import validation_images
 from lucidate.serve.errors import NotFound
-from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.state import state_of
+from lucidate.serve.repository import ModelVersion
+from lucidate.serve.state import json_response, state_of
 
-FILES = Path(str(resources.files("lucidate.serve.page")))
+FILES = Path(str(resources.files("lucidate.serve"))) / "page"
+STATIC = StaticFiles(directory=FILES / "static")
 LEAST, MOST = 6, 10  # what a page shows in a row; a server is no way to copy a data set
 
 
@@ -40,10 +39,6 @@ class Example:
     id: str
     label: str
     png: bytes
-
-
-def static_files() -> Mount:
-    return Mount("/static", StaticFiles(directory=FILES / "static"))
 
 
 async def index(request: Request) -> Response:  # noqa: ARG001
@@ -62,7 +57,7 @@ async def examples(request: Request) -> Response:
         {"id": each.id, "label": each.label, "url": f"/v1/examples/{number}.png?model={quote(served.name)}&{version}"}
         for number, each in enumerate(await _examples(served))
     ]
-    return JSONResponse({"model": served.name, "examples": found})
+    return json_response({"model": served.name, "examples": found})
 
 
 async def example(request: Request) -> Response:
@@ -83,12 +78,12 @@ async def _examples(served: ModelVersion) -> tuple[Example, ...]:
 def examples_of_run(run: RunDir, *, seed: int = 0) -> tuple[Example, ...]:
     """Six to ten validation images, one a class as far as there are as many, in their order; empty without any."""
     try:
-        card, rows = RunCard.load(run.card), Splits.load(run.splits).validation
+        card = RunCard.load(run.card)
     except LucidateError:
         return ()
-    packed = packed_images(card)
-    if packed is None or not len(rows) or rows.max() >= len(packed.images):
+    if (found := validation_images(run, card)) is None:
         return ()
+    packed, rows = found
     mixed = np.random.default_rng(seed).permutation(rows)
     _, firsts = np.unique(packed.labels[mixed], return_index=True)
     first_of_each = mixed[firsts]  # of each class, in their order

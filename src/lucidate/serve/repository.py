@@ -9,30 +9,37 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+import timeit
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.models.onnx_session import usable_cores
+from lucidate.serve.calibration import Calibration, calibration_of_run
 from lucidate.serve.engine import INPUT, OUTPUT, Engine, Session
-from lucidate.serve.errors import BadRequest, NotFound, NotReady
+from lucidate.serve.errors import BadRequest, NotFound, NotReady, RequestError
 from lucidate.serve.graph import open_graph
-from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.settings import NAME, Settings
+from lucidate.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from lucidate.serve.drift import Drift
+    from lucidate.serve.explainer import Explainer
 
 AT_ONCE = 2  # models that are loaded at a time: each may need a core and a second copy of its weights
 # Seconds an image by one thread. A quicker model is served best by one thread, the other cores reading requests: of the
 # compact network at 16 connections, 2,474 requests a second rather than 2,023 by two (bench/serving.py).
 LONG = 0.003
+TINY = 1e-300  # stands for a probability of 0 in its logarithm, where it counts for nothing
 WATCHED = (  # what a version is made from
     "run.json",
     "weights.safetensors",
@@ -40,16 +47,89 @@ WATCHED = (  # what a version is made from
     "predictions/validation-one-view.parquet",
 )
 
-Condition = Literal["LOADING", "READY", "UNAVAILABLE"]
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Of n images. logits: (n, K) float32 as the model gave them. probabilities: (n, K) float64, calibrated."""
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelVersion:
+    """One version of a model, ready to answer: what routes know of it.
+
+    version: a whole number from 1, as text. image_size: pixels a side. fingerprint: of the files it was made from.
+    weights: SHA-256 of its weights' file. calibration: what its validation images were like, with the temperature that
+    calibrates it. drift: how those that came differ from them.
+    """
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    image_size: int
+    engine: Engine
+    run: RunDir
+    calibration: Calibration
+    drift: Drift
+    fingerprint: str
+    weights: str
+
+    async def answer(self, images: NDArray[np.uint8], *, timeout: float | None = None) -> Answers:
+        """What the model says of images (n, S, S, 3): the one road that every route takes. Raises what `infer` does."""
+        if not len(images):
+            return Answers(np.empty((0, len(self.classes)), np.float32), np.empty((0, len(self.classes))))
+        logits = await self.engine.infer(images, timeout=timeout)
+        if not np.isfinite(logits).all():
+            raise RequestError("the model's answer is no number (NaN or infinity): its weights are broken")
+        probabilities = self.probabilities(logits)
+        self.drift.observe(images, probabilities)
+        return Answers(logits, probabilities)
+
+    def probabilities(self, logits: NDArray[np.float32], *, calibrated: bool = True) -> NDArray[np.float64]:
+        """Softmax of logits, over the temperature unless they are to be as the model gave them: (n, K)."""
+        scaled = logits.astype(np.float64) / (self.calibration.temperature if calibrated else 1.0)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        np.exp(scaled, out=scaled)
+        scaled /= scaled.sum(axis=1, keepdims=True)
+        return scaled
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Heatmaps of its answers; loads torch when it is first asked for, so ask in a thread."""
+        from lucidate.serve.explainer import Explainer
+
+        return Explainer(self.run, self.weights)
+
+
+def predictions(served: ModelVersion, answers: Answers, *, top: int, calibrated: bool = True) -> list[dict[str, Any]]:
+    """One prediction an image. top: how many classes to name, at most. calibrated: else by the logits as they are.
+
+    entropy: nats, 0 to ln K. abstain: whether calibrated confidence, whatever is shown, is below the threshold that
+    keeps the risk; None where no such threshold is known. Classes that are equally likely stand in the model's order.
+    """
+    threshold = served.calibration.threshold
+    confidences = answers.probabilities.max(axis=1).tolist()
+    probabilities = answers.probabilities if calibrated else served.probabilities(answers.logits, calibrated=False)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
+    entropies = -(probabilities * np.log(np.maximum(probabilities, TINY))).sum(axis=1)
+    found = []
+    rows = zip(probabilities.tolist(), entropies.tolist(), order, confidences, strict=True)
+    for row, entropy, best, confidence in rows:
+        classes = [{"label": served.classes[k], "index": k, "probability": row[k]} for k in best]
+        abstain = None if threshold is None else confidence < threshold
+        found.append({"classes": classes, "entropy": max(0.0, entropy), "abstain": abstain})
+    return found
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """A model as the repository's index shows it. version: the current, or last, one; "" before the first."""
 
     name: str
-    condition: Condition
-    version: str = ""
+    version: str
+    state: Literal["LOADING", "READY", "UNAVAILABLE"]
     reason: str = ""
 
 
@@ -60,17 +140,13 @@ class Repository:
     """
 
     def __init__(self, runs: Mapping[str, Path], settings: Settings) -> None:
+        self.names = tuple(runs)  # the first is what routes without a model's name mean
         self._runs = dict(runs)
         self._settings = settings
         self._served: dict[str, ModelVersion] = {}
-        self._entries = {name: Entry(name, "UNAVAILABLE", reason="not loaded yet") for name in runs}
+        self._entries = {name: IndexEntry(name, "", "UNAVAILABLE", "not loaded yet") for name in runs}
         self._locks = {name: asyncio.Lock() for name in runs}
         self._unloaded: set[str] = set()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """In the order they were given; the first is what routes without a model's name mean."""
-        return tuple(self._runs)
 
     @property
     def ready(self) -> bool:
@@ -91,17 +167,20 @@ class Repository:
         served = self._served.get(name)
         if served is not None and (version is None or version == served.version):
             return served
-        entry = self._entries.get(name) if NAME.fullmatch(name) else None
-        if entry is None:
-            raise NotFound(f"model: expected one of {', '.join(self.names)}, received another name")
-        if served is None and entry.condition == "LOADING":
+        state = self._entry(name).state
+        if served is None and state == "LOADING":
             raise NotReady(f"model {name} is being loaded", headers={"Retry-After": "1"})
         if served is None:
             raise NotFound(f"model {name} is not loaded")
         raise NotFound(f"version: expected {served.version}, the current one of {name}, received another")
 
-    def index(self) -> tuple[Entry, ...]:
-        return tuple(self._entries.values())
+    def _entry(self, name: str) -> IndexEntry:
+        if name not in self._entries:
+            raise NotFound(f"model: expected one of {', '.join(self.names)}, received another name")
+        return self._entries[name]
+
+    def index(self) -> list[IndexEntry]:
+        return list(self._entries.values())
 
     async def load(self, name: str) -> ModelVersion:
         """The model as its folder now holds it: a new version where its files differ from the current one's.
@@ -109,27 +188,24 @@ class Repository:
         The current version answers meanwhile, and stays where loading fails.
         Raises NotFound, BadRequest with the reason for which it cannot be loaded.
         """
-        lock = self._locks.get(name)
-        if lock is None:
-            raise NotFound(f"model: expected one of {', '.join(self.names)}, received another name")
-        async with lock:
+        self._entry(name)
+        async with self._locks[name]:
             before = self._entries[name]
             if name not in self._served:
-                self._entries[name] = replace(before, condition="LOADING", reason="")
+                self._entries[name] = replace(before, state="LOADING", reason="")
             try:
                 served = await _in_thread(lambda: self._fresh(name, int(before.version or 0)))
             except BaseException as error:
+                known = isinstance(error, LucidateError)
+                reason = str(error) if known else "loading failed"
                 still = name in self._served
-                reason = str(error) if isinstance(error, LucidateError) else "loading failed"
-                self._entries[name] = replace(
-                    before, condition="READY" if still else "UNAVAILABLE", reason="" if still else reason
-                )
-                if isinstance(error, LucidateError):
+                self._entries[name] = before if still else replace(before, state="UNAVAILABLE", reason=reason)
+                if known:
                     raise BadRequest(f"model {name} cannot be loaded: {error}") from error
                 raise
             self._served[name] = served
             self._unloaded.discard(name)
-            self._entries[name] = Entry(name, "READY", served.version)
+            self._entries[name] = IndexEntry(name, served.version, "READY")
             return served
 
     def _fresh(self, name: str, version: int) -> ModelVersion:
@@ -158,12 +234,11 @@ class Repository:
 
     async def unload(self, name: str) -> None:
         """Let go of a model; what it has admitted is still answered. Raises NotFound."""
-        if name not in self._runs:
-            raise NotFound(f"model: expected one of {', '.join(self.names)}, received another name")
+        self._entry(name)
         async with self._locks[name]:
             self._unloaded.add(name)
             if self._served.pop(name, None) is not None:
-                self._entries[name] = replace(self._entries[name], condition="UNAVAILABLE", reason="unloaded")
+                self._entries[name] = replace(self._entries[name], state="UNAVAILABLE", reason="unloaded")
 
     async def drain(self) -> None:
         """Return once everything that was admitted is answered."""
@@ -173,28 +248,17 @@ class Repository:
 
 async def _in_thread(work: Callable[[], ModelVersion]) -> ModelVersion:
     """As `asyncio.to_thread`, by a thread that nobody waits for when the server ends."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[ModelVersion] = loop.create_future()
-
-    def tell(served: ModelVersion | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if served is not None:
-            done.set_result(served)
-        elif error is not None:
-            done.set_exception(error)
+    done: Future[ModelVersion] = Future()
+    done.set_running_or_notify_cancel()  # nobody can cancel it any more
 
     def run() -> None:
-        served, failure = None, None
         try:
-            served = work()
+            done.set_result(work())
         except BaseException as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, served, failure)
+            done.set_exception(error)
 
     threading.Thread(target=run, name="loading", daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(done)
 
 
 # From a run's folder to a version of it. Blocks: for threads, not for the event loop.
@@ -214,24 +278,21 @@ def fingerprint(run: RunDir, settings: Settings) -> str:
     digest = hashlib.sha256()
     for name in (*WATCHED, *(["export/model.int8.onnx"] if settings.int8 else [])):
         file = run.path / name
-        digest.update(f"{name}:".encode())
-        if file.is_file():
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(f"{name}:{sha256(file) if file.is_file() else ''}".encode())
     return digest.hexdigest()
 
 
 def load_version(name: str, version: int, run: RunDir, settings: Settings) -> ModelVersion:
     """A version that is ready: its graph open, warmed up, its calibration read. Raises LucidateError."""
-    from lucidate.serve.calibration import calibration_of_run
-    from lucidate.serve.drift import Drift
+    from lucidate.serve.drift import Drift  # loads scipy.stats
 
     card = RunCard.load(run.card)
     found = fingerprint(run, settings)  # before the files are read: what changes meanwhile is another version
     weights = sha256(run.weights)
     size = card.data.image_size
     session = open_session(run, size, settings)
-    warm_up(session, size, settings.max_batch)
+    for count in (settings.max_batch, 1, 1):  # it plans its memory, so that no client waits for it
+        ask_for(session, count, size)
     calibration = calibration_of_run(run, views=settings.views)
     return ModelVersion(
         name=name,
@@ -257,16 +318,9 @@ def open_session(run: RunDir, size: int, settings: Settings) -> Session:
 
 
 def seconds_an_image(session: Session, size: int) -> float:
-    """The best of three."""
-    best = float("inf")
-    for _ in range(4):  # the first one plans
-        begun = perf_counter()
-        session.run((OUTPUT,), {INPUT: np.zeros((1, size, size, 3), np.uint8)})
-        best = min(best, perf_counter() - begun)
-    return best
+    """The best of three, after one that plans."""
+    return min(timeit.repeat(lambda: ask_for(session, 1, size), number=1, repeat=4))
 
 
-def warm_up(session: Session, size: int, max_batch: int) -> None:
-    """Let a session plan its memory, so that no client waits for it."""
-    for count in (max_batch, 1, 1):
-        session.run((OUTPUT,), {INPUT: np.zeros((count, size, size, 3), np.uint8)})
+def ask_for(session: Session, count: int, size: int) -> None:
+    session.run((OUTPUT,), {INPUT: np.zeros((count, size, size, 3), np.uint8)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -16,6 +16,7 @@ from lucidate.serve.state import CONTEXT, RequestContext
 
 SLOWEST = 8192  # bytes a second that a body has to come at, if it is not there at once
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+Admit = Callable[[Scope], None]  # raises RequestError for a request that is not let in
 CODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # → zlib's format
 
 
@@ -38,11 +39,8 @@ async def read_body(
         raise _too_large(limit)
     coding = headers.get(b"content-encoding", b"identity").strip().lower()
     if coding != b"identity" and coding not in CODINGS:
-        raise RequestError(
-            "Content-Encoding: expected gzip, deflate or none, received another",
-            status=415,
-            headers={"Accept-Encoding": "gzip, deflate"},
-        )
+        text = "Content-Encoding: expected gzip, deflate or none, received another"
+        raise RequestError(text, status=415, headers={"Accept-Encoding": "gzip, deflate"})
     body = await _received(receive, limit, take)
     if coding == b"identity":
         return body
@@ -53,22 +51,20 @@ async def read_body(
 
 
 async def _received(receive: Receive, limit: int, take: Callable[[int], None]) -> bytes:
-    parts: bytearray | None = None
+    parts = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise ClientGone
         piece: bytes = message.get("body", b"")
-        if len(piece) + len(parts or b"") > limit:
+        if len(piece) + len(parts) > limit:
             raise _too_large(limit)
         take(len(piece))
-        if not message.get("more_body", False):
-            if parts is None:
-                return piece  # the usual case: nothing is copied
-            parts += piece
-            return bytes(parts)
-        parts = bytearray() if parts is None else parts
+        if not parts and not message.get("more_body", False):
+            return piece  # the usual case: nothing is copied
         parts += piece
+        if not message.get("more_body", False):
+            return bytes(parts)
 
 
 def _unpack(body: bytes, format: int, limit: int) -> bytes:
@@ -94,14 +90,12 @@ def parse_json(text: bytes, *, limits: JsonLimits, instead: str) -> Any:
     Raises RequestError (413) before anything is parsed, orjson.JSONDecodeError.
     """
     if len(text) > limits.bytes:
-        raise RequestError(
-            f"body: expected at most {limits.bytes:,} bytes of JSON, received {len(text):,}; {instead}", status=413
-        )
-    if len(text) > limits.values and sum(map(text.count, (b",", b"[", b"{"))) > limits.values:
-        raise RequestError(
-            f"body: expected at most {limits.values:,} values in JSON, received more; {instead}", status=413
-        )
-    return orjson.loads(text)
+        most, came = f"{limits.bytes:,} bytes of JSON", f"{len(text):,}"
+    elif len(text) > limits.values and sum(map(text.count, (b",", b"[", b"{"))) > limits.values:
+        most, came = f"{limits.values:,} values in JSON", "more"
+    else:
+        return orjson.loads(text)
+    raise RequestError(f"body: expected at most {most}, received {came}; {instead}", status=413)
 
 
 LARGE = 262_144  # bytes of a form, of JSON or of pixels: below, they take about a millisecond, of the worst JSON ten
@@ -116,28 +110,38 @@ async def in_thread_if_large(size: int, work: Callable[[], T]) -> T:
 
 
 class RequestBody:
-    """Reads a body whole, within bounds of size and time: routes find it there at once. held: bytes of all of them."""
+    """Reads a body whole, within bounds of size and time: routes find it there at once. held: bytes of all of them.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    checks: asked before, of what is not open to anybody. That takes no body: those without a key would take the memory
+    for the others'.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, checks: Sequence[Admit]) -> None:
         self.app = app
         self.settings = settings
+        self.checks = checks
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Nothing that is open to anybody takes a body: those without a key would take the memory for the others'.
-        if scope["type"] != "http" or scope[CONTEXT].open:
-            await self.app(scope, receive, send)
-            return
         context: RequestContext = scope[CONTEXT]
-        if scope["method"] in BODILESS and b"content-length" not in context.headers:
+        for check in () if context.open else self.checks:
+            check(scope)
+        if context.open or (scope["method"] in BODILESS and b"content-length" not in context.headers):
             await self.app(scope, receive, send)
             return
         try:
-            body = await self.read(context, receive)
+            body: bytes | None = await self.read(context, receive)
             if b"content-encoding" in context.headers:
-                scope["headers"] = _unpacked_headers(scope["headers"], len(body))
-            again = _Again(body, receive)
-            del body  # it goes with the last who needs it
+                scope["headers"] = _unpacked_headers(scope["headers"], len(body or b""))
+
+            async def again() -> Message:
+                """The body at once, to be kept by whoever asks alone; then what the connection says."""
+                nonlocal body
+                if body is None:
+                    return await receive()
+                message, body = {"type": "http.request", "body": body, "more_body": False}, None
+                return message
+
             await self.app(scope, again, send)
         finally:
             self.held -= context.body_bytes
@@ -145,7 +149,7 @@ class RequestBody:
     async def read(self, context: RequestContext, receive: Receive) -> bytes:
         """Raises RequestError (400, 408, 413, 415, 429) and ClientGone."""
         settings, loop = self.settings, asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
+        timer: asyncio.TimerHandle
 
         def take(size: int) -> None:
             if self.held + size > settings.bodies_bytes:
@@ -170,22 +174,6 @@ class RequestBody:
             raise RequestError(text, status=408, headers={"Connection": "close"}) from None
         finally:
             timer.cancel()
-
-
-class _Again:
-    """`receive` after the body has been read: the body at once, then what the connection says."""
-
-    __slots__ = ("body", "receive")
-
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self.body: bytes | None = body
-        self.receive = receive
-
-    async def __call__(self) -> Message:
-        if self.body is None:
-            return await self.receive()
-        body, self.body = self.body, None
-        return {"type": "http.request", "body": body, "more_body": False}
 
 
 def _unpacked_headers(headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from lucidate.serve.tensors import HEADER_LENGTH
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -94,19 +98,14 @@ class Accuracy(Answer):
     views_averaged: int = Field(ge=1)
 
 
-class Model(BaseModel):
+class Model(Promise):
     """A model that is served. results: of its run, by the views that its recipe asks for, or by one."""
 
     name: str
     version: str
     classes: list[str]
     image_size: int
-    threshold: float | None
-    risk: float
-    calibrated: bool
-    temperature: float
     coverage: float | None
-    views: str
     precision: str
     architecture: str | None = None
     parameters: int | None = None
@@ -163,15 +162,6 @@ class InferAnswer(BaseModel):
     outputs: list[OutputTensor]
 
 
-class IndexEntry(BaseModel):
-    """A model that can be served. reason: why it is not ready."""
-
-    name: str
-    version: str
-    state: str
-    reason: str
-
-
 class InputTensor(BaseModel):
     """Images."""
 
@@ -223,44 +213,93 @@ class ImageForm(BaseModel):
     image: str = Field(description="any field names; files alone count", json_schema_extra={"format": "binary"})
 
 
-class ModelQuery(BaseModel):
-    """Which model."""
+# In the form of /openapi.json
 
-    model: str = Field(description="default: the first that is served")
-    version: str = Field(description="default: the current one")
-
-
-class PredictQuery(ModelQuery):
-    """What is told of its answer."""
-
-    top: int = Field(3, ge=1, le=1_000_000, description="classes to name")
-    calibrated: bool = Field(
-        True, description="false: probabilities of the logits as they are; abstaining goes by calibrated ones"
-    )
-
-
-class ExplainQuery(ModelQuery):
-    """How a class is explained."""
-
-    method: Literal[
-        "gradcam",
-        "hirescam",
-        "layercam",
-        "gradcam++",
-        "eigencam",
-        "rollout",
-        "integrated-gradients",
-        "occlusion",
-    ] = Field("gradcam", description="rollout suits vision transformers alone")
-    target: str = Field("predicted", description="predicted, or a class by its name or number")
-    side: int = Field(ge=8, le=1024, description="pixels of the picture; default: as the model sees the image")
+REF = "#/components/schemas/{model}"
+BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+IMAGES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"  # 1×1, black
+ONE = {"one": {"value": {"image": PIXEL}}}
+SEVERAL = {"several": {"value": {"images": [PIXEL, PIXEL]}}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": text}
+    for status, text in {
+        400: "No image that can be read, or a parameter that cannot be meant",
+        401: "No known key, where keys are asked for",
+        404: "No such model or version",
+        408: "The body did not come in time",
+        413: "More bytes, pixels or images than are taken",
+        415: "A format that is not read",
+        429: "Too many wait; Retry-After says when to come again",
+        500: "Something went wrong here",
+        503: "The model is being loaded, or the server is about to end",
+        504: "Not computed in time",
+    }.items()
+}
+NO_KEY: dict[int | str, dict[str, Any]] = {401: ERRORS[401]}
+EITHER: dict[int | str, dict[str, Any]] = {
+    status: {"model": Error, "description": "What is wrong"} for status in ("4XX", "5XX")
+}
 
 
-class InferHeaders(BaseModel):
-    """Headers of a request for inference."""
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REF.format(model=model.__name__)}
 
-    length: int = Field(
-        ge=0,
-        alias="Inference-Header-Content-Length",
-        description="How many of the body's bytes are JSON; 0: the body is one image. Without it, all are.",
-    )
+
+def images_body(*forms: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """Raw bytes, a form, or JSON of one of some forms."""
+    refs = [_ref(form) for form in forms]
+    content: dict[str, Any] = dict.fromkeys(IMAGES, BYTES)
+    content["multipart/form-data"] = {"schema": _ref(ImageForm)}
+    content["application/json"] = {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}, "examples": examples}
+    return {"required": True, "description": "Raw bytes of an image, a form's files, or base64.", "content": content}
+
+
+INFER_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": _ref(InferRequest)}, "application/octet-stream": BYTES},
+}
+SMALL_BODY: dict[str, Any] = {
+    "required": False,
+    "description": "Nothing, or a JSON object.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
+
+
+def of_bodies() -> dict[str, Any]:
+    """The schemas that the bodies' forms refer to, by name."""
+    forms: list[type[BaseModel]] = [OneImage, SeveralImages, ImageForm, InferRequest]
+    return models_json_schema([(form, "validation") for form in forms], ref_template=REF)[1]["$defs"]
+
+
+def _parameter(name: str, about: str, schema: dict[str, Any], *, location: str = "query") -> dict[str, Any]:
+    return {"name": name, "in": location, "description": about, "schema": schema}
+
+
+def in_path(path: str) -> list[dict[str, Any]]:
+    """The parameters that a path names."""
+    names = re.findall(r"{(\w+)", path)
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+MODEL_QUERY = (
+    _parameter("model", "default: the first that is served", {"type": "string"}),
+    _parameter("version", "default: the current one", {"type": "string"}),
+)
+CALIBRATED = "false: probabilities of the logits as they are; abstaining goes by calibrated ones"
+PREDICT_QUERY = (
+    *MODEL_QUERY,
+    _parameter("top", "classes to name", {"default": 3, "maximum": 1_000_000, "minimum": 1, "type": "integer"}),
+    _parameter("calibrated", CALIBRATED, {"default": True, "type": "boolean"}),
+)
+METHODS = ["gradcam", "hirescam", "layercam", "gradcam++", "eigencam", "rollout", "integrated-gradients", "occlusion"]
+METHOD = {"default": "gradcam", "enum": METHODS, "type": "string"}
+SIDE = "pixels of the picture; default: as the model sees the image"
+EXPLAIN_QUERY = (
+    *MODEL_QUERY,
+    _parameter("method", "rollout suits vision transformers alone", METHOD),
+    _parameter("target", "predicted, or a class by its name or number", {"default": "predicted", "type": "string"}),
+    _parameter("side", SIDE, {"maximum": 1024, "minimum": 8, "type": "integer"}),
+)
+LENGTH = "How many of the body's bytes are JSON; 0: the body is one image. Without it, all are."
+INFER_HEADERS = (_parameter(HEADER_LENGTH, LENGTH, {"minimum": 0, "type": "integer"}, location="header"),)

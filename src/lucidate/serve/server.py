@@ -8,11 +8,13 @@ import errno
 import gc
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+import uvloop
 
 from lucidate.core.errors import ServeError
 from lucidate.serve.app import make_app
@@ -33,26 +35,23 @@ Announce = Callable[[str, Repository], None]  # is told the address and the mode
 def serve(settings: Settings, runs: Mapping[str, Path], *, announce: Announce) -> None:
     """Serve until SIGTERM, SIGHUP or Ctrl-C; then answer what was admitted, and return.
 
-    runs: as `names.name_runs` gives them. Raises ServeError for an address that cannot be had, LucidateError for
+    runs: as `settings.name_runs` gives them. Raises ServeError for an address that cannot be had, LucidateError for
     a model that cannot be loaded.
     """
     with contextlib.closing(bind(settings.host, settings.port)) as listener:
-        _run(_serve(settings, runs, listener, announce))
+        uvloop.run(_serve(settings, runs, listener, announce))
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes any that is free. Raises ServeError."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError:
         raise ServeError(f"--host: expected an address of this machine, received {host!r}") from None
-    listener = socket.socket(family, kind, protocol)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)  # at once: two servers may both bind a port that nobody listens on
+        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             reason = f"--port: expected one that is free, received {port}, which is taken; choose another, or 0 for any"
         elif error.errno == errno.EACCES:
@@ -60,22 +59,12 @@ def bind(host: str, port: int) -> socket.socket:
         else:
             reason = f"--host: expected an address of this machine, received {host!r} ({error.strerror})"
         raise ServeError(reason) from None
-    return listener
 
 
 def address(settings: Settings, listener: socket.socket) -> str:
     """Where a browser on this machine finds the server."""
     host = EVERYWHERE.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
 
 
 def settle() -> None:
@@ -91,56 +80,74 @@ def settle() -> None:
 async def _serve(settings: Settings, runs: Mapping[str, Path], listener: socket.socket, announce: Announce) -> None:
     life = Life()
     repository = Repository(runs, settings)
-    seconds = max(0.1, settings.drain_seconds - settings.grace_seconds)
-    server = _Server(_config(settings, make_app(settings, repository, life=life)), life, seconds)
-    ending = _Ending(server, life, settings.grace_seconds)
-    with ending.listening():
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        loading = asyncio.create_task(repository.load_all())
-        await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
-        try:
-            if loading.done():
-                loading.result()
-                settle()
-                life.ready = True
-                announce(address(settings, listener), repository)
-        except BaseException:  # also what no one foresaw: a server that never gets ready is to end
-            server.should_exit = True
-            raise
-        finally:
-            if not loading.done():
-                loading.cancel()
-                stop_making()
-            await serving
-
-
-def _config(settings: Settings, app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http=http_protocol(settings),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=settings.keep_alive,
-        timeout_graceful_shutdown=1,  # after our own, which leaves nothing
-    )
+    server = _Server(settings, make_app(settings, repository, life=life), life)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    loading = asyncio.create_task(repository.load_all())
+    await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if loading.done():
+            loading.result()
+            settle()
+            life.ready = True
+            announce(address(settings, listener), repository)
+    except BaseException:  # also what no one foresaw: a server that never gets ready is to end
+        server.should_exit = True
+        raise
+    finally:
+        if not loading.done():
+            loading.cancel()
+            stop_making()
+        await serving
 
 
 class _Server(uvicorn.Server):
     """uvicorn's, which by itself would end by the signal it got, and reset connections that are just being used."""
 
-    def __init__(self, config: uvicorn.Config, life: Life, seconds: float) -> None:
+    def __init__(self, settings: Settings, app: object, life: Life) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=http_protocol(settings),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=settings.keep_alive,
+            timeout_graceful_shutdown=1,  # after our own, which leaves nothing
+        )
         super().__init__(config)
         self._life = life
-        self._seconds = seconds  # until what is still under way is cut off
+        self._grace = settings.grace_seconds
+        self._seconds = max(0.1, settings.drain_seconds - settings.grace_seconds)  # until the rest is cut off
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        yield
+        """SIGTERM, Ctrl-C and a terminal that closes ask for an end while we serve."""
+        loop = asyncio.get_running_loop()
+        numbers = {signal.SIGTERM, signal.SIGINT}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # under nohup it is ignored, and stays so
+            numbers.add(signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self._asked)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _asked(self) -> None:
+        """Once, for an orderly end; twice, for one at once."""
+        if self._life.draining:
+            self.force_exit = self.should_exit = True
+            return
+        self._life.draining = True
+        # Balancers need a moment to see that we are not ready; until then new requests are still answered.
+        asyncio.get_running_loop().call_later(self._grace if self._life.ready else 0, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no connection any more, answer what was admitted, then go."""
@@ -161,58 +168,16 @@ class _Server(uvicorn.Server):
 
     async def _accept_waiting(self, listener: socket.socket) -> None:
         """Connections that the system has made for us and that we have not seen yet: closing would reset them."""
-        loop = asyncio.get_running_loop()
+        kind: Any = self.config.http_protocol_class
+        make = partial(kind, self.config, self.server_state, self.lifespan.state)
         while True:
             try:
                 waiting, _ = listener.accept()
             except OSError:
                 return
-            await loop.connect_accepted_socket(self._protocol, waiting)
-
-    def _protocol(self) -> asyncio.Protocol:
-        kind: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = kind(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
+            await asyncio.get_running_loop().connect_accepted_socket(make, waiting)
 
     async def _until_closed(self, end: float) -> None:
         loop = asyncio.get_running_loop()
         while self.server_state.connections and loop.time() < end and not self.force_exit:
             await asyncio.sleep(TICK)
-
-
-class _Ending:
-    """What SIGTERM, Ctrl-C and a terminal that closes do: once, an orderly end; twice, one at once."""
-
-    def __init__(self, server: uvicorn.Server, life: Life, grace: float) -> None:
-        self._server = server
-        self._life = life
-        self._grace = grace
-
-    @contextlib.contextmanager
-    def listening(self) -> Generator[None, None, None]:
-        loop = asyncio.get_running_loop()
-        numbers = {signal.SIGTERM, signal.SIGINT}
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # under nohup it is ignored, and stays so
-            numbers.add(signal.SIGHUP)
-        for number in numbers:
-            loop.add_signal_handler(number, self._asked)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-    def _asked(self) -> None:
-        if self._life.draining:
-            self._server.force_exit = True
-            self._end()
-            return
-        ready = self._life.ready
-        self._life.draining = True
-        # Balancers need a moment to see that we are not ready; until then new requests are still answered.
-        asyncio.get_running_loop().call_later(self._grace if ready else 0, self._end)
-
-    def _end(self) -> None:
-        self._server.should_exit = True

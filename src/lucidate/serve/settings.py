@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from lucidate.core.errors import ServeError
@@ -86,12 +85,8 @@ class Settings(BaseSettings):
         for number, key in enumerate(keys, start=1):
             text = key.get_secret_value()
             if not text or text != text.strip() or not text.isprintable():
-                raise PydanticCustomError(
-                    "key",
-                    "keys of printable characters without spaces around them, received another as number {number}; "
-                    "no request could show it",
-                    {"number": number},
-                )
+                came = f"received another as number {number}; no request could show it"
+                raise ValueError(f"keys of printable characters without spaces around them, {came}")
         return keys
 
     @property
@@ -101,14 +96,12 @@ class Settings(BaseSettings):
 
 def load_settings(file: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings of a TOML file, over them the environment's, over these `overrides`. Raises ServeError in one line."""
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ServeError(f"--settings: expected a TOML file, received {file} ({error.strerror})") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ServeError(f"--settings: expected TOML, received {file}, which does not parse: {error}") from None
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8")) if file else {}
+    except OSError as error:
+        raise ServeError(f"--settings: expected a TOML file, received {file} ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ServeError(f"--settings: expected TOML, received {file}, which does not parse: {error}") from None
     named = {f"{PREFIX}{name.upper()}": name for name in Settings.model_fields}
     for variable in os.environ:
         if variable.upper().startswith(PREFIX) and variable.upper() not in named:
@@ -129,7 +122,7 @@ def _describe(error: ValidationError, file: str, others: Mapping[str, Any]) -> s
     where = "" if name in others else file
     if first["type"] == "extra_forbidden":
         return f"{where}unknown setting {name!r}; expected {choices(name, list(Settings.model_fields))}"
-    return f"{where}{name}: expected {first['msg'].removeprefix('Input should be ')}"
+    return f"{where}{name}: expected {first['msg'].removeprefix('Input should be ').removeprefix('Value error, ')}"
 
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a model: it stands in addresses
@@ -146,22 +139,15 @@ def name_runs(arguments: Sequence[str]) -> dict[str, Path]:
         if not equals or Path(argument).exists():  # a folder's own name may hold "="
             name, path = "", argument
         location = Path(path)
-        name = name or _plain_name(location)
+        whole = location.resolve()  # "." has no name
+        name = name or (whole.name if whole.is_dir() else whole.stem)
         if not NAME.fullmatch(name) or ".." in name:
-            raise ServeError(
-                f"run: expected a name of letters, digits, '.', '_' and '-', received {name!r}; choose one as NAME=RUN"
-            )
+            expected = "a name of letters, digits, '.', '_' and '-'"
+            raise ServeError(f"run: expected {expected}, received {name!r}; choose one as NAME=RUN")
         if name in runs:
-            raise ServeError(
-                f"run: expected each name once, received {name} for {runs[name]} and for {location}; "
-                "rename one as NAME=RUN"
-            )
+            both = f"{name} for {runs[name]} and for {location}"
+            raise ServeError(f"run: expected each name once, received {both}; rename one as NAME=RUN")
         if not location.is_file():
             RunDir.open(location)
         runs[name] = location
     return runs
-
-
-def _plain_name(location: Path) -> str:
-    whole = location.resolve()  # "." has no name
-    return whole.name if whole.is_dir() else whole.stem

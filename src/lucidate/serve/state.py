@@ -1,21 +1,19 @@
-"""What every route of the server may see."""
+"""What every route of the server may see, and the form of its answers."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
+import orjson
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Scope
 
-from lucidate.serve.metrics import Metrics, Recent
+from lucidate.serve.monitoring import Metrics, Recent
+from lucidate.serve.repository import Repository
 from lucidate.serve.settings import Settings
-
-if TYPE_CHECKING:
-    from lucidate.serve.repository import Repository
 
 CONTEXT = "lucidate.context"  # in a scope: its RequestContext
 OPEN = ("/v2/health/", "/healthz", "/readyz", "/static/", "/docs", "/openapi.json", "/favicon.ico")  # to anybody
@@ -41,8 +39,8 @@ class State:
 
     settings: Settings
     repository: Repository
-    metrics: Metrics
-    life: Life = field(default_factory=Life)
+    life: Life
+    metrics: Metrics = field(default_factory=Metrics)
     recent: Recent = field(default_factory=Recent)
 
 
@@ -52,10 +50,16 @@ def state_of(request: Request) -> State:
     return state
 
 
+def json_response(content: object) -> Response:
+    """An answer in JSON, of arrays and dataclasses too."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
 class RequestContext:
     """What is known of a request.
 
-    open: whether anybody may ask it. status: of its answer, 0 before that begins. body_bytes: that were read of it.
+    id: its own X-Request-ID, else one that is made for it. open: whether anybody may ask it. status: of its answer, 0
+    before that begins. body_bytes: that were read of it.
     """
 
     __slots__ = ("body_bytes", "failure", "headers", "id", "open", "status")
@@ -68,8 +72,3 @@ class RequestContext:
         self.status = 0
         self.body_bytes = 0
         self.failure: Exception | None = None
-
-
-def request_id(scope: Mapping[str, Any]) -> str:
-    """The id of a request: its own X-Request-ID, else one that was made for it."""
-    return str(scope[CONTEXT].id.decode()) if CONTEXT in scope else ""

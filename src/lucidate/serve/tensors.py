@@ -1,16 +1,18 @@
-"""A request for inference as the Open Inference Protocol sends it: tensors in JSON, or as bytes behind the JSON.
+"""The Open Inference Protocol's tensors: requests with JSON, or bytes behind the JSON, and answers in either form.
 
 Numbers are little-endian and row-major. A text (BYTES) is its length in four bytes, then itself; in JSON, where raw
-bytes cannot stand, it is base64. Whatever is malformed raises BadRequest with one sentence.
+bytes cannot stand, it is base64. Whatever is malformed raises BadRequest with one sentence. Bodies are read here, not
+by a model of fields: the client sends no Content-Type, and mostly bytes.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
+import gzip
 import re
 import struct
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
@@ -24,21 +26,15 @@ from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.request_body import parse_json
 from lucidate.serve.settings import JsonLimits
 
-HEADER_LENGTH = "inference-header-content-length"
+HEADER_LENGTH = "Inference-Header-Content-Length"
 NUMBER = re.compile(r"[0-9]{1,10}")
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
-BINARY_ONLY = ("FP16", "BF16")  # JSON has no form for them
+DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}  # of images that come as numbers
 MOST_DIMENSIONS = 16
 MOST_OUTPUTS = 16
 MOST_LETTERS = 1024  # of a request's id, which its answer repeats
 MOST_PARAMETERS = 64  # of one tensor, or of the request
+SMALLEST = 512  # bytes of an answer; to compress fewer is not worth the time, and gains nothing
+LEVEL = 4  # of 9: the later ones take twice the time for a few percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +42,6 @@ class Tensor:
     """An input. data: an array of `shape`; of BYTES, a list of as many texts as `shape` has elements."""
 
     name: str
-    datatype: str
     shape: tuple[int, ...]
     data: NDArray[Any] | list[bytes]
 
@@ -81,7 +76,7 @@ def read_request(body: bytes, header_length: str | None, *, json: JsonLimits, im
     length = len(body)
     if header_length is not None:
         if not NUMBER.fullmatch(header_length) or int(header_length) > len(body):
-            raise BadRequest(f"Inference-Header-Content-Length: expected 0 to {len(body)}, received another value")
+            raise BadRequest(f"{HEADER_LENGTH}: expected 0 to {len(body)}, received another value")
         length = int(header_length)
         if length == 0:
             return InferRequest(raw=body, binary=True)
@@ -93,13 +88,8 @@ def read_request(body: bytes, header_length: str | None, *, json: JsonLimits, im
     binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise BadRequest("binary_data_output: expected true or false, received something else")
-    return InferRequest(
-        inputs=_inputs(head.get("inputs"), memoryview(body)[length:], images),
-        outputs=_outputs(head.get("outputs"), binary),
-        binary=binary,
-        id=identity,
-        parameters=parameters,
-    )
+    inputs = _inputs(head.get("inputs"), memoryview(body)[length:], images)
+    return InferRequest(inputs, _outputs(head.get("outputs"), binary), binary, identity, parameters)
 
 
 def _parsed(text: bytes, limits: JsonLimits) -> Any:
@@ -138,8 +128,9 @@ def _inputs(values: Any, blobs: memoryview, most: int) -> tuple[Tensor, ...]:
         raise BadRequest("inputs: expected a name for each, received one without")
     what = f"input {name[:80]!r}"
     shape, datatype = _shape(one.get("shape"), what), one.get("datatype")
-    if not isinstance(datatype, str) or datatype not in (*DTYPES, "BF16", "BYTES"):
-        raise BadRequest(f"{what}: expected a datatype such as UINT8, received another")
+    if datatype not in (*DTYPES, "BYTES"):
+        came = datatype[:80] if isinstance(datatype, str) else "another"
+        raise BadRequest(f"{what}: expected UINT8, FP32 or BYTES, received {came}")
     # Each text is an image. Those of no length would take a second a million before their number was known.
     images = prod(shape) if datatype == "BYTES" else shape[0]
     if images > most:
@@ -156,7 +147,7 @@ def _inputs(values: Any, blobs: memoryview, most: int) -> tuple[Tensor, ...]:
         data = _from_bytes(blobs[:size], datatype, shape, what)
     if size != len(blobs):
         raise BadRequest(f"body: expected {size} bytes of tensors after the JSON, received {len(blobs)}")
-    return (Tensor(name, datatype, shape, data),)
+    return (Tensor(name, shape, data),)
 
 
 def _shape(value: Any, what: str) -> tuple[int, ...]:
@@ -169,35 +160,31 @@ def _shape(value: Any, what: str) -> tuple[int, ...]:
 def _from_bytes(blob: memoryview, datatype: str, shape: tuple[int, ...], what: str) -> NDArray[Any] | list[bytes]:
     count = prod(shape)
     if datatype == "BYTES":
-        texts = _texts(blob, count, what)
-        if len(texts) != count:
-            raise BadRequest(f"{what}: expected {count} texts by its shape, received {len(texts)}")
-        return texts
-    # Nothing here computes with bfloat16: its bytes are only counted.
-    dtype = np.dtype("<u2") if datatype == "BF16" else DTYPES[datatype]
+        return _texts(blob, count, what)
+    dtype = DTYPES[datatype]
     if count * dtype.itemsize != len(blob):
         raise BadRequest(f"{what}: expected {count * dtype.itemsize} bytes by its shape, received {len(blob)}")
     return np.frombuffer(blob, dtype).reshape(shape)
 
 
-def _texts(blob: memoryview, most: int, what: str) -> list[bytes]:
+def _texts(blob: memoryview, count: int, what: str) -> list[bytes]:
     texts: list[bytes] = []
     position = 0
     while position < len(blob):
-        if len(texts) == most or position + 4 > len(blob):
-            raise BadRequest(f"{what}: expected {most} texts with their lengths before them, received others")
+        if len(texts) == count or position + 4 > len(blob):
+            raise BadRequest(f"{what}: expected {count} texts with their lengths before them, received others")
         (length,) = struct.unpack_from("<I", blob, position)
         position += 4
         if position + length > len(blob):
             raise BadRequest(f"{what}: expected a text of {length} bytes, received {len(blob) - position}")
         texts.append(bytes(blob[position : position + length]))
         position += length
+    if len(texts) != count:
+        raise BadRequest(f"{what}: expected {count} texts by its shape, received {len(texts)}")
     return texts
 
 
 def _from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> NDArray[Any] | list[bytes]:
-    if datatype in BINARY_ONLY:
-        raise BadRequest(f"{what}: {datatype} has no form in JSON; send it as binary data")
     if not isinstance(data, list):
         raise BadRequest(f"{what}: expected data, a list, received none")
     if datatype == "BYTES":
@@ -213,7 +200,7 @@ def _from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> N
     with np.errstate(over="ignore", invalid="ignore"):
         converted = values.astype(dtype)
         # A number that its datatype cannot hold would come out as another.
-        if dtype.kind in "iub" and not np.array_equal(converted, values):
+        if dtype.kind == "u" and not np.array_equal(converted, values):
             raise BadRequest(f"{what}: expected values of {datatype}, received others")
     return converted.reshape(shape)
 
@@ -237,7 +224,7 @@ def _from_base64(data: list[Any], shape: tuple[int, ...], what: str) -> list[byt
         raise BadRequest(f"{what}: expected {prod(shape)} texts in base64, received something else")
     try:
         return [base64.b64decode(text, validate=True) for text in flat]
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise BadRequest(f"{what}: expected base64, received something else") from None
 
 
@@ -248,22 +235,81 @@ def _outputs(values: Any, binary: bool) -> tuple[Wanted, ...] | None:
         raise BadRequest("outputs: expected a list, received something else")
     if len(values) > MOST_OUTPUTS:
         raise BadRequest(f"outputs: expected at most {MOST_OUTPUTS}, received {len(values):,}")
-    outputs: list[Wanted] = []
-    names: set[str] = set()
+    outputs: dict[str, Wanted] = {}
     for value in values:
         one = _object(value, "outputs")
         name = one.get("name")
         if not isinstance(name, str):
             raise BadRequest("outputs: expected a name for each, received one without")
-        if name in names:
+        what = f"output {name[:80]!r}"
+        if name in outputs:
             raise BadRequest(f"outputs: expected each name once, received {name[:80]!r} twice")
-        names.add(name)
-        parameters = _parameters(one, f"output {name[:80]!r}")
-        as_bytes = parameters.get("binary_data", binary)
-        classes = parameters.get("classification")
+        parameters = _parameters(one, what)
+        as_bytes, classes = parameters.get("binary_data", binary), parameters.get("classification")
         if not isinstance(as_bytes, bool):
-            raise BadRequest(f"output {name[:80]!r}: binary_data: expected true or false, received something else")
+            raise BadRequest(f"{what}: binary_data: expected true or false, received something else")
         if classes is not None and (type(classes) is not int or classes < 0):
-            raise BadRequest(f"output {name[:80]!r}: classification: expected a number of classes, received another")
-        outputs.append(Wanted(name, as_bytes, classes or None))
-    return tuple(outputs)
+            raise BadRequest(f"{what}: classification: expected a number of classes, received another")
+        outputs[name] = Wanted(name, as_bytes, classes or None)
+    return tuple(outputs.values())
+
+
+# Answers
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """values: float32 of any shape, or (n, k) texts."""
+
+    name: str
+    values: NDArray[np.float32] | list[list[str]]
+    binary: bool
+
+
+def write_answer(head: dict[str, Any], outputs: Sequence[Output]) -> tuple[bytes, int | None]:
+    """A whole answer, and how many of its bytes are JSON where others follow. head: all but its outputs."""
+    described: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for output in outputs:
+        data: NDArray[np.float32] | list[str]
+        if isinstance(output.values, list):
+            datatype, shape = "BYTES", [len(output.values), len(output.values[0]) if output.values else 0]
+            data = list(chain.from_iterable(output.values))
+        else:
+            datatype, shape = "FP32", list(output.values.shape)
+            data = np.ascontiguousarray(output.values, "<f4").reshape(-1)
+        one: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": shape}
+        if output.binary:
+            blobs.append(_packed(data) if isinstance(data, list) else data.tobytes())
+            one["parameters"] = {"binary_data_size": len(blobs[-1])}
+        else:
+            one["data"] = data
+        described.append(one)
+    text = orjson.dumps({**head, "outputs": described}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
+
+
+def _packed(texts: list[str]) -> bytes:
+    return b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, texts))
+
+
+def in_words(values: NDArray[np.float32], names: Sequence[str], count: int) -> list[list[str]]:
+    """The `count` best classes of each row as "value:index:name", the best first; the lower index on a tie."""
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    return [[f"{row[k]:.6f}:{k}:{names[k]}" for k in best] for row, best in zip(values, order.tolist(), strict=True)]
+
+
+def compressed(body: bytes, accepted: str) -> tuple[bytes, str | None]:
+    """A body and its Content-Encoding, by what Accept-Encoding allows of gzip and deflate (zlib's format, RFC 9110)."""
+    if len(body) < SMALLEST or not accepted:
+        return body, None
+    allowed = set()
+    for part in accepted.lower().split(","):
+        coding, _, weight = part.partition(";")
+        if weight.strip().replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+            allowed.add(coding.strip())
+    if "gzip" in allowed:
+        return gzip.compress(body, LEVEL, mtime=0), "gzip"
+    if "deflate" in allowed:
+        return zlib.compress(body, LEVEL), "deflate"
+    return body, None

@@ -5,28 +5,34 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lucidate.core.errors import LucidateError
+from lucidate.core.errors import ExplainError, LucidateError
 from lucidate.core.records import RunCard
 from lucidate.serve.calibration import Views
-from lucidate.serve.errors import BadRequest, RequestError
-from lucidate.serve.explainer import Heatmap
-from lucidate.serve.images import Decoded, ImageLimits, Upload, decode_images, uploads
-from lucidate.serve.model_version import ModelVersion, predictions
+from lucidate.serve.errors import BadRequest, NotReady, RequestError
+from lucidate.serve.images import Backlog, Decoded, Upload, decode_images, uploads
+from lucidate.serve.repository import ModelVersion, predictions
 from lucidate.serve.request_body import in_thread_if_large
 from lucidate.serve.settings import Settings
-from lucidate.serve.state import request_id, state_of
+from lucidate.serve.state import CONTEXT, json_response, state_of
+
+if TYPE_CHECKING:
+    from lucidate.serve.explainer import Heatmap
 
 TOP = 3
 CLASS_BYTES = 64  # of an answer, about
 SIDES = (8, 1024)  # pixels of a picture that may be asked for
+
+_heatmaps = Backlog()
+_explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")  # of all models: heatmaps never take more than a core
 
 
 async def predict(request: Request) -> Response:
@@ -34,7 +40,9 @@ async def predict(request: Request) -> Response:
     state, query = state_of(request), request.query_params
     served = state.repository.get(query.get("model"), query.get("version"))
     top = _whole("top", query.get("top"), default=TOP, least=1, most=1_000_000)
-    calibrated = _yes_or_no("calibrated", query.get("calibrated"), default=True)
+    calibrated = query.get("calibrated", "true") == "true"
+    if not calibrated and query["calibrated"] != "false":
+        raise BadRequest(f"calibrated: expected true or false, received {query['calibrated'][:40]!r}")
     found, several = await _uploads(request, state.settings)
     images = await _decoded(found, served, state.settings)
     good = [image for image in images if not isinstance(image, RequestError)]
@@ -45,12 +53,12 @@ async def predict(request: Request) -> Response:
         raise BadRequest(f"images: expected at least one that can be read, received none; the first: {first.message}")
     stacked = good[0][None] if len(good) == 1 else np.stack(good)
     answers = await served.answer(stacked, timeout=state.settings.request_timeout)
-    head, how = _head(request, served), _how(served, calibrated=calibrated)
+    head, promise = _head(request, served), _promise(served, calibrated=calibrated)
 
     def respond() -> Response:
         each = iter(predictions(served, answers, top=top, calibrated=calibrated))
         content = [{"error": image.message} if isinstance(image, RequestError) else next(each) for image in images]
-        return _json({**head, "predictions": content, **how, **_promise(served)})
+        return json_response({**head, "predictions": content, **promise})
 
     return await in_thread_if_large(len(good) * min(top, len(served.classes)) * CLASS_BYTES, respond)
 
@@ -70,8 +78,7 @@ async def explain(request: Request) -> Response:
     method = query.get("method", "gradcam")
 
     def heatmap_of(chosen: int | None) -> Awaitable[Heatmap]:
-        queue = state.settings.explain_queue
-        return served.explainer.heatmap(image, chosen, method=method, side=side, queue=queue)
+        return _heatmap(served, image, chosen, method=method, side=side, queue=state.settings.explain_queue)
 
     # Both at once. They nearly always agree about the class; where they do not, the answer's is the one that counts.
     answers, heatmap = await asyncio.gather(
@@ -83,25 +90,46 @@ async def explain(request: Request) -> Response:
         heatmap = await heatmap_of(chosen)
     if "image/png" in request.headers.get("accept", ""):
         return Response(heatmap.picture, media_type="image/png")
-    content = {
-        **_head(request, served),
-        "prediction": prediction,
-        "method": method,
-        "layer": heatmap.layer,
-        "target": {"label": served.classes[chosen], "index": chosen},
-        "heatmap": base64.b64encode(heatmap.picture).decode(),
-        "map": heatmap.values,
-        "trust": heatmap.trust,
-        **_how(served),
-        **_promise(served),
-    }
-    return _json(content)
+    return json_response(
+        {
+            **_head(request, served),
+            "prediction": prediction,
+            "method": method,
+            "layer": heatmap.layer,
+            "target": {"label": served.classes[chosen], "index": chosen},
+            "heatmap": base64.b64encode(heatmap.picture).decode(),
+            "map": heatmap.values,
+            "trust": heatmap.trust,
+            **_promise(served),
+        }
+    )
+
+
+async def _heatmap(
+    served: ModelVersion, pixels: NDArray[np.uint8], target: int | None, *, method: str, side: int, queue: int
+) -> Heatmap:
+    """See `Explainer.heatmap`. queue: how many may wait, over all models.
+
+    Raises BadRequest for a method that does not suit the model, Overloaded, NotReady where the run's folder no longer
+    holds what is served.
+    """
+
+    def work() -> Heatmap:
+        return served.explainer.heatmap(pixels, target, method=method, side=side)
+
+    with _heatmaps.waiting(1, most=queue, refusal="too many wait for a heatmap; come again later"):
+        try:
+            return await asyncio.get_running_loop().run_in_executor(_explaining, work)
+        except ExplainError as error:
+            raise BadRequest(str(error).replace("--", "")) from None
+        except LucidateError:
+            raise NotReady("the model's folder no longer holds what is served: no heatmap can be made of it") from None
 
 
 async def models(request: Request) -> Response:
     """What is served, the one that is meant without a name first."""
     state = state_of(request)
-    return _json([_about(served, int8=state.settings.int8) for served in state.repository])
+    return json_response([_about(served, int8=state.settings.int8) for served in state.repository])
 
 
 async def live(request: Request) -> Response:
@@ -117,7 +145,7 @@ async def live(request: Request) -> Response:
         }
         for served in state.repository
     ]
-    return _json(state.recent.report() | {"models": each})
+    return json_response(state.recent.report() | {"models": each})
 
 
 async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], bool]:
@@ -128,9 +156,8 @@ async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], 
 
 
 async def _decoded(found: Sequence[Upload], served: ModelVersion, settings: Settings) -> list[Decoded]:
-    limits = ImageLimits(images=settings.max_images, pixels=settings.max_pixels)
     blobs = [blob for blob in found if isinstance(blob, bytes)]
-    each = iter(await decode_images(blobs, size=served.image_size, limits=limits))
+    each = iter(await decode_images(blobs, size=served.image_size, max_pixels=settings.max_pixels))
     return [next(each) if isinstance(blob, bytes) else blob for blob in found]
 
 
@@ -141,15 +168,6 @@ def _whole(name: str, text: str | None, *, default: int, least: int, most: int) 
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
         raise BadRequest(f"{name}: expected a whole number from {least} to {most:,}, received {text[:40]!r}")
     return int(text)
-
-
-def _yes_or_no(name: str, text: str | None, *, default: bool) -> bool:
-    """A switch of a query. Raises BadRequest."""
-    if text is None:
-        return default
-    if text not in ("true", "false"):
-        raise BadRequest(f"{name}: expected true or false, received {text[:40]!r}")
-    return text == "true"
 
 
 def _target(text: str, served: ModelVersion) -> int | None:
@@ -164,17 +182,15 @@ def _target(text: str, served: ModelVersion) -> int | None:
 
 
 def _head(request: Request, served: ModelVersion) -> dict[str, Any]:
-    return {"model": served.name, "version": served.version, "id": request_id(request.scope)}
+    return {"model": served.name, "version": served.version, "id": request.scope[CONTEXT].id.decode()}
 
 
-def _how(served: ModelVersion, *, calibrated: bool = True) -> dict[str, Any]:
+def _promise(served: ModelVersion, *, calibrated: bool = True) -> dict[str, Any]:
     """How probabilities came about: a temperature of 1 leaves them as the model gave them, and is no calibration."""
-    temperature = served.temperature(calibrated=calibrated)
-    return {"calibrated": temperature != 1, "temperature": temperature, "views": served.calibration.views}
-
-
-def _promise(served: ModelVersion) -> dict[str, Any]:
-    return {"threshold": served.calibration.threshold, "risk": served.calibration.risk}
+    known = served.calibration
+    temperature = known.temperature if calibrated else 1.0
+    how = {"calibrated": temperature != 1, "temperature": temperature, "views": known.views}
+    return {**how, "threshold": known.threshold, "risk": known.risk}
 
 
 def _about(served: ModelVersion, *, int8: bool) -> dict[str, Any]:
@@ -184,7 +200,6 @@ def _about(served: ModelVersion, *, int8: bool) -> dict[str, Any]:
         "classes": served.classes,
         "image_size": served.image_size,
         **_promise(served),
-        **_how(served),
         "coverage": served.calibration.coverage,
         "precision": "int8" if int8 else "float32",
     }
@@ -218,7 +233,3 @@ def accuracy_of(card: RunCard, views: Views, *, int8: bool) -> dict[str, Any]:
     elif not int8 and views == "one":
         validation, test = results.val_accuracy_one_view, results.test_accuracy_one_view
     return {"validation": validation, "test": test, "views": views, "views_averaged": number}
-
-
-def _json(content: object) -> Response:
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

@@ -1,23 +1,33 @@
-"""The routes of the Open Inference Protocol but inference itself: health, metadata, statistics, the repository."""
+"""The Open Inference Protocol, version 2, over HTTP: `tritonclient` and KServe's probes work unchanged.
+
+Images go in as `images`: UINT8 or FP32 of 0 to 255, (n, S, S, 3), or BYTES, (n), which are encoded images of any size.
+Out come calibrated `probabilities`, FP32 (n, K); `logits` for whoever names them.
+"""
 
 from __future__ import annotations
 
-import ipaddress
+from functools import partial
+from math import inf
 from typing import Any
-from urllib.parse import urlsplit
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lucidate import __version__
-from lucidate.serve.access import Keys
-from lucidate.serve.engine import INPUT, LOGITS, PROBABILITIES, Duration
+from lucidate.data.decode import DecodeError, image_size
+from lucidate.serve import tensors
+from lucidate.serve.engine import INPUT, LOGITS, PROBABILITIES, STEPS, Duration
 from lucidate.serve.errors import BadRequest, RequestError
-from lucidate.serve.model_version import ModelVersion
-from lucidate.serve.request_body import parse_json
-from lucidate.serve.settings import JsonLimits
-from lucidate.serve.state import State, state_of
+from lucidate.serve.images import decode_images
+from lucidate.serve.middleware import require_admin
+from lucidate.serve.repository import Answers, ModelVersion
+from lucidate.serve.request_body import in_thread_if_large, parse_json
+from lucidate.serve.settings import JsonLimits, Settings
+from lucidate.serve.state import json_response, state_of
+from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Output, Tensor, Wanted
 
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = (
@@ -30,11 +40,119 @@ EXTENSIONS = (
     "statistics",
 )
 SMALL = JsonLimits(bytes=65_536, values=4096)
+BRIGHTEST = 255
+VALUE_BYTES = 16  # of an answer, about
 
 
-def answer(value: object, status: int = 200) -> Response:
-    """A JSON answer."""
-    return Response(orjson.dumps(value), status, media_type="application/json")
+# Inference
+
+
+async def infer(request: Request) -> Response:
+    served, settings, headers = _served(request), state_of(request).settings, request.headers
+    content = await request.body()
+    length, limits = headers.get(HEADER_LENGTH), settings.json_limits
+    read = partial(tensors.read_request, content, length, json=limits, images=settings.max_images)
+    inference = await in_thread_if_large(len(content), read)
+    wanted = _wanted(inference)
+    timeout = min(_timeout(inference) or inf, settings.request_timeout)
+    images = await _images(inference, served, settings)
+    answers = await served.answer(images, timeout=timeout)
+    head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
+    if inference.id is not None:
+        head["id"] = inference.id
+
+    def encode() -> tuple[bytes, int | None, str | None]:
+        whole, json_length = tensors.write_answer(head, [_output(one, answers, served) for one in wanted])
+        packed, coding = tensors.compressed(whole, headers.get("accept-encoding", ""))
+        return packed, json_length, coding
+
+    body, json_length, coding = await in_thread_if_large(answers.logits.size * len(wanted) * VALUE_BYTES, encode)
+    response = Response(body, media_type="application/json" if json_length is None else "application/octet-stream")
+    if json_length is not None:
+        response.headers[HEADER_LENGTH] = str(json_length)
+    if coding is not None:
+        response.headers["Content-Encoding"] = coding
+    return response
+
+
+def _wanted(inference: InferRequest) -> tuple[Wanted, ...]:
+    if inference.outputs is None:
+        return (Wanted(PROBABILITIES, inference.binary),)
+    for one in inference.outputs:
+        if one.name not in (PROBABILITIES, LOGITS):
+            raise BadRequest(f"outputs: expected {PROBABILITIES} or {LOGITS}, received {one.name[:80]!r}")
+    return inference.outputs
+
+
+def _timeout(inference: InferRequest) -> float | None:
+    """Seconds, of the protocol's microseconds; None where none, or 0, was given."""
+    given = inference.parameters.get("timeout", 0)
+    if type(given) is not int or not 0 <= given < 2**63:
+        raise BadRequest("timeout: expected whole microseconds, received something else")
+    return given / 1e6 if given else None
+
+
+def _output(wanted: Wanted, answers: Answers, served: ModelVersion) -> Output:
+    values = answers.logits if wanted.name == LOGITS else answers.probabilities.astype(np.float32)
+    shown = values if wanted.classes is None else tensors.in_words(values, served.classes, wanted.classes)
+    return Output(wanted.name, shown, wanted.binary)
+
+
+async def _images(inference: InferRequest, served: ModelVersion, settings: Settings) -> NDArray[np.uint8]:
+    """The request's images, (n, S, S, 3), whichever way they came."""
+    size = served.image_size
+    if inference.raw is not None:
+        if _is_pixels(inference.raw, size):
+            return np.frombuffer(inference.raw, np.uint8).reshape(1, size, size, 3)
+        return await _decoded([inference.raw], size, settings.max_pixels)
+    (tensor,) = inference.inputs
+    if tensor.name != INPUT:
+        raise BadRequest(f"inputs: expected {INPUT!r}, received {tensor.name[:80]!r}")
+    if isinstance(tensor.data, list):
+        if tensor.shape not in ((len(tensor.data),), (len(tensor.data), 1)):
+            raise BadRequest(f"input {INPUT!r}: expected encoded images of shape [n], received {list(tensor.shape)}")
+        return await _decoded(tensor.data, size, settings.max_pixels)
+    return await in_thread_if_large(tensor.data.nbytes, partial(_pixels, tensor, tensor.data, size))
+
+
+def _pixels(tensor: Tensor, data: NDArray[Any], size: int) -> NDArray[np.uint8]:
+    if len(tensor.shape) != 4 or tensor.shape[1:] != (size, size, 3):
+        raise BadRequest(f"input {INPUT!r}: expected shape [n,{size},{size},3], received {list(tensor.shape)}")
+    if data.dtype == np.uint8:
+        return data
+    # Comparisons with NaN are false.
+    if not ((data >= 0) & (data <= BRIGHTEST)).all():
+        raise BadRequest(f"input {INPUT!r}: expected numbers from 0 to 255, received others")
+    whole = np.rint(data)
+    if data.size and data.max() <= 1 and not np.array_equal(whole, data):
+        raise BadRequest(f"input {INPUT!r}: expected values from 0 to 255, received fractions from 0 to 1")
+    return whole.astype(np.uint8)
+
+
+def _is_pixels(body: bytes, size: int) -> bool:
+    """Whether a body without a description is one image's pixels, rather than a file that happens to be as long."""
+    if len(body) != size * size * 3:
+        return False
+    try:
+        image_size(body)
+    except DecodeError:
+        return True
+    return False
+
+
+async def _decoded(blobs: list[bytes], size: int, max_pixels: int) -> NDArray[np.uint8]:
+    """All of them, or the first one's error: a tensor has no room for what went wrong with a part of it."""
+    images: list[NDArray[np.uint8]] = []
+    for index, found in enumerate(await decode_images(blobs, size=size, max_pixels=max_pixels)):
+        if isinstance(found, RequestError):
+            if len(blobs) > 1:
+                raise RequestError(f"image {index}: {found.message}", status=found.status, headers=found.headers)
+            raise found.anew()
+        images.append(found)
+    return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
+
+
+# Health, metadata, statistics
 
 
 def _served(request: Request) -> ModelVersion:
@@ -43,7 +161,7 @@ def _served(request: Request) -> ModelVersion:
 
 async def live(request: Request) -> Response:  # noqa: ARG001
     """The process answers; nothing else is asked."""
-    return answer({"live": True})
+    return json_response({"live": True})
 
 
 async def ready(request: Request) -> Response:
@@ -53,66 +171,120 @@ async def ready(request: Request) -> Response:
         raise RequestError("the server is about to end", status=503)
     if not (state.life.ready and state.repository.ready):
         raise RequestError("models are being loaded", status=503, headers={"Retry-After": "1"})
-    return answer({"ready": True})
+    return json_response({"ready": True})
 
 
 async def server(request: Request) -> Response:  # noqa: ARG001
-    return answer(server_metadata())
+    return json_response(server_metadata())
 
 
-async def metadata(request: Request) -> Response:
-    return answer(model_metadata(_served(request)))
-
-
-async def config(request: Request) -> Response:
-    return answer(model_config(_served(request), most_images=state_of(request).settings.max_images))
+def server_metadata() -> dict[str, Any]:
+    return {"name": "lucidate", "version": __version__, "extensions": EXTENSIONS}
 
 
 async def model_ready(request: Request) -> Response:
+    return json_response({"name": _served(request).name, "ready": True})
+
+
+async def metadata(request: Request) -> Response:
+    """One input and one output, as clients that look them up expect. -1: any number of images."""
     served = _served(request)
-    return answer({"name": served.name, "ready": True})
+    shape = [-1, served.image_size, served.image_size, 3]
+    return json_response(
+        {
+            "name": served.name,
+            "versions": [served.version],
+            "platform": PLATFORM,
+            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": shape}],
+            "outputs": [{"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, len(served.classes)]}],
+        }
+    )
+
+
+async def config(request: Request) -> Response:
+    """Triton's form of it. Dimensions are of one image; max_batch_size: of one request."""
+    served = _served(request)
+    temperature = served.calibration.temperature
+    how = "not calibrated" if temperature == 1 else f"calibrated: softmax of logits / {temperature:.6g}"
+    told = {
+        "input": "RGB, 0 to 255; also FP32 of the same range, or BYTES: encoded images, any size",
+        "output": f"{how}; {LOGITS} where they are asked for by name",
+        "calibrated": "true" if temperature != 1 else "false",
+        "temperature": f"{temperature:.9g}",
+        "views": served.calibration.views,
+        "classes": "\n".join(served.classes),
+    }
+    taken = {"data_type": "TYPE_UINT8", "format": "FORMAT_NHWC", "dims": [served.image_size, served.image_size, 3]}
+    given = {"data_type": "TYPE_FP32", "dims": [len(served.classes)], "label_filename": "labels.txt"}
+    return json_response(
+        {
+            "name": served.name,
+            "platform": PLATFORM,
+            "backend": "onnxruntime",
+            "version_policy": {"latest": {"num_versions": 1}},
+            "max_batch_size": state_of(request).settings.max_images,
+            "input": [{"name": INPUT, **taken}],
+            "output": [{"name": PROBABILITIES, **given}],
+            "dynamic_batching": {"max_queue_delay_microseconds": 0},
+            "parameters": {name: {"string_value": text} for name, text in told.items()},
+        }
+    )
 
 
 async def statistics(request: Request) -> Response:
-    return answer({"model_stats": [model_statistics(_served(request))]})
+    return json_response({"model_stats": [model_statistics(_served(request))]})
 
 
 async def all_statistics(request: Request) -> Response:
-    return answer({"model_stats": [model_statistics(served) for served in state_of(request).repository]})
+    return json_response({"model_stats": [model_statistics(served) for served in state_of(request).repository]})
+
+
+def model_statistics(served: ModelVersion) -> dict[str, Any]:
+    """Since the version was loaded. Durations are nanoseconds of requests, but in batch_stats of executions."""
+    known = served.engine.statistics
+    durations = {name: getattr(known, name) for name in ("success", "fail", "queue", *STEPS)}
+    return {
+        "name": served.name,
+        "version": served.version,
+        "last_inference": known.last_inference,
+        "inference_count": known.images,
+        "execution_count": known.executions,
+        "inference_stats": {**durations, "cache_hit": Duration(), "cache_miss": Duration()},
+        "batch_stats": [
+            {"batch_size": size, **dict(zip(STEPS, taken, strict=True))}
+            for size, taken in sorted(known.batches.items())
+        ],
+    }
+
+
+# The repository
 
 
 async def index(request: Request) -> Response:
     """The models that can be served. A body {"ready": true} leaves out those that are not ready."""
-    wanted = await _body(request)
-    only_ready = wanted.get("ready", False)
+    only_ready = (await _body(request)).get("ready", False)
     if not isinstance(only_ready, bool):
         raise BadRequest("ready: expected true or false, received something else")
-    return answer(
-        [
-            {"name": entry.name, "version": entry.version, "state": entry.condition, "reason": entry.reason}
-            for entry in state_of(request).repository.index()
-            if entry.condition == "READY" or not only_ready
-        ]
-    )
+    entries = state_of(request).repository.index()
+    return json_response([entry for entry in entries if entry.state == "READY" or not only_ready])
 
 
 async def load(request: Request) -> Response:
     """Read a model anew from its own folder; its files and settings cannot be sent."""
     state = state_of(request)
-    _require_admin(request, state)
-    parameters = (await _body(request)).get("parameters")
-    if parameters:
+    require_admin(request, state.settings)
+    if (await _body(request)).get("parameters"):
         raise BadRequest("parameters: expected none; models are loaded from their own folders, as they are")
     served = await state.repository.load(request.path_params["model"])
-    return answer({"name": served.name, "version": served.version})
+    return json_response({"name": served.name, "version": served.version})
 
 
 async def unload(request: Request) -> Response:
     state = state_of(request)
-    _require_admin(request, state)
+    require_admin(request, state.settings)
     await _body(request)
     await state.repository.unload(request.path_params["model"])
-    return answer({"name": request.path_params["model"]})
+    return json_response({"name": request.path_params["model"]})
 
 
 async def _body(request: Request) -> dict[str, object]:
@@ -127,136 +299,3 @@ async def _body(request: Request) -> dict[str, object]:
     if not isinstance(value, dict):
         raise BadRequest("body: expected a JSON object or nothing, received something else")
     return value
-
-
-def _require_admin(request: Request, state: State) -> None:
-    """Raise RequestError (401, 403) for whoever may not change what is served.
-
-    Without admin_keys, those may who can reach a server that listens on its own machine alone; pages of other sites,
-    which a browser on that machine could be showing, may not.
-    """
-    settings = state.settings
-    if settings.admin_keys:
-        if Keys(settings.admin_keys).holder(dict(request.scope["headers"])) is None:
-            raise RequestError(
-                "key: expected one of admin_keys in X-API-Key or Authorization: Bearer",
-                status=401,
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return
-    if not is_loopback(settings.host):
-        raise RequestError("loading and unloading: expected a server with admin_keys, and one of them", status=403)
-    # A name that leads here for the moment makes a page elsewhere look like one of ours: it must be the machine's own.
-    host = request.headers.get("host", "")
-    if not is_loopback(_address(f"//{host}")[0]):
-        raise RequestError("loading and unloading: expected to be asked by way of localhost", status=403)
-    origin = request.headers.get("origin")
-    if origin is not None and _address(origin)[1] != host:
-        raise RequestError("loading and unloading: expected no request from another site's page", status=403)
-
-
-def _address(url: str) -> tuple[str, str]:
-    """The host that a URL names, and the same with its port; empty where it names none."""
-    try:
-        found = urlsplit(url)
-        return found.hostname or "", found.netloc
-    except ValueError:  # brackets that are none of an address
-        return "", ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from its own machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-# What is said of a server and its models
-
-
-def server_metadata() -> dict[str, Any]:
-    return {"name": "lucidate", "version": __version__, "extensions": list(EXTENSIONS)}
-
-
-def model_metadata(served: ModelVersion) -> dict[str, Any]:
-    """One input and one output, as clients that look them up expect. -1: any number of images."""
-    size = served.image_size
-    return {
-        "name": served.name,
-        "versions": [served.version],
-        "platform": PLATFORM,
-        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, size, size, 3]}],
-        "outputs": [{"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, len(served.classes)]}],
-    }
-
-
-def model_config(served: ModelVersion, *, most_images: int) -> dict[str, Any]:
-    """Triton's form of it. Dimensions are of one image. most_images: in one request."""
-    size = served.image_size
-    return {
-        "name": served.name,
-        "platform": PLATFORM,
-        "backend": "onnxruntime",
-        "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": most_images,
-        "input": [{"name": INPUT, "data_type": "TYPE_UINT8", "format": "FORMAT_NHWC", "dims": [size, size, 3]}],
-        "output": [
-            {
-                "name": PROBABILITIES,
-                "data_type": "TYPE_FP32",
-                "dims": [len(served.classes)],
-                "label_filename": "labels.txt",
-            }
-        ],
-        "dynamic_batching": {"max_queue_delay_microseconds": 0},
-        "parameters": {
-            "input": {"string_value": "RGB, 0 to 255; also FP32 of the same range, or BYTES: encoded images, any size"},
-            "output": {"string_value": f"{_how(served)}; {LOGITS} where they are asked for by name"},
-            "calibrated": {"string_value": "true" if served.temperature() != 1 else "false"},
-            "temperature": {"string_value": f"{served.temperature():.9g}"},
-            "views": {"string_value": served.calibration.views},
-            "classes": {"string_value": "\n".join(served.classes)},
-        },
-    }
-
-
-def _how(served: ModelVersion) -> str:
-    temperature = served.temperature()
-    return "not calibrated" if temperature == 1 else f"calibrated: softmax of logits / {temperature:.6g}"
-
-
-def model_statistics(served: ModelVersion) -> dict[str, Any]:
-    """Since the version was loaded. Durations are nanoseconds of requests, but in batch_stats of executions."""
-    known = served.engine.statistics
-    nothing = Duration()
-    return {
-        "name": served.name,
-        "version": served.version,
-        "last_inference": known.last_inference,
-        "inference_count": known.images,
-        "execution_count": known.executions,
-        "inference_stats": {
-            "success": _duration(known.success),
-            "fail": _duration(known.fail),
-            "queue": _duration(known.queue),
-            "compute_input": _duration(known.compute_input),
-            "compute_infer": _duration(known.compute_infer),
-            "compute_output": _duration(known.compute_output),
-            "cache_hit": _duration(nothing),
-            "cache_miss": _duration(nothing),
-        },
-        "batch_stats": [
-            {
-                "batch_size": size,
-                "compute_input": _duration(taken),
-                "compute_infer": _duration(computed),
-                "compute_output": _duration(given),
-            }
-            for size, (taken, computed, given) in sorted(known.batches.items())
-        ],
-    }
-
-
-def _duration(value: Duration) -> dict[str, int]:
-    return {"count": value.count, "ns": value.ns}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lucidate.analysis.distillation import Distillation
+from lucidate.analysis.studies import Distillation
 from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter, Silent

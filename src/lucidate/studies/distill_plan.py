@@ -16,7 +16,7 @@ from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE
 from lucidate.core.run import RunDir
-from lucidate.data.dataset import Dataset, prepare
+from lucidate.data.batches import Dataset, prepare
 from lucidate.data.pack import Pack
 from lucidate.data.splits import divide, split_seed
 from lucidate.models.build import check, require_weights

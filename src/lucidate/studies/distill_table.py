@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucidate.analysis.distillation import HEADINGS, RIGHT, Distillation, Variant, variant
 from lucidate.analysis.statistics import mean_over_images, mean_over_seeds
+from lucidate.analysis.studies import HEADINGS, RIGHT, Distillation, Variant, variant
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir
-from lucidate.data.store import read_rows
+from lucidate.data.packed import read_rows
 from lucidate.export.exporter import export_run
 from lucidate.export.onnx import export_onnx
 from lucidate.export.quantize import SIZES, quantize_run, race

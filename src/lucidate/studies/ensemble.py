@@ -21,7 +21,7 @@ from lucidate.core.records import ModelCard, Predictions, RunCard, jsonable
 from lucidate.core.registry import ENSEMBLE
 from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
-from lucidate.data.run_data import open_data
+from lucidate.data.splits import open_data
 from lucidate.models.checkpoint import load_model, save_weights
 from lucidate.models.ensemble import Ensemble, Member
 from lucidate.predict.infer import predict_run

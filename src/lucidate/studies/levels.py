@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from lucidate.analysis.levels import LevelsTable
+from lucidate.analysis.studies import LevelsTable
 from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import RunCard, jsonable
 from lucidate.core.run import RunDir
 from lucidate.report.pdf.document import report_of_run
+from lucidate.report.site.comparison import levels_site
 from lucidate.report.site.gallery import gallery_of_run
-from lucidate.report.site.levels import levels_site
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.levels_plan import ENSEMBLE, Plan, make_plan
 from lucidate.studies.levels_table import levels_table

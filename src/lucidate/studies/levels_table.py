@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lucidate.analysis.levels import Level, LevelsTable
 from lucidate.analysis.statistics import mcnemar, wilson_interval
+from lucidate.analysis.studies import Level, LevelsTable
 from lucidate.core.alignment import align
 from lucidate.core.records import Predictions, RunCard
 from lucidate.core.run import RunDir

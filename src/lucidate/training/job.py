@@ -19,7 +19,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe, find_recipe, load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir, fresh_path
-from lucidate.data.dataset import Dataset, prepare
+from lucidate.data.batches import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import known_accuracy, predict_run
 from lucidate.training import auto

@@ -17,10 +17,9 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard, jsonable
 from lucidate.core.run import RunDir
-from lucidate.data.batches import Batches, derived_seed
-from lucidate.data.dataset import Dataset
+from lucidate.data.batches import Batches, Dataset, derived_seed
+from lucidate.data.packed import read_rows
 from lucidate.data.sources.find import location
-from lucidate.data.store import read_rows
 from lucidate.models.build import (
     begins_with_weights,
     build,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import ChecksumError, SourceError
 from lucidate.core.progress import Reporter
-from lucidate.data.sources.source import Source, check_class_names, dataset_name, given_splits
+from lucidate.data.sources.source import Source, check_class_names, dataset_name, given_splits, numbered
 from lucidate.data.sources.unpickle import ROW, check_labels, load_batch, load_class_names
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -42,7 +42,7 @@ ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
 
 def find_batches(folder: Path) -> dict[str, Path]:
-    """The batches in `folder` or one level down in a folder of CIFAR's own name: file name → path; empty for none."""
+    """File name → path of the batches in `folder`, or one level down in a folder of CIFAR's own name."""
     for inside in (folder, *(folder / name for name in NESTED)):
         for pattern in (PYTHON_FILE, BINARY_FILE):
             found = {path.name: path for path in inside.glob("*") if pattern.fullmatch(path.name) and path.is_file()}
@@ -53,23 +53,21 @@ def find_batches(folder: Path) -> dict[str, Path]:
 
 def open_batches(folder: Path, *, spec: str, reporter: Reporter) -> Source:
     """A folder for which `find_batches` finds some. Raises SourceError, UnsafeFileError."""
-    files, total = {}, 0
-    for name, path in find_batches(folder).items():
-        size = path.stat().st_size
-        total += size
+    found = find_batches(folder)
+    sizes = {path: path.stat().st_size for path in found.values()}
+    for path, size in sizes.items():
         if size > MAX_BATCH_BYTES:
             raise SourceError(f"{path}: expected a CIFAR batch, received {size:,} bytes")
-        if total > MAX_STREAM_BYTES:
-            raise SourceError(f"{folder}: expected CIFAR batches of less than {MAX_STREAM_BYTES >> 30} GiB in all")
-        files[name] = path.read_bytes()
-    return _assemble(files, dataset=dataset_name(folder), spec=spec, where=str(folder), reporter=reporter)[0]
+    if sum(sizes.values()) > MAX_STREAM_BYTES:
+        raise SourceError(f"{folder}: expected CIFAR batches of less than {MAX_STREAM_BYTES >> 30} GiB in all")
+    files = {name: path.read_bytes() for name, path in found.items()}
+    return _assemble(files, path=folder, spec=spec, reporter=reporter)[0]
 
 
 def open_archive(path: Path, *, spec: str, pin: str | None = None, reporter: Reporter) -> Source:
     """An archive of python or binary batches.
 
-    pin: the SHA-256 that it must have; without one, an archive that is as large or as full as an official one must
-    have that one's.
+    pin: the SHA-256 that it must have; without one, that of an official archive if it is as large or as full as one.
     Raises ChecksumError for damaged or altered bytes, SourceError for another archive, UnsafeFileError.
     """
     pin = pin or PINS.get(path.stat().st_size)
@@ -81,7 +79,7 @@ def open_archive(path: Path, *, spec: str, pin: str | None = None, reporter: Rep
             f"data: expected an archive of CIFAR-10's batches (data_batch_1, test_batch …), received {path}, "
             "which holds none"
         )
-    source, sizes = _assemble(files, dataset=dataset_name(path), spec=spec, where=str(path), reporter=reporter)
+    source, sizes = _assemble(files, path=path, spec=spec, reporter=reporter)
     if not pin and sizes == OFFICIAL_SIZES:
         binary = any(name.endswith(".bin") for name in files)
         raise _altered(path, BINARY_PIN if binary else PYTHON_PIN, sha256(path))
@@ -165,41 +163,34 @@ class _Bounded:
 
 
 def _assemble(
-    files: Mapping[str, bytes], *, dataset: str, spec: str, where: str, reporter: Reporter
+    files: Mapping[str, bytes], *, path: Path, spec: str, reporter: Reporter
 ) -> tuple[Source, dict[str, list[int]]]:
     """The source that the batches make up, train first, and how many images each batch holds."""
+    where = str(path)
     binary = not any(PYTHON_FILE.fullmatch(name) for name in files if "_batch" in name)
     class_names = _class_names(files, binary=binary, where=where)
-    order = sorted(
-        (name for name in files if "_batch" in name and name.endswith(".bin") == binary),
-        key=lambda name: (name.startswith("test"), len(name), name),  # data_batch_2 before data_batch_10
-    )
-    images: list[NDArray[np.uint8]] = []
-    labels: list[NDArray[np.int64]] = []
-    sizes: dict[str, list[int]] = {}
+    order = [name for name in files if "_batch" in name and name.endswith(".bin") == binary]
+    order.sort(key=lambda name: (name.startswith("test"), len(name), name))  # data_batch_2 before data_batch_10
     load = _load_binary if binary else load_batch
-    for name in order:
-        pixels, classes = load(files[name], name=f"{where}: {name}", num_classes=len(class_names))
-        images.append(pixels)
-        labels.append(classes)
+    batches = [load(files[name], name=f"{where}: {name}", num_classes=len(class_names)) for name in order]
+    sizes: dict[str, list[int]] = {}
+    for name, (pixels, _) in zip(order, batches, strict=True):
         sizes.setdefault("test" if name.startswith("test") else "train", []).append(len(pixels))
+    totals = {split: sum(counts) for split, counts in sizes.items()}
     role = given_splits(sizes, where=where, reporter=reporter)
-    rows, all_labels = np.ascontiguousarray(np.concatenate(images)), np.concatenate(labels)
-    digest = hashlib.sha256(repr((class_names, {split: sum(counts) for split, counts in sizes.items()})).encode())
+    rows = np.ascontiguousarray(np.concatenate([pixels for pixels, _ in batches]))
+    labels = np.concatenate([classes for _, classes in batches])
+    digest = hashlib.sha256(repr((class_names, totals)).encode())
     digest.update(rows.data)
-    digest.update(all_labels.data)
-
-    def read(index: int) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(rows[index].reshape(3, 32, 32).transpose(1, 2, 0))
-
+    digest.update(labels.data)
     source = Source(
-        dataset=dataset,
+        dataset=dataset_name(path),
         spec=spec,
         class_names=class_names,
-        ids=[f"{split}/{number:05d}" for split, counts in sizes.items() for number in range(sum(counts))],
-        labels=all_labels,
-        given=[role[split] for split, counts in sizes.items() for _ in range(sum(counts))],
-        read=read,
+        ids=numbered(totals),
+        labels=labels,
+        given=[role[split] for split, total in totals.items() for _ in range(total)],
+        read=lambda index: np.ascontiguousarray(rows[index].reshape(3, 32, 32).transpose(1, 2, 0)),
         fingerprint=digest.hexdigest(),
         flips=True,
     )
@@ -207,15 +198,16 @@ def _assemble(
 
 
 def _class_names(files: Mapping[str, bytes], *, binary: bool, where: str) -> tuple[str, ...]:
-    if not binary and "batches.meta" in files:
-        return load_class_names(files["batches.meta"], name=f"{where}: batches.meta")
-    if binary and "batches.meta.txt" in files:
-        lines = files["batches.meta.txt"].decode("utf-8", "replace").split("\n")
-        names = [line.strip() for line in lines if line.strip()]
-        if len(names) < 2:
-            raise SourceError(f"{where}: batches.meta.txt: expected a class name a line, received {len(names)} lines")
-        return check_class_names(names, where=f"{where}: batches.meta.txt")
-    return CLASS_NAMES
+    meta = "batches.meta.txt" if binary else "batches.meta"
+    where = f"{where}: {meta}"
+    if meta not in files:
+        return CLASS_NAMES
+    if not binary:
+        return load_class_names(files[meta], name=where)
+    names = [line.strip() for line in files[meta].decode("utf-8", "replace").split("\n") if line.strip()]
+    if len(names) < 2:
+        raise SourceError(f"{where}: expected a class name a line, received {len(names)} lines")
+    return check_class_names(names, where=where)
 
 
 def _load_binary(content: bytes, *, name: str, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -1,35 +1,42 @@
 """From what a user writes after `--data` to images: a registered name, or a path whose content tells what it is.
 
-A named source is one file: its functions in a `NamedSource` under `@sources.register("name")`. Importing this registers
-every source, so a new file is also named in the import below.
+A named source is its functions in a `NamedSource`, entered in `sources`. A new file with one is also named in the
+import below.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lucidate.core.errors import SourceError
-from lucidate.core.progress import Reporter, Silent
-from lucidate.data.sources import cifar10 as _cifar10  # noqa: F401  (registers)
-from lucidate.data.sources import digits as _digits  # noqa: F401
-from lucidate.data.sources.cifar_files import ARCHIVE_SUFFIXES, find_batches, is_official, open_archive, open_batches
-from lucidate.data.sources.folder import holds_images, open_folder
-from lucidate.data.sources.parquet import find_tables, open_parquet
-from lucidate.data.sources.source import NamedSource, SetAside, Source, check_images, reason, report, sources
+import numpy as np
 
-__all__ = ["SetAside", "Source", "fetch_source", "location", "open_source", "sources", "verify_source"]
+from lucidate.core.errors import SourceError
+from lucidate.core.progress import Reporter, Silent, with_progress
+from lucidate.data.decode import DecodeError, decode
+from lucidate.data.sources import named as _named  # noqa: F401  (enters them)
+from lucidate.data.sources.cifar_files import ARCHIVE_SUFFIXES, find_batches, is_official, open_archive, open_batches
+from lucidate.data.sources.folder import holds_images, open_folder, walk
+from lucidate.data.sources.parquet import find_tables, open_parquet
+from lucidate.data.sources.source import Content, NamedSource, SetAside, Source, in_order, reason, sources
 
 KINDS = "an image folder, a Parquet folder, CIFAR's batches or their archive"
+SETTLED = 2.0  # seconds; a file changed twice within one tick of its file system's clock shows the same times
+
+# What this process opened before, so that one command reads a source's content once: spec → (signature, source without
+# its images). Nothing of it is kept on disk.
+_seen: dict[str | Path, tuple[str, Source]] = {}
 
 
 def open_source(spec: str | Path, *, reporter: Reporter | None = None) -> Source:
-    """The images that `spec` means: a registered name (as text, where a folder of that name is "./name") or a path.
-
-    Raises SourceError.
-    """
+    """The images of a registered name (as text; a folder of that name is "./name") or of a path. Raises SourceError."""
     reporter = reporter or Silent()
     with _legible(spec):
         if name := named(spec):
@@ -51,17 +58,39 @@ def fetch_source(spec: str | Path, *, reporter: Reporter | None = None) -> Path 
 def verify_source(spec: str | Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
     """Read all of a source: an archive against its checksums, anything else by decoding every image.
 
-    Gives `source.report`: dataset, images, classes, set_aside, fingerprint, official.
+    Gives dataset, images (how many can be read), classes, set_aside (path and reason), fingerprint; official: whether
+    the archive is, to the byte, the one that its authors give, None for what has no official form.
     Raises ChecksumError for a damaged archive, SourceError for what cannot be opened.
     """
-    reporter = reporter or Silent()
+    reporter, name = reporter or Silent(), named(spec)
+    source = open_source(spec, reporter=reporter)
+    official: bool | None
     with _legible(spec):
-        if name := named(spec):
-            return name.verify(reporter) if name.verify else check_images(name.open(reporter), reporter=reporter)
-        source, path = open_source(spec, reporter=reporter), _existing(spec)
-        if path.is_file() and _is_archive(path):
-            return report(source, official=is_official(path))
-        return check_images(source, reporter=reporter)
+        path = name.find() if name else _existing(spec)
+        if path and path.is_file() and _is_archive(path):
+            official, aside = name is not None or is_official(path), []  # one with a name was compared as it was opened
+        else:
+            official, aside = False if name and path else None, _unreadable(source, reporter)
+    return {
+        "dataset": source.dataset,
+        "images": len(source) - len(aside),
+        "classes": list(source.class_names),
+        "set_aside": [{"path": each.path, "reason": each.reason} for each in (*source.set_aside, *aside)],
+        "fingerprint": source.fingerprint,
+        "official": official,
+    }
+
+
+def _unreadable(source: Source, reporter: Reporter) -> list[SetAside]:
+    """The images that cannot be decoded."""
+
+    def attempt(content: Content) -> None:
+        if isinstance(content, bytes):
+            decode(content, size=None)
+
+    numbers = with_progress(range(len(source)), "verifying", reporter)
+    results = zip(numbers, in_order(source, attempt), strict=True)
+    return [SetAside(source.ids[index], str(fault)) for index, fault in results if isinstance(fault, DecodeError)]
 
 
 def find_source(spec: str | Path) -> Path | None:
@@ -77,7 +106,7 @@ def find_source(spec: str | Path) -> Path | None:
 
 def named(spec: str | Path) -> NamedSource | None:
     """What is registered under `spec`; None for a path."""
-    return sources[spec]() if isinstance(spec, str) and spec in sources else None
+    return sources.get(spec) if isinstance(spec, str) else None
 
 
 def location(spec: str) -> str | None:
@@ -129,3 +158,56 @@ def _open_path(path: Path, *, spec: str, reporter: Reporter) -> Source:
     if find_tables(path) and not holds_images(path):
         return open_parquet(path, spec=spec, reporter=reporter)
     return open_folder(path, spec=spec, reporter=reporter)
+
+
+def signature(path: Path | None) -> str | None:
+    """A digest of everything at and below `path` but the content: files and folders, their sizes, times and inodes.
+
+    None where that would not tell every change: nothing there, changed a moment ago, unreadable, links to folders.
+    """
+    if path is None:
+        return None
+    latest = time.time() - SETTLED
+    try:
+        digest = hashlib.sha256(os.fsencode(os.path.abspath(path)))
+        for each_path in _everything(path):
+            states = [os.lstat(each_path)]
+            if stat.S_ISLNK(states[0].st_mode):
+                states.append(os.stat(each_path))
+                if stat.S_ISDIR(states[1].st_mode) and each_path != str(path):
+                    return None
+            for each in states:
+                if max(each.st_mtime, each.st_ctime) > latest:
+                    return None
+                shown = (each.st_dev, each.st_ino, each.st_mode, each.st_size, each.st_mtime_ns, each.st_ctime_ns)
+                digest.update(os.fsencode(each_path) + repr(shown).encode())
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def recall(spec: str | Path, known_by: str | None) -> Source | None:
+    """The source as `remember` keeps it, if it was remembered under the same signature."""
+    known, source = _seen.get(spec, (None, None))
+    return source if known_by is not None and known == known_by else None
+
+
+def remember(spec: str | Path, known_by: str | None, source: Source) -> None:
+    """Keep a source without its images, ids, labels and given splits. known_by: its signature before it was opened."""
+    if known_by is not None:
+        none = np.empty(0, dtype=np.int64)
+        _seen[spec] = known_by, replace(source, ids=[], labels=none, given=[], read=_no_image)
+
+
+def _everything(path: Path) -> Iterator[str]:
+    """`path`, and where it is a folder, all that is in it; links to folders are named but not entered."""
+    yield str(path)
+    if path.is_dir():
+        for name, entry in walk(path):
+            if isinstance(entry, OSError):
+                raise entry
+            yield os.path.join(path, name)
+
+
+def _no_image(index: int) -> Content:
+    raise DecodeError(f"image {index} is not kept in memory")

@@ -11,9 +11,9 @@ import numpy as np
 
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import SourceError
-from lucidate.core.progress import Reporter
+from lucidate.core.progress import Reporter, with_progress
 from lucidate.data.decode import MAX_FILE_BYTES, read_encoded
-from lucidate.data.sources.source import SPLIT_NAMES, SetAside, Source, dataset_name, given_splits, with_progress
+from lucidate.data.sources.source import SPLIT_NAMES, SetAside, Source, dataset_name, given_splits
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 IGNORED = frozenset(("thumbs.db", "desktop.ini", "__macosx"))  # what file managers leave; hidden files besides
@@ -26,7 +26,9 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
     Other files are set aside with a reason. Links that lead out of the folder are not followed, nor links to folders.
     The fingerprint covers each image's relative path and bytes. Raises SourceError.
     """
-    images, aside = scan(path)
+    found = sorted(_files(path))
+    images = [each for each, reason in found if reason is None]
+    aside = [SetAside(each, reason) for each, reason in found if reason is not None]
     splits = _splits(path, images)
     depth = 1 if splits else 0  # where in the path the class stands
     kept = []
@@ -40,7 +42,8 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
         what = f"{len(images)} images but no sub-folders" if images else "no image files"
         raise SourceError(f"data: expected {LAYOUT}, received {path}, which holds {what}")
     classes = sorted({Path(each).parts[depth] for each in kept})
-    if empty := sorted(_class_folders(path, splits) - set(classes)):
+    folders = {name for root in ([path / split for split in splits] or [path]) for name in _folders(root)}
+    if empty := sorted(folders - set(classes)):
         raise SourceError(
             f"data: expected images in each class's folder, received {path} with none in {empty[0]!r}; "
             "add some, or remove that folder"
@@ -51,12 +54,14 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
     role = given_splits(set(split_of), where=str(path), reporter=reporter) if splits else {"": ""}
     given = [role[split] for split in split_of]
     class_of = [Path(each).parts[depth] for each in kept]
-    _check_test_classes(class_of, given, path)
+    trained = {name for name, split in zip(class_of, given, strict=True) if split == "train"}
+    tested = {name for name, split in zip(class_of, given, strict=True) if split == "test"}
+    if only := sorted(tested - trained):
+        raise SourceError(
+            f"data: expected each class of test in train too, received {path} with {only[0]!r} in test only; "
+            "add images of it to train, or remove it from test"
+        )
     number = {name: index for index, name in enumerate(classes)}
-
-    def read(index: int) -> bytes:
-        return read_encoded(path / kept[index])
-
     return Source(
         dataset=dataset_name(path),
         spec=spec,
@@ -64,7 +69,7 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
         ids=kept,
         labels=np.array([number[name] for name in class_of], dtype=np.int64),
         given=given,
-        read=read,
+        read=lambda index: read_encoded(path / kept[index]),
         fingerprint=_fingerprint(path, kept, reporter),
         flips=True,
         set_aside=tuple(aside),
@@ -74,13 +79,6 @@ def open_folder(path: Path, *, spec: str, reporter: Reporter) -> Source:
 def holds_images(path: Path) -> bool:
     """True at the first image file below `path`."""
     return any(reason is None for _, reason in _files(path))
-
-
-def scan(path: Path) -> tuple[list[str], list[SetAside]]:
-    """Relative posix paths of the image files below `path`, sorted, and what else lies there."""
-    found = sorted(_files(path))
-    images = [each for each, reason in found if reason is None]
-    return images, [SetAside(each, reason) for each, reason in found if reason is not None]
 
 
 def _files(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -118,10 +116,8 @@ def _fault(entry: os.DirEntry[str], root: Path) -> str | None:
 
 
 def _splits(path: Path, images: list[str]) -> set[str]:
-    """Top folders that are splits (train, test …) and not classes; empty where the classes are on top.
-
-    A class may be called "train" too, so one such name among others is not enough.
-    """
+    """Top folders that are splits (train, test …) and not classes; empty where the classes are on top."""
+    # A class may be called "train" too, so one such name among others is not enough.
     folders = set(_folders(path))
     named = {name for name in folders if name.lower() in SPLIT_NAMES}
     roles = {SPLIT_NAMES[name.lower()] for name in named}
@@ -129,23 +125,8 @@ def _splits(path: Path, images: list[str]) -> set[str]:
     return named if nested and (("train" in roles and len(roles) > 1) or named == folders) else set()
 
 
-def _class_folders(path: Path, splits: set[str]) -> set[str]:
-    """Names of all class folders, those without images too."""
-    return {name for root in ([path / split for split in splits] or [path]) for name in _folders(root)}
-
-
 def _folders(path: Path) -> list[str]:
     return [entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False) and not _hidden(entry.name)]
-
-
-def _check_test_classes(class_of: list[str], given: list[str], path: Path) -> None:
-    trained = {name for name, split in zip(class_of, given, strict=True) if split == "train"}
-    tested = {name for name, split in zip(class_of, given, strict=True) if split == "test"}
-    if only := sorted(tested - trained):
-        raise SourceError(
-            f"data: expected each class of test in train too, received {path} with {only[0]!r} in test only; "
-            "add images of it to train, or remove it from test"
-        )
 
 
 def _fingerprint(path: Path, kept: list[str], reporter: Reporter) -> str:

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,17 +25,10 @@ from numpy.typing import NDArray
 
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import SourceError
-from lucidate.core.progress import Reporter
+from lucidate.core.progress import Reporter, with_progress
 from lucidate.data.decode import DecodeError
 from lucidate.data.sources.folder import is_file, walk
-from lucidate.data.sources.source import (
-    SPLIT_NAMES,
-    Source,
-    check_class_names,
-    dataset_name,
-    given_splits,
-    with_progress,
-)
+from lucidate.data.sources.source import SPLIT_NAMES, Source, check_class_names, dataset_name, given_splits, numbered
 
 SPLIT = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
 ORDER = ("train", "val", "test", "")  # images of train come first, as in CIFAR's own batches
@@ -65,8 +59,7 @@ def find_tables(path: Path) -> list[Path]:
 def open_parquet(path: Path, *, spec: str, reporter: Reporter) -> Source:
     """All tables at `path`, in the order train, validation, test and then of their names.
 
-    The split is the file's name up to its first other character ("train-00000-of-00001.parquet"), or that of the folder
-    it lies in.
+    The split begins the file's name ("train-00000-of-00001.parquet"), or is the name of the folder that it lies in.
     The fingerprint covers the files' names and bytes. Raises SourceError.
     """
     files = find_tables(path)
@@ -80,10 +73,9 @@ def open_parquet(path: Path, *, spec: str, reporter: Reporter) -> Source:
         )
     class_names, labels = _classes(tables, where=str(path))
     role = given_splits(set(splits), where=str(path), reporter=reporter) if any(splits) else {"": ""}
-    ids: list[str] = []
-    for split in dict.fromkeys(splits):
-        count = sum(len(table.labels) for table in tables if table.split == split)
-        ids += [f"{split}/{number:05d}" if split else f"{number:05d}" for number in range(count)]
+    sizes: Counter[str] = Counter()
+    for table in tables:
+        sizes[table.split] += len(table.labels)
     digest = hashlib.sha256(b"parquet")
     for table in with_progress(tables, "reading", reporter):
         digest.update(f"{table.path.relative_to(root).as_posix()}\0{sha256(table.path)}\n".encode())
@@ -91,9 +83,9 @@ def open_parquet(path: Path, *, spec: str, reporter: Reporter) -> Source:
         dataset=dataset_name(path),
         spec=spec,
         class_names=class_names,
-        ids=ids,
+        ids=numbered(sizes),
         labels=labels,
-        given=[role[table.split] for table in tables for _ in range(len(table.labels))],
+        given=[role[split] for split in sizes.elements()],
         read=_Reader(tables).read,
         fingerprint=digest.hexdigest(),
         flips=True,
@@ -107,28 +99,27 @@ class _Reader:
         self.tables = tables
         self.starts = np.cumsum([0, *(len(table.labels) for table in tables)]).tolist()
         self.lock = threading.Lock()
-        self.group = lru_cache(maxsize=2)(self._group)
+        self.group = lru_cache(maxsize=2)(_row_group)
 
     def read(self, index: int) -> bytes:
         number = bisect_right(self.starts, index) - 1
-        row = index - self.starts[number]
-        group = bisect_right(self.tables[number].groups, row) - 1
+        table, row = self.tables[number], index - self.starts[number]
+        group = bisect_right(table.groups, row) - 1
         with self.lock:
-            images = self.group(number, group)
-        content = images[row - int(self.tables[number].groups[group])].as_py()
+            images = self.group(table, group)
+        content = images[row - int(table.groups[group])].as_py()
         if content is None:
             raise DecodeError("no image bytes in this row")
         return bytes(content)
 
-    def _group(self, number: int, group: int) -> Any:
-        table = self.tables[number]
-        try:
-            images = pq.ParquetFile(table.path).read_row_group(group, columns=[table.column])[table.column]
-            if pa.types.is_struct(images.type):
-                images = pc.struct_field(images, "bytes")
-        except DAMAGE as error:
-            raise _damaged(table.path, error) from None
-        return images
+
+def _row_group(table: _Table, group: int) -> Any:
+    """The images of one row group, as bytes."""
+    try:
+        images = pq.ParquetFile(table.path).read_row_group(group, columns=[table.column])[table.column]
+        return pc.struct_field(images, "bytes") if pa.types.is_struct(images.type) else images
+    except DAMAGE as error:
+        raise _damaged(table.path, error) from None
 
 
 def _open(path: Path, root: Path) -> _Table:
@@ -160,9 +151,7 @@ def _open(path: Path, root: Path) -> _Table:
 
 
 def _split(path: Path, root: Path) -> str:
-    match = SPLIT.match(path.stem)
-    if not match and path.parent != root:
-        match = SPLIT.fullmatch(path.parent.name)
+    match = SPLIT.match(path.stem) or (SPLIT.fullmatch(path.parent.name) if path.parent != root else None)
     return SPLIT_NAMES[match[1].lower()] if match else ""
 
 
@@ -179,11 +168,12 @@ def _names(metadata: dict[bytes, bytes] | None, path: Path) -> tuple[str, ...] |
 
 def _classes(tables: list[_Table], *, where: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names and every row's label as an index into them. Raises SourceError."""
-    kinds = {str(table.labels.type) for table in tables}
-    text = all(_is_text(table.labels.type) for table in tables)
-    if not text and not all(pa.types.is_integer(table.labels.type) for table in tables):
-        raise SourceError(f"{where}: expected label to hold whole numbers or text, received {', '.join(sorted(kinds))}")
-    if not sum(len(table.labels) for table in tables):
+    kinds = [table.labels.type for table in tables]
+    text = all(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds)
+    if not text and not all(map(pa.types.is_integer, kinds)):
+        came = ", ".join(sorted(set(map(str, kinds))))
+        raise SourceError(f"{where}: expected label to hold whole numbers or text, received {came}")
+    if not any(len(table.labels) for table in tables):
         raise SourceError(f"{where}: expected at least one row, received none")
     if text:
         words = np.array([word for table in tables for word in table.labels.to_pylist()], dtype=np.str_)
@@ -193,10 +183,8 @@ def _classes(tables: list[_Table], *, where: str) -> tuple[tuple[str, ...], NDAr
     noted = {table.names for table in tables if table.names}
     if len(noted) > 1:
         raise SourceError(f"{where}: expected tables with the same class names, received tables that differ")
-    if noted:
-        class_names = noted.pop()
-    else:
-        class_names = tuple(str(number) for number in range(int(min(labels.max(), len(labels))) + 1))
+    numbers = range(int(min(labels.max(), len(labels))) + 1)
+    class_names = noted.pop() if noted else tuple(map(str, numbers))
     outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if outside.size:
         raise SourceError(
@@ -206,13 +194,8 @@ def _classes(tables: list[_Table], *, where: str) -> tuple[tuple[str, ...], NDAr
     return class_names, labels
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
 def _damaged(path: Path, error: Exception) -> SourceError:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    first = (text.splitlines() or ["unknown"])[0]
+    first = next(iter((getattr(error, "strerror", None) or str(error)).splitlines()), "unknown")
     return SourceError(
         f"{path}: expected a Parquet table, received one that is damaged or another file ({first:.120}); "
         "write it again, or remove it"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +17,20 @@ from numpy.typing import NDArray
 from lucidate.core.errors import SourceError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import slug
-from lucidate.core.registry import Registry
 from lucidate.core.text import brief
-from lucidate.data.decode import DecodeError, decode
+from lucidate.data.decode import DecodeError
 
 T = TypeVar("T")
 Content = bytes | NDArray[np.uint8]  # an encoded file, or pixels (H, W, 3)
 
-MOMENT = 0.5  # seconds before the first report of progress, and between two
 CHUNK_IMAGES = 64
 CHUNK_BYTES = 8 << 20  # a chunk ends at whichever comes first, so large photos do not pile up in memory
 NOT_NAMES = re.compile(r"(-\d{5}-of-\d{5})?\.(tar\.gz|tgz|tar|parquet)$")  # what tells of the form at a name's end
-GENERIC = frozenset(
-    ("data", "dataset", "datasets", "image", "images", "img", "imgs", "train", "training", "test", "val", "validation")
-)  # names that tell nothing of what is in a folder
-SPLIT_NAMES = {
-    "train": "train",
-    "test": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-}  # as written on disk → what it is
+# Names that tell nothing of what is in a folder.
+GENERIC = {"data", "dataset", "datasets", "image", "images", "img", "imgs"}
+GENERIC |= {"train", "training", "test", "val", "validation"}
+# As written on disk → what it is.
+SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +45,8 @@ class SetAside:
 class Source:
     """Images with labels, ready to be read one by one in any order.
 
-    dataset: slug for file names. spec: as the user wrote it. ids: unique and stable, (N,).
-    labels: int64 (N,), each an index into class_names.
-    given: per image "train", "test" or "" (the source has no split of its own).
+    dataset: slug for file names. spec: as the user wrote it. ids: unique and stable, (N,). labels: int64 (N,), each an
+    index into class_names. given: per image "train", "test" or "" (the source has no split of its own).
     read: number → encoded file content, or uint8 pixels (H, W, 3). Raises DecodeError or OSError where that one
     image is at fault, another SourceError where the source is.
     fingerprint: SHA-256 over the content, independent of where it lies. flips: a mirrored image keeps its class.
@@ -76,47 +67,27 @@ class Source:
         return len(self.ids)
 
 
-def _nothing(*_: Reporter) -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class NamedSource:
     """What can be done with a source that has a name; one that is embedded needs no more than `open`.
 
-    open: its images. find: where a copy lies on this machine, unread. fetch: that copy, checked, or a new one; None
-    where there is nothing to fetch. verify: the report of `verify_source`; None decodes every image.
+    open: its images, of an archive only if its checksum is right. find: where a copy lies on this machine, unread.
+    fetch: that copy, checked, or a new one; None where there is nothing to fetch.
     """
 
     open: Callable[[Reporter], Source]
-    find: Callable[[], Path | None] = _nothing
-    fetch: Callable[[Reporter], Path | None] = _nothing
-    verify: Callable[[Reporter], dict[str, Any]] | None = None
+    find: Callable[[], Path | None] = lambda: None
+    fetch: Callable[[Reporter], Path | None] = lambda _: None
 
 
-sources: Registry[Callable[[], NamedSource]] = Registry("data")
+sources: dict[str, NamedSource] = {}  # by name
 
 
 def reason(error: OSError, *, about: str | Path) -> str:
-    """What the system says, in words: "Permission denied: /data/cat", without Python's "[Errno 13]".
-
-    about: what the sentence names already.
-    """
+    """What the system says, such as "Permission denied: /data/cat". about: what the sentence names already."""
     words = error.strerror or str(error) or type(error).__name__
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(about)
     return words if path == str(about) else f"{words}: {path}"
-
-
-def with_progress(items: Sequence[T], task: str, reporter: Reporter) -> Iterator[T]:
-    """The items one by one; the reporter hears how far it is where that takes more than a moment."""
-    last, silent = time.monotonic(), True
-    for done, item in enumerate(items):
-        if (now := time.monotonic()) - last >= MOMENT:
-            last, silent = now, False
-            reporter.advance(task, done, len(items))
-        yield item
-    if not silent:
-        reporter.advance(task, len(items), len(items))
 
 
 def dataset_name(path: Path) -> str:
@@ -145,6 +116,11 @@ def given_splits(found: Collection[str], *, where: str, reporter: Reporter) -> M
     return {"train": "train", "val": "train", "test": "test"}
 
 
+def numbered(sizes: Mapping[str, int]) -> list[str]:
+    """Ids of images that have no names, by how many each split has: "train/00000" …, or "00000" … of no split."""
+    return [f"{split}/{row:05d}" if split else f"{row:05d}" for split, size in sizes.items() for row in range(size)]
+
+
 def check_class_names(names: Collection[str], *, where: str) -> tuple[str, ...]:
     """Names as they stand, if they can be told apart. Raises SourceError."""
     if len(set(names)) != len(names) or not all(names):
@@ -153,16 +129,21 @@ def check_class_names(names: Collection[str], *, where: str) -> tuple[str, ...]:
 
 
 def in_order(source: Source, work: Callable[[Content], T]) -> Iterator[T | DecodeError]:
-    """`work` applied to each image by several threads, results in the source's order.
+    """`work` applied to each image by several threads, results in the source's order; DecodeError where it fails.
 
-    Reading stays in this thread, in order, so that a source may read ahead; Pillow frees the interpreter while it
-    decodes. An image that cannot be read or decoded yields its DecodeError.
+    Reading stays in this thread, so that a source may read ahead; Pillow frees the interpreter while it decodes.
     """
     workers = os.cpu_count() or 1
     waiting: deque[Future[list[T | DecodeError]]] = deque()
 
     def run(contents: list[Content | DecodeError]) -> list[T | DecodeError]:
-        return [_attempt(work, content) for content in contents]
+        results: list[T | DecodeError] = []
+        for content in contents:
+            try:
+                results.append(content if isinstance(content, DecodeError) else work(content))
+            except DecodeError as error:
+                results.append(error)
+        return results
 
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -191,8 +172,7 @@ def _chunks(source: Source) -> Iterator[list[Content | DecodeError]]:
     chunk: list[Content | DecodeError] = []
     size = 0
     for index in range(len(source)):
-        content = read_image(source, index)
-        chunk.append(content)
+        chunk.append(content := read_image(source, index))
         if not isinstance(content, DecodeError):
             size += len(content) if isinstance(content, bytes) else content.nbytes
         if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
@@ -200,42 +180,3 @@ def _chunks(source: Source) -> Iterator[list[Content | DecodeError]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _attempt(work: Callable[[Content], T], content: Content | DecodeError) -> T | DecodeError:
-    if isinstance(content, DecodeError):
-        return content
-    try:
-        return work(content)
-    except DecodeError as error:
-        return error
-
-
-def check_images(source: Source, *, official: bool | None = None, reporter: Reporter) -> dict[str, Any]:
-    """The report on a source of which every image was decoded now."""
-    aside: list[SetAside] = []
-    results = in_order(source, _readable)
-    for index, fault in zip(with_progress(range(len(source)), "verifying", reporter), results, strict=True):
-        if isinstance(fault, DecodeError):
-            aside.append(SetAside(source.ids[index], str(fault)))
-    return report(source, unreadable=aside, official=official)
-
-
-def report(source: Source, *, unreadable: Sequence[SetAside] = (), official: bool | None) -> dict[str, Any]:
-    """dataset, images (how many can be read), classes, set_aside (path and reason), fingerprint, official.
-
-    official: the archive is, to the byte, the one that its authors give; None for what has no official form.
-    """
-    return {
-        "dataset": source.dataset,
-        "images": len(source) - len(unreadable),
-        "classes": list(source.class_names),
-        "set_aside": [{"path": each.path, "reason": each.reason} for each in (*source.set_aside, *unreadable)],
-        "fingerprint": source.fingerprint,
-        "official": official,
-    }
-
-
-def _readable(content: Content) -> None:
-    if not isinstance(content, np.ndarray):
-        decode(content, size=None)

@@ -1,13 +1,13 @@
 """CIFAR's python batches without the dangers of pickle.
 
-A pickle names the functions that rebuild what it holds, any function, so reading one from a stranger is running the
-stranger's program. Here each name that a CIFAR batch has a use for leads to an inert stand-in that only remembers
-what it was given; every other name is refused before anything is called. The arrays are then rebuilt from the
-stand-ins, with their shapes and types checked.
+A pickle names the functions that rebuild what it holds, any function: reading a stranger's is running the stranger's
+program. Here each name that a CIFAR batch has a use for leads to an inert stand-in that only remembers what it was
+given; every other name is refused before anything is called. The arrays are then rebuilt from the stand-ins, with their
+shapes and types checked.
 
 What loading would cost is found out before. A pickle of a hundred bytes can hold a tuple of two tuples of two tuples …,
-each one object that stands twice. It takes no memory, but whoever hashes it, as a key of a dictionary is hashed, goes
-through all 2**n of its members; and tuples a million deep overflow the stack. Neither is a batch of images.
+each one object that stands twice: whoever hashes it, as a key of a dictionary is, goes through all 2**n of its members;
+and tuples a million deep overflow the stack. Neither is a batch of images.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ ROW = 3072  # bytes of one image: 32×32 red, then green, then blue
 COST_FACTOR, COST_SLACK = 16, 4096
 DEEPEST_TUPLE = 100  # tuples within tuples
 MOST_OPERATIONS = 1_000_000  # operations; the largest batch that is read, with labels and file names, has half as many
+CORES = ("numpy.core", "numpy._core")  # before and since NumPy 2
 FROM_MEMO = {"GET", "BINGET", "LONG_BINGET"}
 TO_MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
 TUPLES = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
@@ -123,22 +124,16 @@ _ALLOWED: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _Encode,
+    **{(f"{core}.multiarray", "_reconstruct"): _Array for core in CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _Frombuffer for core in CORES},
 }
-for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
-    _ALLOWED[_core + ".multiarray", "_reconstruct"] = _Array
-    _ALLOWED[_core + ".numeric", "_frombuffer"] = _Frombuffer
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(io.BytesIO(content), encoding="bytes")
-        self.name = name
-
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _ALLOWED:
             raise UnsafeFileError(
-                f"{self.name}: expected a pickle that holds arrays only, received one that asks for "
-                f"{module[:60]}.{name[:60]}; "
+                f"expected a pickle that holds arrays only, received one that asks for {module[:60]}.{name[:60]}; "
                 "nothing of it was executed, and it should not be opened by other means"
             )
         return _ALLOWED[module, name]
@@ -147,9 +142,9 @@ class _Unpickler(pickle.Unpickler):
 def _dictionary(content: bytes, *, name: str) -> dict[str, Any]:
     try:
         require_cheap(content)
-        loaded = _Unpickler(content, name).load()
-    except UnsafeFileError:
-        raise
+        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except UnsafeFileError as error:
+        raise UnsafeFileError(f"{name}: {error}") from None
     except Exception as error:  # a damaged pickle can fail in nearly any way
         raise SourceError(
             f"{name}: expected a CIFAR batch, received a truncated or damaged one ({error!s:.120})"
@@ -169,9 +164,8 @@ def _array(value: Any) -> NDArray[Any] | None:
 
 def _label_array(value: Any) -> NDArray[np.int64] | None:
     if isinstance(value, list | tuple):
-        if not all(type(each) is int and abs(each) < 2**31 for each in value):
-            return None
-        return np.array(value, dtype=np.int64)
+        whole = all(type(each) is int and abs(each) < 2**31 for each in value)
+        return np.array(value, dtype=np.int64) if whole else None
     array = _array(value)
     return array.astype(np.int64) if array is not None and array.ndim == 1 and array.dtype.kind in "iu" else None
 
@@ -199,9 +193,9 @@ def require_cheap(content: bytes) -> None:
             entry = len(memo) if name == "MEMOIZE" else argument
             if entry > number:  # loading would allocate all entries before it
                 raise ValueError(f"entry {entry} of the memo at operation {number}")
-            memo[entry] = _top(stack)
+            memo[entry] = _value(stack[-1])
         elif name == "DUP":
-            stack.append(_top(stack))
+            stack.append(_value(stack[-1]))
         elif name == "MARK":
             stack.append(None)
         else:
@@ -216,11 +210,10 @@ def require_cheap(content: bytes) -> None:
             stack += [(members, depth)] * len(operation.stack_after)
 
 
-def _top(stack: list[tuple[int, int] | None]) -> tuple[int, int]:
-    top = stack[-1]
-    if top is None:
+def _value(entry: tuple[int, int] | None) -> tuple[int, int]:
+    if entry is None:
         raise ValueError("a mark in the entry of a value")
-    return top
+    return entry
 
 
 def _taken(stack: list[tuple[int, int] | None], operation: pickletools.OpcodeInfo) -> list[tuple[int, int]]:
@@ -231,9 +224,4 @@ def _taken(stack: list[tuple[int, int] | None], operation: pickletools.OpcodeInf
         while (each := stack.pop()) is not None:
             taken.append(each)
         before = before[: before.index(pickletools.markobject)]
-    for _ in before:
-        each = stack.pop()
-        if each is None:
-            raise ValueError("a mark in the entry of a value")
-        taken.append(each)
-    return taken
+    return taken + [_value(stack.pop()) for _ in before]

@@ -1,7 +1,7 @@
 """Every figure of the gallery, in the order of `Findings`.
 
 To add one: its question (a file in `lucidate.analysis`, and its entry in `Findings`), and a file here that draws the
-answer and says in FIGURES where it stands. Files are found; those of other pages (comparison, levels) have no FIGURES.
+answer and says in FIGURES where it stands. Files are found; that of other pages (comparison) has no FIGURES.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 
 from lucidate.analysis.findings import Findings
 from lucidate.report import figures
-from lucidate.report.figures import tile_layout
+from lucidate.report.figures import tile_grid
 from lucidate.report.figures.entry import DATA, IMAGES, FigureEntry, Info
 
 FEW = 12  # mistakes: one page shows them all, and the others would only repeat it
@@ -20,25 +20,17 @@ FOLDED = ("top_confusions", "most_confident_wrong")  # what that page stands for
 
 
 def _grid(file: str, title: str, question: str) -> FigureEntry:
-    return FigureEntry(file, title, IMAGES, question, "grid", grid=tile_layout.tiles_grid)
+    return FigureEntry(f"{{dataset}}_{file}", title, IMAGES, question, "grid", grid=tile_grid.tiles_grid)
 
 
-EXAMPLES = "examples_per_class"
-ONE_PERCENT = "top 1\N{NO-BREAK SPACE}%"
+EXAMPLES, ONE_PERCENT = "examples_per_class", "top 1\N{NO-BREAK SPACE}%"
+SUREST = "top_1_percent_{}_predictions"
 GRIDS = (
-    FigureEntry(EXAMPLES, "Examples of each class", DATA, EXAMPLES, "grid", grid=tile_layout.examples_grid),
-    _grid(
-        "{dataset}_top_1_percent_wrong_predictions",
-        f"Surest mistakes: {ONE_PERCENT} of wrong predictions",
-        "most_confident_wrong",
-    ),
-    _grid("{dataset}_misclassification_grid", "A sample of all mistakes", "misclassified"),
-    _grid("{dataset}_hard_prediction_grid", "Right, but only just", "hard_but_correct"),
-    _grid(
-        "{dataset}_top_1_percent_correct_predictions",
-        f"Surest hits: {ONE_PERCENT} of right predictions",
-        "most_confident_right",
-    ),
+    FigureEntry(EXAMPLES, "Examples of each class", DATA, EXAMPLES, "grid", grid=tile_grid.examples_grid),
+    _grid(SUREST.format("wrong"), f"Surest mistakes: {ONE_PERCENT} of wrong predictions", "most_confident_wrong"),
+    _grid("misclassification_grid", "A sample of all mistakes", "misclassified"),
+    _grid("hard_prediction_grid", "Right, but only just", "hard_but_correct"),
+    _grid(SUREST.format("correct"), f"Surest hits: {ONE_PERCENT} of right predictions", "most_confident_right"),
 )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from lucidate.analysis.curves import TrainingCurve
 from lucidate.analysis.formatting import percent
+from lucidate.analysis.summary import TrainingCurve
 from lucidate.core.records import jsonable
 from lucidate.report import theme
 from lucidate.report.figures import frame
 from lucidate.report.figures.entry import TRAINING, FigureEntry
 
 TRAIN, VALIDATION = theme.LIGHT.slate, theme.LIGHT.right
-TITLES = {"accuracy": "Accuracy by epoch", "loss": "Loss by epoch"}
 AXES = {"accuracy": "Accuracy", "loss": "Cross-entropy (nats)"}
 
 
@@ -24,12 +25,11 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
     epochs = list(range(1, len(info.train) + 1))
 
     def line(name: str, values: tuple[float, ...], color: str) -> go.Scatter:
-        mode = "lines" if len(values) > 1 else "markers"
         return go.Scatter(
             x=epochs,
             y=jsonable(values),
             name=name,
-            mode=mode,
+            mode="lines" if len(values) > 1 else "markers",
             line={"color": color, "width": 2.5},
             marker={"color": color, "size": 9},
             text=[_value(info, value) for value in values],
@@ -44,77 +44,54 @@ def draw_plotly(info: TrainingCurve) -> go.Figure:
         hoverinfo="skip",
         showlegend=False,
     )
-    label = {
-        "x": info.best_epoch,
-        "y": info.best,
-        "text": f"best: epoch {info.best_epoch}, {_value(info, info.best)}",
-        "font": {"color": theme.LIGHT.muted},
-        "showarrow": False,
-        "bgcolor": theme.LIGHT.surface,
-        "opacity": 0.85,  # over the other line, where that runs close
-        "yshift": -22 if accuracy else 22,
-        # A label at the right end would leave the picture.
-        "xanchor": "right" if info.best_epoch > len(epochs) / 2 else "left",
-    }
+    label = {"x": info.best_epoch, "y": info.best, "text": _label(info), "font": {"color": theme.LIGHT.muted}}
+    label |= {"showarrow": False, "yshift": -22 if accuracy else 22, "xanchor": _side(info)}
+    label |= {"bgcolor": theme.LIGHT.surface, "opacity": 0.85}  # over the other line, where that runs close
+    epoch = {"title": {"text": "Epoch"}, "unifiedhovertitle": {"text": "epoch %{x:d}"}, "showgrid": False}
+    shares = frame.share_axis() if accuracy else {}
     return frame.plotly_figure(
         [line("training", info.train, TRAIN), line("validation", info.validation, VALIDATION), ring],
         height=480,
         hovermode="x unified",
         annotations=[label] if jsonable(info.best) is not None else [],
-        xaxis={
-            "title": {"text": "Epoch"},
-            "unifiedhovertitle": {"text": "epoch %{x:d}"},
-            "showgrid": False,
-            "range": _epochs(info),
-            **frame.whole_axis(len(epochs)),
-        },
-        yaxis={
-            "title": {"text": AXES[info.measure]},
-            "range": _range(info),
-            **(frame.share_axis() if accuracy else {}),
-        },
+        xaxis={**epoch, "range": _epochs(info), **frame.whole_axis(len(epochs))},
+        yaxis={"title": {"text": AXES[info.measure]}, "range": _range(info), **shares},
     )
 
 
-@frame.static_drawing
-def draw_matplotlib(info: TrainingCurve, style: frame.StaticStyle) -> Figure:
+def draw_matplotlib(info: TrainingCurve, title: str, style: frame.StaticStyle) -> Figure:
     """The same lines, static."""
-    figure, axes = frame.axes(TITLES[info.measure], style)
+    figure, axes = frame.axes(title, style)
     epochs = range(1, len(info.train) + 1)
     marker = "o" if len(info.train) == 1 else ""
     axes.plot(epochs, info.train, color=TRAIN, linewidth=2, marker=marker, label="training")
     axes.plot(epochs, info.validation, color=VALIDATION, linewidth=2, marker=marker, label="validation")
-    axes.scatter(
-        [info.best_epoch],
-        [info.best],
-        s=56,
-        facecolor=theme.LIGHT.surface,
-        edgecolor=VALIDATION,
-        linewidth=2,
-        zorder=4,
-    )
+    ring: dict[str, Any] = {"facecolor": theme.LIGHT.surface, "edgecolor": VALIDATION, "linewidth": 2}
+    axes.scatter([info.best_epoch], [info.best], s=56, zorder=4, **ring)
     if not style.printed:  # where the caption names the best epoch; the label would lie on the lines
-        axes.annotate(
-            f"best: epoch {info.best_epoch}, {_value(info, info.best)}",
-            (info.best_epoch, info.best),
-            textcoords="offset points",
-            xytext=(0, -17 if info.measure == "accuracy" else 12),
-            ha="right" if info.best_epoch > len(info.train) / 2 else "left",
-            color=theme.LIGHT.muted,
-        )
-    axes.set_xlabel("Epoch")
-    axes.set_ylabel(AXES[info.measure])
+        offset = (0, -17 if info.measure == "accuracy" else 12)
+        near: dict[str, Any] = {"textcoords": "offset points", "ha": _side(info), "color": theme.LIGHT.muted}
+        axes.annotate(_label(info), (info.best_epoch, info.best), offset, **near)
     axes.grid(False, axis="x")
-    axes.set(xlim=_epochs(info), ylim=_range(info))
+    axes.set(xlabel="Epoch", ylabel=AXES[info.measure], xlim=_epochs(info), ylim=_range(info))
     frame.whole_ticks(axes.xaxis)
     if info.measure == "accuracy":
         frame.share_ticks(axes.yaxis)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
+    frame.legend(axes)
     return figure
 
 
 def _value(info: TrainingCurve, value: float) -> str:
     return percent(value) if info.measure == "accuracy" else f"{value:.3f}"
+
+
+def _label(info: TrainingCurve) -> str:
+    return f"best: epoch {info.best_epoch}, {_value(info, info.best)}"
+
+
+def _side(info: TrainingCurve) -> str:
+    """How the label stands to its ring: at the right end it would leave the picture."""
+    return "right" if info.best_epoch > len(info.train) / 2 else "left"
 
 
 def _epochs(info: TrainingCurve) -> tuple[float, float]:
@@ -140,14 +117,8 @@ def _range(info: TrainingCurve) -> tuple[float, float] | None:
     return (max(low, -ring), min(high, 1 + ring)) if info.measure == "accuracy" else (low, high)
 
 
-FIGURES = tuple(
-    FigureEntry(
-        file,
-        TITLES[measure],
-        TRAINING,
-        f"{measure}_curve",
-        draw_plotly=draw_plotly,
-        draw_matplotlib=draw_matplotlib,
-    )
-    for file, measure in (("{dataset}_acc", "accuracy"), ("{dataset}_loss", "loss"))
+DRAWINGS = (draw_plotly, draw_matplotlib)
+FIGURES = (
+    FigureEntry("{dataset}_acc", "Accuracy by epoch", TRAINING, "accuracy_curve", drawings=DRAWINGS),
+    FigureEntry("{dataset}_loss", "Loss by epoch", TRAINING, "loss_curve", drawings=DRAWINGS),
 )

@@ -1,4 +1,4 @@
-"""What the gallery knows of a figure: an Info of `Findings`, and two thin drawings of it."""
+"""What the gallery knows of a figure: an Info of `Findings`, and what draws it in both libraries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,17 +14,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lucidate.analysis.findings import Findings
-from lucidate.report.figures import frame, tile_grid
-from lucidate.report.figures.tile_layout import TileGrid
+from lucidate.report.figures import frame, rows, tile_grid
 from lucidate.report.sprites import Sprite, make_sprite
 
-DATA, TRAINING, ERRORS, TRUST, IMAGES = (
-    "The data",
-    "Training",
-    "Where it errs",
-    "How sure it is",
-    "Images worth a look",
-)
+DATA, TRAINING, ERRORS, TRUST = "The data", "Training", "Where it errs", "How sure it is"
+IMAGES = "Images worth a look"
 
 
 class Info(Protocol):
@@ -40,8 +35,9 @@ class FigureEntry:
     """A figure's place in the gallery.
 
     file: name of its page and picture; "{dataset}" stands for the data set's slug. question: Findings' field.
-    kind: how much room it takes. draw_*: functions of the Info; a grid of images gives its grid instead, and is
-    drawn from it and its sprite. note: how to read the drawing, where that is not plain.
+    kind: how much room it takes. It is drawn from what `rows` or `grid` make of its Info, None where there is nothing
+    to draw, or else by its own drawings, draw_plotly(info) and draw_matplotlib(info, title, style). note: how to read
+    it, where that is not plain; rows have their own.
     """
 
     file: str
@@ -49,13 +45,10 @@ class FigureEntry:
     group: str
     question: str
     kind: Literal["chart", "matrix", "grid"] = "chart"
-    draw_plotly: Callable[[Any], go.Figure] | None = None
-    draw_matplotlib: Callable[[Any], Figure] | None = None
-    grid: Callable[[Any], TileGrid | None] | None = None
+    rows: Callable[[Any], rows.RowChart | None] | None = None
+    grid: Callable[[Any], tile_grid.TileGrid | None] | None = None
+    drawings: tuple[Callable[[Any], go.Figure], Callable[[Any, str, frame.StaticStyle], Figure]] | None = None
     note: Callable[[Any], str] | None = None
-
-    def name(self, dataset: str) -> str:
-        return self.file.format(dataset=dataset)
 
     def info(self, findings: Findings) -> Info | None:
         """The finding it draws; None when the question could not be asked."""
@@ -67,28 +60,31 @@ class FigureEntry:
         grid = self.grid(info) if self.grid else None
         if not grid:
             return None
-        return make_sprite(
-            pixels,
-            grid.index,
-            ids=grid.ids,
-            cells=grid.cells,
-            columns=grid.columns,
-            gaps=grid.gaps,
-            url=url,
-        )
+        place: dict[str, Any] = {"ids": grid.ids, "cells": grid.cells, "columns": grid.columns, "gaps": grid.gaps}
+        return make_sprite(pixels, grid.index, **place, url=url)
 
     def interactive(self, info: Info, sprite: Sprite | None = None) -> go.Figure:
         """The Plotly drawing. sprite: of a grid that has images."""
-        if self.draw_plotly is not None:
-            return self.draw_plotly(info)
-        grid = self.grid(info) if self.grid else None
-        return tile_grid.draw_plotly(grid, sprite) if grid and sprite else frame.empty_plotly(info.headline)
+        if self.drawings:
+            return self.drawings[0](info)
+        if self.rows and (chart := self.rows(info)):
+            return rows.draw_plotly(chart)
+        if sprite and self.grid and (grid := self.grid(info)):
+            return tile_grid.draw_plotly(grid, sprite)
+        return frame.empty_plotly(info.headline)
 
-    def static(self, info: Info, sprite: Sprite | None = None) -> Figure:
-        """The Matplotlib drawing. sprite: of a grid that has images."""
-        if self.draw_matplotlib is not None:
-            return self.draw_matplotlib(info)
-        grid = self.grid(info) if self.grid else None
-        if grid and sprite:
-            return tile_grid.draw_matplotlib(grid, sprite, title=self.title)
-        return frame.empty_matplotlib(self.title, info.headline)
+    def static(self, info: Info, sprite: Sprite | None = None, *, style: frame.StaticStyle = frame.PNG) -> Figure:
+        """The Matplotlib drawing, under the house settings. sprite: of a grid that has images."""
+        with mpl.rc_context(frame.matplotlib_settings(style)):  # type: ignore[arg-type]
+            if self.drawings:
+                return self.drawings[1](info, self.title, style)
+            if self.rows and (chart := self.rows(info)):
+                return rows.draw_matplotlib(chart, self.title, style)
+            if sprite and self.grid and (grid := self.grid(info)):
+                return tile_grid.draw_matplotlib(grid, sprite, title=self.title)
+            return frame.empty_matplotlib(self.title, info.headline)
+
+    def hint(self, info: Info) -> str:
+        """How to read the drawing."""
+        chart = self.rows(info) if self.rows else None
+        return self.note(info) if self.note else chart.note if chart else ""

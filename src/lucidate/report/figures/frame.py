@@ -1,16 +1,14 @@
-"""What all figures share: Plotly's template, Matplotlib's settings, axes of classes, and ticks that read true."""
+"""What all figures share: Plotly's template, Matplotlib's settings, axes, legends, and ticks that read true."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
-from math import ceil, log10
-from typing import Any, Protocol, TypeVar
+from functools import cache
+from math import ceil, floor, log10
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib import font_manager
@@ -22,17 +20,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import Formatter, MaxNLocator
 from numpy.typing import NDArray
 
-from lucidate.core.records import jsonable
 from lucidate.report import theme
-from lucidate.report.labels import short_names
 
 PNG_WIDTH = 8.0  # inches; at PNG_DPI twice the 800 px that a picture takes in a text
 PNG_DPI = 200
 MOST_CLASSES, WORST = 100, 50  # drawn in one figure; of more than that, so many
 SANS = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans", "Noto Sans CJK SC")
 _STEPS = [1, 2, 5, 10]  # of ticks that read well
-
-I_contra = TypeVar("I_contra", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -51,12 +45,6 @@ class StaticStyle:
 
 
 PNG = StaticStyle()
-
-
-class StaticDrawing(Protocol[I_contra]):
-    """A figure's Matplotlib drawing."""
-
-    def __call__(self, info: I_contra, style: StaticStyle = PNG) -> Figure: ...
 
 
 @cache
@@ -99,32 +87,20 @@ def plotly_figure(traces: list[Any], *, height: int, **layout: Any) -> go.Figure
     return figure.update_layout(template=plotly_template(), height=height, **layout)
 
 
-def class_axis(names: tuple[str, ...]) -> dict[str, Any]:
+def class_axis(ticks: list[str]) -> dict[str, Any]:
     """A Plotly axis over class positions 0 … K - 1. Numbers, not categories, since shortened names may be alike."""
-    ticks = [theme.plotly_text(name) for name in short_names(names)]
-    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": ticks, "showgrid": False}
+    return {"tickmode": "array", "tickvals": list(range(len(ticks))), "ticktext": ticks, "showgrid": False}
 
 
-def class_rows(names: tuple[str, ...]) -> dict[str, Any]:
-    """The same axis as rows, the first class on top."""
-    return {**class_axis(names), "range": [len(names) - 0.5, -0.5]}
+def limited(order: NDArray[np.intp], which: str) -> tuple[NDArray[np.intp], str]:
+    """Of classes, the ones to draw first in front: all up to 100, else the first 50, since more rows cannot be read.
 
-
-def limited(order: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Of classes (K,), the ones to draw first in front: all up to 100, else the first 50; more rows cannot be read."""
-    return order if len(order) <= MOST_CLASSES else order[:WORST]
-
-
-def drawn_note(classes: int, which: str) -> str:
-    """What a drawing leaves out; nothing where it is whole. which: such as "of the lowest accuracy"."""
-    if classes <= MOST_CLASSES:
-        return ""
-    return f"Drawn are the {WORST} classes {which}, of {classes:,}; the gallery's CSV file has all."
-
-
-def row_height(rows: int) -> int:
-    """CSS pixels for a chart of one row a class."""
-    return 110 + max(rows, 3) * (30 if rows <= 30 else 22)
+    Also the note that says so, empty where all are drawn. which: such as "of the lowest accuracy".
+    """
+    if len(order) <= MOST_CLASSES:
+        return order, ""
+    note = f"Drawn are the {WORST} classes {which}, of {len(order):,}; the gallery's CSV file has all."
+    return order[:WORST], note
 
 
 def menu(*views: tuple[str, dict[str, Any], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -135,26 +111,6 @@ def menu(*views: tuple[str, dict[str, Any], dict[str, Any]]) -> list[dict[str, A
     buttons = [{"label": label, "method": "update", "args": [traces, layout]} for label, traces, layout in views]
     position = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
     return [{"type": "buttons", "direction": "right", "active": 0, "showactive": True, "buttons": buttons, **position}]
-
-
-def interval_bars(
-    values: NDArray[np.float64],
-    low: NDArray[np.float64],
-    high: NDArray[np.float64],
-    *,
-    color: str = theme.LIGHT.slate,
-    thickness: float = 2,
-) -> dict[str, Any]:
-    """Plotly's `error_x` for intervals (R,) around values (R,)."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": jsonable(high - values),
-        "arrayminus": jsonable(values - low),
-        "color": color,
-        "thickness": thickness,
-        "width": 0,
-    }
 
 
 def empty_plotly(sentence: str) -> go.Figure:
@@ -200,24 +156,6 @@ def matplotlib_settings(style: StaticStyle = PNG) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def static_settings(style: StaticStyle = PNG) -> Iterator[None]:
-    """Draw under the house settings, and leave Matplotlib's own as they were; also a decorator."""
-    with mpl.rc_context(matplotlib_settings(style)):  # type: ignore[arg-type]
-        yield
-
-
-def static_drawing(draw: Callable[[I_contra, StaticStyle], Figure]) -> StaticDrawing[I_contra]:
-    """Decorator of a figure's `draw_matplotlib`: the house settings, and a PNG where no other style is asked for."""
-
-    @wraps(draw)
-    def drawing(info: I_contra, style: StaticStyle = PNG) -> Figure:
-        with static_settings(style):
-            return draw(info, style)
-
-    return drawing
-
-
 def axes(title: str, style: StaticStyle = PNG, *, height: float = 4.6) -> tuple[Figure, Axes]:
     """A figure of the style with one set of axes, its title on the left. height: inches, where the style has none."""
     width_pad, height_pad = style.padding
@@ -230,28 +168,12 @@ def axes(title: str, style: StaticStyle = PNG, *, height: float = 4.6) -> tuple[
     return figure, drawn
 
 
-def class_rows_matplotlib(drawn: Axes, names: tuple[str, ...]) -> None:
-    """Rows 0 … K - 1 named, the first on top, in type that still fits."""
-    size = 9 if len(names) <= 30 else 6.5
-    drawn.set_yticks(range(len(names)), [theme.matplotlib_text(name) for name in short_names(names)], fontsize=size)
-    drawn.set_ylim(len(names) - 0.5, -0.5)
-    drawn.grid(False, axis="y")
-
-
-def rows_inches(rows: int) -> float:
-    """Height of a picture of one row a class, in inches."""
-    return 1.4 + max(rows, 6) * (0.27 if rows <= 30 else 0.15)
-
-
-@static_settings()
 def empty_matplotlib(title: str, sentence: str) -> Figure:
     """The static twin of `empty_plotly`."""
     figure, drawn = axes(title, height=2.6)
     drawn.set_axis_off()
-    text = _wrapped(theme.matplotlib_text, sentence, "\n")
-    drawn.text(
-        0.5, 0.5, text, ha="center", va="center", fontsize=11, color=theme.LIGHT.muted, transform=drawn.transAxes
-    )
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 11, "color": theme.LIGHT.muted}
+    drawn.text(0.5, 0.5, _wrapped(theme.matplotlib_text, sentence, "\n"), transform=drawn.transAxes, **look)
     return figure
 
 
@@ -259,12 +181,9 @@ def _wrapped(escape: Callable[[str], str], sentence: str, newline: str) -> str:
     return newline.join(escape(line) for line in textwrap.wrap(sentence, 40))
 
 
-def whole_axis(span: float, *, most: int = 6) -> dict[str, Any]:
-    """A Plotly axis of counts or epochs over `span` of them; at most `most` steps where it is short.
-
-    Plotly by itself puts ticks at halves of a short one.
-    """
-    step = next((step for step in (1, 2, 5) if span <= step * most), None)
+def whole_axis(span: float) -> dict[str, Any]:
+    """A Plotly axis of counts or epochs over `span` of them; by itself it puts ticks at halves of a short one."""
+    step = next((step for step in (1, 2, 5) if span <= 6 * step), None)
     position = {"tick0": 0, "dtick": step} if step else {}
     return {"tickformat": ",~f", **position}  # "~f" rather than "d": zoomed in, 0.5 must not read as another 1
 
@@ -286,6 +205,21 @@ def share_ticks(axis: Axis) -> None:
     """Matplotlib's side of `share_axis`."""
     axis.set_major_locator(MaxNLocator(7, steps=_STEPS))
     axis.set_major_formatter(_Percentages())
+
+
+def point_ticks(axis: Axis) -> None:
+    """Differences in percentage points, with a true minus sign."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
+
+
+def from_round_tenth(lowest: float) -> tuple[float, float]:
+    """Limits of an axis of shares: from a round 10 % below the lowest to a little over 100 %."""
+    return max(0.0, floor(lowest * 10) / 10) - 0.01, 1.01
+
+
+def legend(axes: Axes, *, reverse: bool = False) -> None:
+    """The legend of a picture, above it on the right."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0, reverse=reverse)
 
 
 class _Percentages(Formatter):

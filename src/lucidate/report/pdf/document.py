@@ -24,15 +24,14 @@ from matplotlib.font_manager import findfont, get_font
 
 from lucidate.analysis.findings import analyze_run
 from lucidate.analysis.heatmaps import Heatmaps
-from lucidate.analysis.levels import LevelsTable
+from lucidate.analysis.studies import LevelsTable
 from lucidate.core.atomic import atomic_write
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.report.pdf import ending, opening, results
-from lucidate.report.pdf.content import Chapter, Facts, Picture, Report
-from lucidate.report.pdf.report_data import ReportData
+from lucidate.report.pdf.content import Chapter, Facts, Picture, Report, ReportData
 from lucidate.report.theme import LIGHT
 
 TEMPLATE = "template.typ"
@@ -60,22 +59,14 @@ STEPS = len(CHAPTERS) + 1  # of progress; the last one is typesetting
 
 def compose(data: ReportData, *, reporter: Reporter) -> Report:
     """Everything that the report says."""
-    card = data.card
     chapters = []
     for done, chapter_of in enumerate(CHAPTERS):
         reporter.advance("report", done, STEPS, chapter_of.__name__.replace("_", " "))
         if chapter := chapter_of(data):
             chapters.append(chapter)
     reporter.advance("report", len(CHAPTERS), STEPS, "typesetting")
-    title = f"{data.model} on {card.data.dataset}"
-    return Report(
-        title=title,
-        answer=data.findings.summary.headline,
-        numbers=opening.key_numbers(data),
-        short=opening.in_short(data),
-        chapters=tuple(chapters),
-        footer=title,
-    )
+    title, answer = f"{data.model} on {data.card.data.dataset}", data.findings.summary.headline
+    return Report(title, answer, opening.key_numbers(data), opening.in_short(data), tuple(chapters))
 
 
 def report_of_run(
@@ -93,12 +84,10 @@ def report_of_run(
     path: default `report.pdf` in the run's folder, or `report-SPLIT.pdf` for another split than test.
     Raises RunError where the split has not been predicted yet.
     """
-    reporter = reporter or Silent()
     analysis = analyze_run(run, split=split, pack=pack, reporter=reporter)
-    card = RunCard.load(run.card)
     shown = run.heatmaps(split)
     heatmaps = Heatmaps.load(shown) if shown.exists() else None
-    data = ReportData(card, analysis.findings, split, analysis.pack.images, levels, heatmaps)
+    data = ReportData(RunCard.load(run.card), analysis.findings, split, analysis.pack.images, levels, heatmaps)
     path = path or run.path / ("report.pdf" if split == "test" else f"report-{split}.pdf")
     return write_report(data, path, reporter=reporter)
 
@@ -107,18 +96,14 @@ def write_report(data: ReportData, path: Path, *, reporter: Reporter | None = No
     """Compose and typeset, and write the PDF at once: the same data gives the same bytes."""
     reporter = reporter or Silent()
     report = compose(data, reporter=reporter)
-    atomic_write(path, typeset(report, made=_seconds(data.card.created)))
+    try:
+        moment = datetime.fromisoformat(data.card.created)
+        made = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except ValueError:  # a card that does not say
+        made = 0
+    atomic_write(path, typeset(report, made=made))
     reporter.advance("report", STEPS, STEPS)
     return path
-
-
-def _seconds(created: str) -> int:
-    """A run card's date in Unix seconds; 0 where it does not say."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return 0
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def typeset(report: Report, *, made: int) -> bytes:
@@ -133,16 +118,15 @@ def typeset(report: Report, *, made: int) -> bytes:
         (folder / "fonts").mkdir()
         for font in FONTS:
             shutil.copy(Path(mpl.get_data_path()) / "fonts/ttf" / font, folder / "fonts")
-        template = resources.files("lucidate.report.pdf") / TEMPLATE
         source = folder / TEMPLATE
-        source.write_bytes(template.read_bytes())
+        source.write_bytes((resources.files("lucidate.report.pdf") / TEMPLATE).read_bytes())
         return typst.compile(
             str(source),
             root=str(folder),
             font_paths=[str(folder / "fonts")],
             # The compiler's own fonts and these make the pages alike on every machine. Only letters that
             # neither has, such as Chinese ones, are worth a look at what is installed here.
-            ignore_system_fonts=_letters(content, pictures) <= _known_letters(),
+            ignore_system_fonts=_letters(content, pictures) <= set(get_font(findfont("DejaVu Sans")).get_charmap()),
             timestamp=made,
         )
 
@@ -179,8 +163,3 @@ def _letters(content: dict[str, Any], pictures: list[Picture]) -> set[int]:
     """Code points of all text; of a drawing those of its markup as well, which are plain ones."""
     drawn = (picture.content.decode() for picture in pictures if picture.suffix == "svg")
     return set(map(ord, "".join([json.dumps(content, ensure_ascii=False), *drawn]))) - {ord(BREAK), ord("\n")}
-
-
-def _known_letters() -> set[int]:
-    """Code points of DejaVu Sans, which comes with Matplotlib."""
-    return set(get_font(findfont("DejaVu Sans")).get_charmap())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lucidate.analysis.formatting import count, duration, percent, without_images
-from lucidate.report.pdf.content import Chapter, Facts, Points
-from lucidate.report.pdf.report_data import ReportData
+from lucidate.report.pdf.content import Chapter, Facts, Points, ReportData, plain
 
 FEW = 50  # images of a class, below which its accuracy is known to ±10 points or worse
 AGREES = 0.01  # difference of mean confidence and accuracy that is not worth a warning
@@ -14,9 +13,12 @@ LITERAL = frozenset({"Command", "Commit", "Hash of the images"})
 
 def limits(data: ReportData) -> Chapter:
     """What a reader must not conclude."""
+    notes = list(data.card.notes)
+    if len(notes) > MOST_NOTES:
+        notes[MOST_NOTES:] = [f"{count(len(notes) - MOST_NOTES, 'more note')} of this kind in run.json."]
     test = [] if data.card.origin else [_test(data)]  # a note says what is not known of it
-    points = [*_notes(data), *_data(data), *test, _seed(data), *_model(data)]
-    return Chapter("What these figures do not tell", (Points(tuple(points)),))
+    points = Points((*notes, *_data(data), *test, _seed(data), *_model(data)))
+    return Chapter("What these figures do not tell", (points,))
 
 
 def run_card(data: ReportData) -> Chapter:
@@ -30,7 +32,7 @@ def run_card(data: ReportData) -> Chapter:
         f"{hardware['memory_gib']:g} GiB" if hardware.get("memory_gib") else None,
         hardware.get("system"),
     )
-    prepared = ", ".join(f"{key} {_plain(value)}" for key, value in card.preprocess.items())
+    prepared = ", ".join(f"{key} {plain(value)}" for key, value in card.preprocess.items())
     facts = (
         ("Run", f"{card.name}, made {card.created}"),
         ("Command", card.command or "called from Python"),
@@ -45,13 +47,6 @@ def run_card(data: ReportData) -> Chapter:
         ("Versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
     )
     return Chapter("Run card", (Facts(facts, LITERAL),))
-
-
-def _notes(data: ReportData) -> list[str]:
-    notes = data.card.notes
-    if len(notes) <= MOST_NOTES:
-        return list(notes)
-    return [*notes[:MOST_NOTES], f"{count(len(notes) - MOST_NOTES, 'more note')} of this kind in run.json."]
 
 
 def _data(data: ReportData) -> list[str]:
@@ -93,20 +88,15 @@ def _test(data: ReportData) -> str:
 
 
 def _seed(data: ReportData) -> str:
+    begin, of = f"One run with one seed ({data.card.seed})", "that of the seed"
+    others = "another one gives another network, and a somewhat other accuracy"
     if data.card.origin:
-        return (
-            "One model. The intervals count the luck of which images were drawn, not that of training: the same "
-            "network trained once more gives a somewhat other accuracy."
-        )
-    if data.ensemble:
-        return (
-            "One ensemble. The intervals count the luck of which images were drawn, not that of training: other "
-            "members, or the same ones from other seeds, give a somewhat other accuracy."
-        )
-    return (
-        f"One run with one seed ({data.card.seed}). The intervals count the luck of which images were drawn, not "
-        "that of the seed: another one gives another network, and a somewhat other accuracy."
-    )
+        begin, of = "One model", "that of training"
+        others = "the same network trained once more gives a somewhat other accuracy"
+    elif data.ensemble:
+        begin, of = "One ensemble", "that of training"
+        others = "other members, or the same ones from other seeds, give a somewhat other accuracy"
+    return f"{begin}. The intervals count the luck of which images were drawn, not {of}: {others}."
 
 
 def _model(data: ReportData) -> list[str]:
@@ -116,10 +106,8 @@ def _model(data: ReportData) -> list[str]:
     if abs(gap) < AGREES:
         sure = f"Confidence and accuracy agree on the whole ({said}); for single images this promises nothing."
     else:
-        more = "more" if gap > 0 else "less"
-        sure = f"The model claims {more} than it keeps: {said}. Do not read its confidence as a probability."
-        if gap < 0:
-            sure = f"The model is less sure than it could be: {said}. Do not read its confidence as a probability."
+        way = "claims more than it keeps" if gap > 0 else "is less sure than it could be"
+        sure = f"The model {way}: {said}. Do not read its confidence as a probability."
     like = "The images it was judged on come from the same source as those it learned from. "
     same = "" if data.card.origin else like
     return [
@@ -127,7 +115,3 @@ def _model(data: ReportData) -> list[str]:
         f"{same}How it does on images from elsewhere, of other cameras, crops or seasons, is not known.",
         f"It answers with one of its {data.classes:,} classes whatever it is shown; it cannot say “none of these”.",
     ]
-
-
-def _plain(value: object) -> str:
-    return ", ".join(f"{part:g}" for part in value) if isinstance(value, list | tuple) else str(value)

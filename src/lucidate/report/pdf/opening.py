@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from lucidate.analysis.curves import TrainingCurve
-from lucidate.analysis.formatting import count, duration, images, percent
+from lucidate.analysis.formatting import count, duration, images, percent, span
+from lucidate.analysis.statistics import share_interval
+from lucidate.analysis.summary import TrainingCurve
 from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, TIMM
-from lucidate.report.figures import class_distribution, curves, tile_layout
-from lucidate.report.labels import short_names
-from lucidate.report.pdf import figures
-from lucidate.report.pdf.content import (
-    Beside,
-    Block,
-    Chapter,
-    Facts,
-    Figure,
-    KeyNumber,
-    Paragraph,
-    Points,
-    Table,
-    Tile,
-    Tiles,
-)
-from lucidate.report.pdf.report_data import ReportData, class_list, interval_of, machine, of_classes, span
+from lucidate.report.figures.tile_grid import examples_grid
+from lucidate.report.pdf import content
+from lucidate.report.pdf.content import Block, Chapter, Figure, KeyNumber, ReportData, Table, Tile, Tiles
+from lucidate.report.theme import short_names
 
+NAMES_LISTED = 12  # classes that a sentence lists
 FEWEST = 12  # classes whose numbers of images are drawn: what fits on the first page
 EXAMPLE_ROWS = 10  # classes whose examples are shown
 SETTINGS = {"epochs", "batch_size", "lr", "optimizer", "schedule", "flip", "views"}  # told whatever their values
@@ -53,69 +40,74 @@ def key_numbers(data: ReportData) -> tuple[KeyNumber, ...]:
     baseline = f"always the most frequent class: {percent(summary.majority_accuracy)}"
     numbers = [KeyNumber(percent(summary.accuracy), f"{split} accuracy", f"{spread}; {baseline}")]
     if data.split != "validation" and results.val_accuracy is not None:
-        low, high = interval_of(results.val_accuracy, card.split.sizes.get("validation", 0))
-        numbers.append(
-            KeyNumber(percent(results.val_accuracy), "Validation accuracy", f"95 % interval {span(low, high)}")
-        )
+        ends = share_interval(results.val_accuracy, card.split.sizes.get("validation", 0))
+        spread = f"95 % interval {span(*ends)}"
+        numbers.append(KeyNumber(percent(results.val_accuracy), "Validation accuracy", spread))
     numbers.append(KeyNumber(f"{summary.errors:,}", "Mistakes", f"of {images(summary.images, summary.split)}"))
     numbers.append(KeyNumber(f"{card.model.parameters:,}", "Parameters", "in its file" if card.origin else "trainable"))
     if results.train_seconds is not None:
         epochs = f"{count(results.epochs, 'epoch')} on " if results.epochs else "on "
-        numbers.append(KeyNumber(duration(results.train_seconds), "Training", epochs + machine(card)))
+        numbers.append(KeyNumber(duration(results.train_seconds), "Training", epochs + content.machine(card)))
     return tuple(numbers)
 
 
-def in_short(data: ReportData) -> Points:
+def in_short(data: ReportData) -> content.Points:
     """The findings that a reader in a hurry needs."""
     findings = data.findings
     told = [findings.per_class_accuracy.headline, findings.top_confusions.headline, findings.confidence.headline]
     if data.levels:
         told.append(data.levels.headline)
-    return Points(tuple(told))
+    return content.Points(tuple(told))
 
 
 def question(data: ReportData) -> Chapter:
     """What was asked."""
     card, summary = data.card, data.findings.summary
-    train = card.split.sizes.get("train", 0)
     who = "An ensemble of networks" if data.ensemble else data.model
     unseen = "" if summary.split in ("train", "all") else " that it had not learned from"
-    learned = f"learned from {count(train, 'labeled image')} and was then"
+    learned = f"learned from {count(card.split.sizes.get('train', 0), 'labeled image')} and was then"
     if card.origin:
         unseen, learned = "", "came from elsewhere and was"
-    return Chapter(
-        "The question",
-        (
-            Paragraph(
-                f"What does an image show? {who} {learned} asked to name the class of "
-                f"{images(summary.images, summary.split)}{unseen}. "
-                f"Each belongs to one of {data.classes:,} classes: {class_list(card.classes)}. This report says "
-                "how often the answer is right, which classes are mixed up, how far the model's own confidence can be "
-                "trusted, and what none of these figures can tell."
-            ),
-        ),
+    words = (
+        f"What does an image show? {who} {learned} asked to name the class of "
+        f"{images(summary.images, summary.split)}{unseen}. Each belongs to one of {data.classes:,} classes: "
+        f"{class_list(card.classes)}. This report says how often the answer is right, which classes are mixed up, how "
+        "far the model's own confidence can be trusted, and what none of these figures can tell."
     )
+    return Chapter("The question", (words,))
+
+
+def class_list(names: tuple[str, ...]) -> str:
+    """Class names in a sentence, the first ones of many."""
+    shown = short_names(names)
+    if len(names) > NAMES_LISTED:
+        return f"{', '.join(shown[:NAMES_LISTED])} and {len(names) - NAMES_LISTED:,} more"
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def the_data(data: ReportData) -> Chapter:
     """The images and how they were divided."""
-    card, findings = data.card, data.findings
+    card, info = data.card, data.findings.class_distribution
     side = card.data.image_size
-    blocks: list[Block] = [
-        Paragraph(
-            f"The images come from {card.data.dataset}: {count(card.data.images, 'image')} of {side}×{side} pixels in "
-            f"{data.classes:,} classes, divided with a fixed seed. {findings.class_distribution.headline}"
-        ),
-        Beside(_distribution(data), _split_table(data), share=0.56),
-    ]
-    if tiles := _examples(data):
-        blocks.append(tiles)
-    return Chapter("The data", tuple(blocks))
+    words = (
+        f"The images come from {card.data.dataset}: {count(card.data.images, 'image')} of {side}×{side} pixels in "
+        f"{data.classes:,} classes, divided with a fixed seed. {info.headline}"
+    )
+    drawn = content.of_classes(
+        "class_distribution",
+        info,
+        info.counts.sum(axis=0),
+        "Images of each class",
+        which="{} smallest" if info.imbalance > 1 else "first {}",
+        most=FEWEST,
+        width=0.56 * content.FULL - 0.12,
+    )
+    return Chapter("The data", (words, content.Beside(drawn, _split_table(data), share=0.56), *_examples(data)))
 
 
 def method(data: ReportData) -> Chapter:
     """The model and its recipe."""
-    blocks: list[Block] = [Facts(model_facts(data.card))]
+    blocks: list[Block] = [content.Facts(model_facts(data.card))]
     if not data.ensemble and not data.card.origin:  # others were not trained here
         blocks.append(settings_table(data.card))
     return Chapter("The method", tuple(blocks))
@@ -126,12 +118,12 @@ def training(data: ReportData) -> Chapter | None:
     accuracy, loss = data.findings.accuracy_curve, data.findings.loss_curve
     if accuracy is None or loss is None:
         return None
-    words = Paragraph(
+    words = (
         f"{count(len(accuracy.train), 'epoch')} took {duration(data.card.results.train_seconds)} on "
-        f"{machine(data.card)}. Values of training are means over an epoch, of images that were augmented and a "
-        "network that was still changing: they may lie below those of validation."
+        f"{content.machine(data.card)}. Values of training are means over an epoch, of images that were augmented and "
+        "a network that was still changing: they may lie below those of validation."
     )
-    return Chapter("The training", (words, Beside(_curve(accuracy), _curve(loss))))
+    return Chapter("The training", (words, content.Beside(_curve(accuracy), _curve(loss))))
 
 
 def model_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
@@ -165,14 +157,13 @@ def settings_table(card: RunCard) -> Table:
         for name, field in type(settings).model_fields.items():
             value = getattr(settings, name)
             if name in SETTINGS or value != field.default:
-                words = _plain(value)
+                words = content.plain(value)
                 if value == "auto" and name == "flip":
                     words += ": they do" if card.data.flips else ": they do not"
                 rows.append((f"{section}.{name}", words, field.description or ""))
     head = ("Setting", "Value", "What it is")
-    return Table(
-        "The recipe", head, tuple(rows), "lll", wide=2, note="Settings that are not listed are at their defaults."
-    )
+    note = "Settings that are not listed are at their defaults."
+    return Table("The recipe", head, tuple(rows), "lll", wide=2, note=note)
 
 
 def _ensemble_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
@@ -198,7 +189,7 @@ def _ensemble_facts(card: RunCard) -> tuple[tuple[str, str], ...]:
 def _model(card: RunCard) -> str:
     name = card.model.name
     told = {key: value for key, value in card.model.options.items() if not (name.startswith(TIMM) and key in BEGINNING)}
-    options = "; ".join(f"{key} {_plain(value)}" for key, value in told.items())
+    options = "; ".join(f"{key} {content.plain(value)}" for key, value in told.items())
     words = f"{name.removeprefix(TIMM)} of timm" if name.startswith(TIMM) else name
     if name in MODELS:
         words += f": {MODELS[name]}"
@@ -214,36 +205,8 @@ def _beginning(card: RunCard) -> str:
     return "pretrained weights, those that timm names on the hub" if options.get("pretrained") else "random weights"
 
 
-def _plain(value: Any) -> str:
-    """A setting as it is said: 0.25, "48, 128, 192", yes."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _curve(info: TrainingCurve) -> Figure:
-    alt = f"{info.measure} by epoch"
-    return Figure(info.headline, figures.vector(curves.draw_matplotlib, info, width=figures.HALF, height=2.1, alt=alt))
-
-
-def _distribution(data: ReportData) -> Figure:
-    info = data.findings.class_distribution
-    shown = figures.fewest_images(info, FEWEST)
-    rows = len(shown.class_names)
-    picture = figures.vector(
-        class_distribution.draw_matplotlib,
-        shown,
-        width=0.56 * figures.FULL - 0.12,
-        height=figures.rows_height(rows, legend=True),
-        alt="images of each class, by split",
-    )
-    return Figure(
-        "Images of each class",
-        picture,
-        of_classes(rows, data.classes, "{} smallest" if info.imbalance > 1 else "first {}"),
-    )
+    return content.drawn(f"{info.measure}_curve", info, info.headline, width=content.HALF, height=2.1)
 
 
 def _split_table(data: ReportData) -> Table:
@@ -258,26 +221,22 @@ def _split_table(data: ReportData) -> Table:
         rows.append((f"{name}\n{use}", f"{size:,}", percent(size / total)))
     how = {"official": "test images as the source gives them", "80-10-10": "all images pooled, then drawn by class"}
     scheme = card.split.scheme
-    return Table(
-        "What the splits are for",
-        ("Split", "Images", "Share"),
-        tuple(rows),
-        "lrr",
-        note=f"Scheme {scheme}: {how[scheme]}." if scheme in how else f"Scheme {scheme}.",
-    )
+    note = f"Scheme {scheme}: {how[scheme]}." if scheme in how else f"Scheme {scheme}."
+    return Table("What the splits are for", ("Split", "Images", "Share"), tuple(rows), "lrr", note=note)
 
 
-def _examples(data: ReportData) -> Tiles | None:
+def _examples(data: ReportData) -> tuple[Tiles, ...]:
+    """Images of each class; none where there is none."""
     info = data.findings.examples_per_class
-    grid = tile_layout.examples_grid(info)
+    grid = examples_grid(info)
     if grid is None:
-        return None
+        return ()
     rows = min(len(grid.row_labels), EXAMPLE_ROWS)
     cells: list[Tile | None] = [None] * (rows * grid.columns)
     for position, cell in enumerate(grid.cells.tolist()):
         if cell < len(cells):
             pixels = np.asarray(data.pixels[grid.index[position]])
-            cells[cell] = Tile(figures.tile(pixels, alt=grid.words[position][0]))
+            cells[cell] = Tile(content.tile(pixels, alt=grid.words[position][0]))
     note = f"The first {rows} of these; the gallery shows more." if rows < len(grid.row_labels) else ""
     names = tuple(short_names(grid.row_labels, 14)[:rows])
-    return Tiles(info.headline, tuple(cells), grid.columns, names, note)
+    return (Tiles(info.headline, tuple(cells), grid.columns, names, note),)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
+
 import numpy as np
 
-from lucidate.analysis.formatting import p_value, percent, points
-from lucidate.analysis.levels import Level, LevelsTable
-from lucidate.analysis.per_class import ClassificationReport
+from lucidate.analysis.formatting import p_value, percent, points, span
 from lucidate.analysis.samples import Misclassified
-from lucidate.report import labels
-from lucidate.report.figures import confidence, confusion_matrix, tile_layout
-from lucidate.report.figures import levels as levels_figure
-from lucidate.report.figures import per_class_accuracy as per_class
-from lucidate.report.figures import top_confusions as top
-from lucidate.report.figures import true_probability as probability
-from lucidate.report.pdf import figures
-from lucidate.report.pdf.content import Beside, Block, Chapter, Figure, Paragraph, Points, Table, Tile, Tiles
-from lucidate.report.pdf.report_data import ReportData, interval_of, of_classes, span
-from lucidate.report.site.heatmaps import MEANINGS, overlaid
+from lucidate.analysis.statistics import share_interval
+from lucidate.analysis.studies import Level, LevelsTable
+from lucidate.report.figures import confusion
+from lucidate.report.figures.tile_grid import tiles_grid
+from lucidate.report.pdf import content
+from lucidate.report.pdf.content import Beside, Block, Chapter, Points, ReportData, Table, Tile, Tiles
+from lucidate.report.site.heatmaps import measured, overlaid
+from lucidate.report.theme import short_names, shorten
 
 COLUMNS = 8  # tiles with captions in a row
 ALL_SHOWN = 2 * COLUMNS  # mistakes in the sample
 NAME, CAPTION = 17, 19  # characters in the two lines under a tile of an eighth of the column
 PAIRS = 6  # confusions drawn
+TRUST_HEIGHT = 2.35  # inches
 FEWEST_PAIRS = 3  # fewer are plain from the matrix
 SAMPLES = {
     "misclassified": ALL_SHOWN,
@@ -34,65 +34,35 @@ SAMPLES = {
 
 def results(data: ReportData) -> Chapter:
     """Accuracies with their intervals, and what is taken for what."""
-    findings = data.findings
+    matrix, info, k = data.findings.confusion_matrix, data.findings.top_confusions, data.classes
     blocks: list[Block] = [_accuracies(data)]
-    info = figures.most_frequent(findings.top_confusions, PAIRS)
-    if len(info.counts) >= FEWEST_PAIRS:
-        picture = figures.vector(
-            top.draw_matplotlib,
-            info,
-            width=figures.FULL,
-            height=figures.rows_height(len(info.counts)),
-            alt="the most frequent confusions",
-        )
-        blocks.append(Figure(info.headline, picture, "Each way by itself; in brackets the share of the true class."))
+    first = np.argsort(-info.counts, kind="stable")[:PAIRS]
+    info = replace(info, true=info.true[first], predicted=info.predicted[first], counts=info.counts[first])
+    if len(first) >= FEWEST_PAIRS:
+        note, height = "Each way by itself; in brackets the share of the true class.", content.rows_height(len(first))
+        blocks.append(content.drawn("top_confusions", info, info.headline, height=height, note=note))
+    height = max(1.9, 0.85 + 0.29 * k) if k <= 16 else 5.8 if k <= 30 else 8.2
+    figure = content.drawn("confusion_matrix", matrix, matrix.headline, height=height)
     # A matrix without numbers takes a page of its own: what is smaller comes before it.
-    blocks.insert(1 if data.classes <= confusion_matrix.MAX_NUMBERED else len(blocks), _confusion_figure(data))
+    blocks.insert(1 if k <= confusion.MAX_NUMBERED else len(blocks), figure)
     return Chapter("The results", tuple(blocks))
 
 
 def classes(data: ReportData) -> Chapter:
     """Accuracy, precision, recall and F1 of each class."""
-    info = figures.hardest(data.findings.per_class_accuracy)
-    rows = len(info.class_names)
-    picture = figures.vector(
-        per_class.draw_matplotlib,
-        info,
-        width=figures.HALF,
-        height=figures.rows_height(rows, legend=True),
-        alt="accuracy of each class with its 95 % interval",
-    )
-    figure = Figure(
-        "Accuracy, with its 95 % interval",
-        picture,
-        of_classes(rows, data.classes, "{} hardest"),
-    )
-    findings = data.findings
-    words = Paragraph(f"{findings.per_class_accuracy.headline} {findings.classification_report.headline}")
+    findings, info = data.findings, data.findings.per_class_accuracy
+    caption = "Accuracy, with its 95 % interval"
+    figure = content.of_classes("per_class_accuracy", info, info.accuracy, caption, which="{} hardest")
+    words = f"{info.headline} {findings.classification_report.headline}"
     return Chapter("Class by class", (words, Beside(figure, _report_table(data))))
 
 
 def trust(data: ReportData) -> Chapter:
     """Confidence, right against wrong and class by class."""
-    findings = data.findings
-    histogram = figures.vector(
-        confidence.draw_matplotlib,
-        findings.confidence,
-        width=figures.HALF,
-        height=2.35,
-        alt="confidence of right and of wrong predictions",
-    )
-    shown = figures.least_probable(findings.true_class_probability)
-    rows = len(shown.class_names)
-    by_class = figures.vector(
-        probability.draw_matplotlib,
-        shown,
-        width=figures.HALF,
-        height=max(2.35, figures.rows_height(rows, legend=True)),
-        alt="mean and median probability of the true class",
-    )
-    left = Figure(findings.confidence.headline, histogram)
-    right = Figure(findings.true_class_probability.headline, by_class, of_classes(rows, data.classes, "{} lowest"))
+    confidence, by_class = data.findings.confidence, data.findings.true_class_probability
+    left = content.drawn("confidence", confidence, confidence.headline, width=content.HALF, height=TRUST_HEIGHT)
+    question, means = "true_class_probability", by_class.mean
+    right = content.of_classes(question, by_class, means, by_class.headline, which="{} lowest", height=TRUST_HEIGHT)
     return Chapter("How sure it is", (Beside(left, right),))
 
 
@@ -117,7 +87,7 @@ def _accuracies(data: ReportData) -> Table:
     def row(split: str, accuracy: float | None, how: str) -> None:
         size = card.split.sizes.get(split, 0)
         if accuracy is not None and size:
-            low, high = interval_of(accuracy, size)
+            low, high = share_interval(accuracy, size)
             errors = size - round(accuracy * size)
             rows.append((split, how, f"{size:,}", f"{errors:,}", percent(accuracy), span(low, high)))
 
@@ -140,23 +110,10 @@ def _accuracies(data: ReportData) -> Table:
     )
 
 
-def _confusion_figure(data: ReportData) -> Figure:
-    info = data.findings.confusion_matrix
-    k = data.classes
-    picture = figures.vector(
-        confusion_matrix.draw_matplotlib,
-        info,
-        width=figures.FULL,
-        height=max(1.9, 0.85 + 0.29 * k) if k <= 16 else 5.8 if k <= 30 else 8.2,
-        alt="confusion matrix: true class by row, predicted class by column",
-    )
-    return Figure(info.headline, picture, confusion_matrix.note(info))
-
-
 def _report_table(data: ReportData) -> Table:
-    info: ClassificationReport = data.findings.classification_report
-    order = np.argsort(data.findings.per_class_accuracy.accuracy, kind="stable")[: figures.MOST_ROWS].tolist()
-    names = labels.short_names([info.class_names[k] for k in order], figures.NAME_LIMIT)
+    info = data.findings.classification_report
+    order = np.argsort(data.findings.per_class_accuracy.accuracy, kind="stable")[: content.MOST_ROWS].tolist()
+    names = short_names([info.class_names[k] for k in order], content.NAME_LIMIT)
     rows = [
         (name, *(_score(scores[k]) for scores in (info.precision, info.recall, info.f1)), f"{info.support[k]:,}")
         for k, name in zip(order, names, strict=True)
@@ -165,12 +122,8 @@ def _report_table(data: ReportData) -> Table:
     judged = int((info.support > 0).sum())
     which = "all classes" if judged == len(info.support) else f"{judged:,} of {len(info.support):,} classes"
     rows.append((f"mean of {which}", *means, f"{info.support.sum():,}"))
-    return Table(
-        "Precision, recall and F1, in percent",
-        ("Class", "Precision", "Recall", "F1", "Images"),
-        tuple(rows),
-        "lrrrr",
-    )
+    head = ("Class", "Precision", "Recall", "F1", "Images")
+    return Table("Precision, recall and F1, in percent", head, tuple(rows), "lrrrr")
 
 
 def _score(share: float) -> str:
@@ -179,21 +132,21 @@ def _score(share: float) -> str:
 
 def _tiles(data: ReportData, question: str, most: int) -> Tiles | None:
     info = getattr(data.findings, question)
-    if isinstance(info, Misclassified):
-        info = figures.fewer(info, most)
-    grid = tile_layout.tiles_grid(info)
+    if isinstance(info, Misclassified) and len(info.tiles) > most:  # it stands in the order of classes: show them all
+        info = replace(info, tiles=info.tiles.take(np.linspace(0, len(info.tiles) - 1, most).round().astype(int)))
+    grid = tiles_grid(info)
     if grid is None:
         return None
     tiles = []
     for position in range(min(len(grid.ids), most)):
-        amount = grid.amounts[position]
-        second = f"{labels.shorten(grid.second[position], CAPTION - 1 - len(amount))} {amount}".strip()
-        picture = figures.tile(np.asarray(data.pixels[grid.index[position]]), alt="; ".join(grid.words[position]))
-        first = labels.shorten(grid.first[position], NAME)
-        tiles.append(Tile(picture, first, second, bool(grid.wrong[position])))
+        amount = percent(info.tiles.confidence[position])
+        second = f"{shorten(grid.captions[1].texts[position], CAPTION - 1 - len(amount))} {amount}".strip()
+        picture = content.tile(np.asarray(data.pixels[grid.index[position]]), alt="; ".join(grid.words[position]))
+        first = shorten(grid.captions[0].texts[position], NAME)
+        tiles.append(Tile(picture, first, second, bool(grid.outlined[position])))
     total = len(grid.ids) + grid.left_out
     note = f"The first {len(tiles)} of these {total:,}; the gallery shows more." if len(tiles) < total else ""
-    return Tiles(f"{figures.entry_of(question).title}. {info.headline}", tuple(tiles), COLUMNS, note=note)
+    return Tiles(f"{content.entry_of(question).title}. {info.headline}", tuple(tiles), COLUMNS, note=note)
 
 
 MAP_NAME = 12  # characters of a class under a tile
@@ -204,36 +157,25 @@ def where_it_looks(data: ReportData) -> Chapter | None:
     info = data.heatmaps
     if info is None:
         return None
-    blocks: list[Block] = [
-        Paragraph(f"Heatmaps by {info.title}, taken from {info.layer or 'no layer'}. {info.headline}")
-    ]
+    words = f"Heatmaps by {info.title}, taken from {info.layer or 'no layer'}. {info.headline}"
+    blocks: list[Block] = [words]
     for group in info.groups[:1]:
-        count = min(len(group.tiles), COLUMNS)
         tiles: list[Tile | None] = []
         for maps, peaks, classes in (
             (group.first, group.first_peak, group.tiles.predicted),
             (group.second, group.second_peak, group.other),
         ):
-            for position in range(COLUMNS):
-                if position >= count:
-                    tiles.append(None)
-                    continue
-                name = labels.shorten(info.class_names[classes[position]], MAP_NAME)
-                image = overlaid(np.asarray(data.pixels[group.tiles.index[position]]), maps[position])
-                words = "empty map" if peaks[position] == 0 else f"for {name}"
-                wrong = bool(classes[position] != group.tiles.labels[position])
-                tiles.append(Tile(figures.tile(image, alt=f"heatmap {words}"), words, "", wrong))
-        blocks.append(
-            Tiles(
-                f"{group.title}: above, what speaks for the answer; below, what speaks for the other class",
-                tuple(tiles),
-                COLUMNS,
-            )
-        )
+            shown = zip(group.tiles.index, group.tiles.labels, maps, peaks, classes, strict=True)
+            for index, label, heatmap, peak, said in islice(shown, COLUMNS):
+                words = f"for {shorten(info.class_names[said], MAP_NAME)}" if peak else "empty map"
+                picture = content.tile(overlaid(np.asarray(data.pixels[index]), heatmap), alt=f"heatmap {words}")
+                tiles.append(Tile(picture, words, "", bool(said != label)))
+            tiles += [None] * (-len(tiles) % COLUMNS)
+        caption = f"{group.title}: above, what speaks for the answer; below, what speaks for the other class"
+        blocks.append(Tiles(caption, tuple(tiles), COLUMNS))
     rows = [
         (label, f"{share['mean']:.2f}", f"{share['low']:.2f} to {share['high']:.2f}", meaning)
-        for key, label, meaning in MEANINGS
-        if (share := info.trust.get(key)) and share["mean"] is not None
+        for label, share, meaning in measured(info)
     ]
     if rows:
         head = ("Test", "Mean", "95 % interval", "How to read it")
@@ -249,16 +191,9 @@ def levels(data: ReportData) -> Chapter | None:
     table = data.levels
     if table is None:
         return None
-    picture = figures.vector(
-        levels_figure.draw_matplotlib,
-        table,
-        width=figures.FULL,
-        alt="test accuracy of each level with its 95 % interval",
-    )
-    blocks: list[Block] = [_table(table), Figure("Test accuracy, level by level", picture, levels_figure.note(table))]
-    if table.notes:
-        blocks.append(Points(table.notes))
-    return Chapter("The levels", tuple(blocks))
+    figure = content.drawn("levels", table, "Test accuracy, level by level")
+    notes = (Points(table.notes),) if table.notes else ()
+    return Chapter("The levels", (_table(table), figure, *notes))
 
 
 def _table(table: LevelsTable) -> Table:

@@ -1,4 +1,4 @@
-"""The page of a comparison: a static site like the gallery, of two models on the same images."""
+"""The pages that set models side by side: two of them on the same images, and the levels of a challenge."""
 
 from __future__ import annotations
 
@@ -10,35 +10,21 @@ import numpy as np
 
 from lucidate.analysis.comparison import Comparison, Flips
 from lucidate.analysis.formatting import count, images, interval, p_value, percent, points, points_interval
+from lucidate.analysis.studies import Level, LevelsTable
 from lucidate.core.alignment import rows_of
 from lucidate.core.errors import PredictionsError
-from lucidate.core.progress import Reporter, Silent
+from lucidate.core.progress import Reporter
 from lucidate.core.records import RunCard
 from lucidate.data.pack import Pack
-from lucidate.report.figures import comparison
+from lucidate.report.figures.comparison import BROKEN, CHANGES, FIXED, LEVELS
 from lucidate.report.figures.entry import FigureEntry, Info
-from lucidate.report.labels import short_names
 from lucidate.report.site import site
-from lucidate.report.site.pages import Card, Table, write_figure_page, write_page
+from lucidate.report.site.pages import Card, Metric, Table, write_figure_page, write_page
+from lucidate.report.theme import short_names
 
+STYLE = "compare.css"
 TEASERS = 16  # images of each kind on the first page: two rows on a wide screen
 TEASER_NAME = 12  # characters of a class under one of them, beside the confidence
-
-CHANGE = FigureEntry(
-    "per_class_change",
-    comparison.TITLE,
-    "Classes",
-    "classes",
-    draw_plotly=comparison.draw_plotly,
-    draw_matplotlib=comparison.draw_matplotlib,
-    note=comparison.note,
-)
-FIXED = FigureEntry(
-    "fixed", "Fixed: A was wrong, B is right", "Images that flipped", "fixed", "grid", grid=comparison.flips_grid
-)
-BROKEN = FigureEntry(
-    "broken", "Broken: A was right, B is wrong", "Images that flipped", "broken", "grid", grid=comparison.flips_grid
-)
 
 
 def describe(card: RunCard | None) -> str:
@@ -52,12 +38,7 @@ def describe(card: RunCard | None) -> str:
 
 
 def build_comparison(
-    folder: Path,
-    compared: Comparison,
-    pack: Pack,
-    *,
-    about: tuple[str, str],
-    reporter: Reporter = Silent(),  # noqa: B008 (stateless)
+    folder: Path, compared: Comparison, pack: Pack, *, about: tuple[str, str], reporter: Reporter | None = None
 ) -> Path:
     """Write the comparison's site to `folder`, replacing the one that stood there, and return its index.html.
 
@@ -66,9 +47,9 @@ def build_comparison(
     Raises PredictionsError where the pack lacks an image, or knows it by another class.
     """
     fixed, broken = (_located(flips, pack) for flips in (compared.fixed, compared.broken))
-    asked: list[tuple[FigureEntry, Info]] = [(CHANGE, compared.classes), (FIXED, fixed), (BROKEN, broken)]
+    asked: list[tuple[FigureEntry, Info]] = [(CHANGES, compared.classes), (FIXED, fixed), (BROKEN, broken)]
     title = " vs. ".join(compared.names)
-    with site.new_site(folder, style="compare.css") as new:
+    with site.new_site(folder, style=STYLE) as new:
         cards = site.write_figures(
             new, asked, pack.images, dataset=compared.dataset, task="comparison", reporter=reporter
         )
@@ -77,33 +58,39 @@ def build_comparison(
         flipped = cards[1:]  # the chart stands on the first page
         for number in range(len(flipped)):
             write_figure_page(new, flipped, number, tables=[tables[number + 1]], title=title, kind="comparison")
-        both = f"{count(compared.both_right)} are right in both and {count(compared.both_wrong)} wrong in both"
-        write_page(
-            new / "index.html",
-            "comparison.html",
-            title=f"{title} – lucidate",
-            description=compared.headline,
-            content={
-                "drawn": cards[0],
-                "style": "compare.css",
-                "compared": compared,
-                "metrics": _metrics(compared),
-                "tables": tables[:1],
-                "agreement": f"Of {images(compared.images, compared.split)} {both}; of these, "
-                f"{compared.changed_wrong:,} are given two different wrong answers.",
-                "flips": [_teaser(*part) for part in zip(flipped, (fixed, broken), strict=True)],
-                "facts": _facts(compared, about),
-                "notes": _notes(compared),
-            },
+        facts = (
+            (f"A: {compared.first.name}", about[0]),
+            (f"B: {compared.second.name}", about[1]),
+            ("Images", f"{images(compared.images, compared.split)} of {compared.dataset}, joined by their ids"),
+            ("Order of the images", "largest change of the true class's probability first"),
+            ("Intervals", "95 %: Wilson's for an accuracy, Bonett and Price's for a difference on the same images"),
+            ("Test", "McNemar's, exact and two-sided"),
         )
-    reporter.advance("comparison", len(asked), len(asked))
+        notes = [
+            f"{count(number, 'image')} that only {name} answered {'is' if number == 1 else 'are'} left out."
+            for name, number in zip(compared.names, compared.left_out, strict=True)
+            if number
+        ]
+        both = f"{count(compared.both_right)} are right in both and {count(compared.both_wrong)} wrong in both"
+        content = {
+            "drawn": cards[0],
+            "style": STYLE,
+            "compared": compared,
+            "metrics": _metrics(compared),
+            "tables": tables[:1],
+            "agreement": f"Of {images(compared.images, compared.split)} {both}; of these, "
+            f"{compared.changed_wrong:,} are given two different wrong answers.",
+            "flips": [_teaser(*part) for part in zip(flipped, (fixed, broken), strict=True)],
+            "facts": facts,
+            "notes": notes,
+        }
+        page = new / "index.html"
+        write_page(page, "comparison.html", title=f"{title} – lucidate", description=compared.headline, content=content)
     return folder / "index.html"
 
 
 def _located(flips: Flips, pack: Pack) -> Flips:
     """The same flips, the rows of their images looked up in this store by id."""
-    if not len(flips):
-        return flips
     tiles = flips.first
     rows = rows_of(pack.ids, tiles.ids)
     missing = np.flatnonzero(rows < 0)
@@ -112,8 +99,7 @@ def _located(flips: Flips, pack: Pack) -> Flips:
             f"images: expected those that the predictions speak of, received {pack.source} without "
             f"{str(tiles.ids[missing[0]])!r} ({missing.size:,} missing)"
         )
-    theirs = np.array(pack.class_names)[pack.labels[rows]]
-    ours = np.array(tiles.class_names)[tiles.labels]
+    theirs, ours = np.array(pack.class_names)[pack.labels[rows]], np.array(tiles.class_names)[tiles.labels]
     other = np.flatnonzero(theirs != ours)
     if other.size:
         image, true, given = (str(values[other[0]]) for values in (tiles.ids, ours, theirs))
@@ -124,27 +110,16 @@ def _located(flips: Flips, pack: Pack) -> Flips:
     return replace(flips, first=replace(tiles, index=rows), second=replace(flips.second, index=rows))
 
 
-def _metrics(compared: Comparison) -> list[dict[str, Any]]:
+def _metrics(compared: Comparison) -> list[Metric]:
     """Both accuracies, their difference and the flips, each leading to its part of the page."""
-    accuracies = [
-        {
-            "letter": letter,
-            "label": side.name,
-            "value": percent(side.accuracy),
-            "note": interval(side.low, side.high),
-            "href": "#agreement",
-        }
+    a, b = (
+        Metric(side.name, percent(side.accuracy), interval(side.low, side.high), "#agreement", letter=letter)
         for letter, side in (("A", compared.first), ("B", compared.second))
-    ]
-    flipped = f"{len(compared.fixed):,} fixed, {len(compared.broken):,} broken"
-    others = (
-        ("B less A", points(compared.difference), points_interval(compared.low, compared.high), "#classes"),
-        ("Images that flipped", flipped, f"McNemar {p_value(compared.mcnemar_p)}", "#fixed"),
     )
-    return accuracies + [
-        {"label": label, "value": value, "note": note, "href": href, "long": href == "#fixed"}
-        for label, value, note, href in others
-    ]
+    flipped = f"{len(compared.fixed):,} fixed, {len(compared.broken):,} broken"
+    difference = points(compared.difference), points_interval(compared.low, compared.high)
+    flips = Metric(FIXED.group, flipped, f"McNemar {p_value(compared.mcnemar_p)}", "#fixed", long=True)
+    return [a, b, Metric("B less A", *difference, "#classes"), flips]
 
 
 def _teaser(card: Card, flips: Flips) -> dict[str, Any]:
@@ -163,20 +138,47 @@ def _teaser(card: Card, flips: Flips) -> dict[str, Any]:
     return {"card": card, "tiles": shown, "more": more}
 
 
-def _facts(compared: Comparison, about: tuple[str, str]) -> list[tuple[str, str]]:
-    return [
-        (f"A: {compared.first.name}", about[0]),
-        (f"B: {compared.second.name}", about[1]),
-        ("Images", f"{images(compared.images, compared.split)} of {compared.dataset}, joined by their ids"),
-        ("Order of the images", "largest change of the true class's probability first"),
-        ("Intervals", "95 %: Wilson's for an accuracy, Bonett and Price's for a difference on the same images"),
-        ("Test", "McNemar's, exact and two-sided"),
-    ]
+HEADS = ("Level", "Model", "Parameters", "Validation", "Test", "Change", "Training", "Images/s")
 
 
-def _notes(compared: Comparison) -> list[str]:
-    return [
-        f"{count(number, 'image')} that only {name} answered {'is' if number == 1 else 'are'} left out."
-        for name, number in zip(compared.names, compared.left_out, strict=True)
-        if number
-    ]
+def levels_site(folder: Path, table: LevelsTable, *, title: str) -> Path:
+    """Write the page of a challenge to `folder`, replacing what stood there, and return its index.html.
+
+    Each level's row leads to the gallery of its run, `../RUN/gallery/`, where that is written. title: the data set.
+    """
+    with site.new_site(folder, style=STYLE) as new:
+        nothing = np.zeros((0, 1, 1, 3), np.uint8)  # a chart shows no images
+        (card,) = site.write_figures(new, [(LEVELS, table)], nothing, dataset=title, task="levels")
+        numbers = Table("Levels", "levels", table.frame())
+        site.write_tables(new, [numbers])
+        rows = [
+            _row(row, folder, member=number > 0)
+            for level in table.levels
+            for number, row in enumerate((level, *level.members))
+        ]
+        content = {"drawn": card, "style": STYLE, "dataset": title, "tables": [numbers], "heads": HEADS}
+        content |= {"rows": rows, "notes": table.notes}
+        heading = f"{title}: levels – lucidate"
+        write_page(new / "index.html", "levels.html", title=heading, description=table.headline, content=content)
+    return folder / "index.html"
+
+
+def _row(level: Level, folder: Path, *, member: bool) -> dict[str, Any]:
+    """A row of the page's table; a cell is a value with a note below it, and what hovering tells."""
+    gallery = f"{level.run}/gallery/index.html"
+    change = ("",) if level.change is None or level.p is None else (points(level.change), p_value(level.p))
+    cells = (
+        (level.model, level.origin),
+        (f"{level.parameters:,}",),
+        (percent(level.val_accuracy), interval(level.val_low, level.val_high), images(level.val_images, "validation")),
+        (percent(level.test_accuracy), interval(level.test_low, level.test_high), images(level.test_images, "test")),
+        change,
+        (f"{level.seconds / 60:.1f} min" if level.seconds >= 60 else f"{level.seconds:.0f} s",),
+        (f"{level.images_per_second:,.0f}" if level.images_per_second else "",),
+    )
+    return {
+        "name": f"member: {level.model}" if member else f"{level.level} · {level.title}",
+        "href": f"../{gallery}" if (folder.parent / gallery).exists() else "",
+        "member": member,
+        "cells": [dict(zip(("value", "note", "title"), cell, strict=False)) for cell in cells],
+    }

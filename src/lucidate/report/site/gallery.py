@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lucidate.analysis.findings import Analysis, Findings, analyze_run
-from lucidate.analysis.formatting import count, duration, images, interval, percent
+from lucidate.analysis.formatting import count, duration, images, interval, percent, points
 from lucidate.analysis.heatmaps import Heatmaps
-from lucidate.core.progress import Reporter, Silent
+from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, slug
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack
 from lucidate.report.figures.catalog import FEW, FOLDED, figures_of
-from lucidate.report.labels import short_names
 from lucidate.report.site.heatmaps import write_heatmaps
-from lucidate.report.site.pages import Card, Table, write_figure_page, write_page
+from lucidate.report.site.pages import Card, Metric, Table, write_figure_page, write_page
 from lucidate.report.site.site import check_pixels, new_site, write_figures, write_tables
+from lucidate.report.theme import short_names
 
 TEASERS = 8  # of the surest mistakes: one row on a wide screen
 TEASER_NAME = 11  # characters of a class under one of them
@@ -55,22 +55,15 @@ def gallery_of_analysis(
     analysis: Analysis, *, folder: Path, run: RunDir | None = None, reporter: Reporter | None = None
 ) -> Path:
     """Write the gallery of an analysis into a folder. run: where it came from one; its heatmaps are shown too."""
-    about = describe(analysis, RunCard.load(run.card) if run else None)
     stored = run.heatmaps(analysis.predictions.split) if run else None
-    heatmaps = Heatmaps.load(stored) if stored and stored.exists() else None
-
-    def more(site: Path) -> Card:
-        assert heatmaps is not None  # else it is not called
-        return write_heatmaps(site, heatmaps, analysis.pack.images, title=about.title)
-
     return build_gallery(
         folder,
         analysis.predictions,
         analysis.findings,
         analysis.pack.images,
-        about=about,
-        more=more if heatmaps else None,
-        reporter=reporter or Silent(),
+        about=describe(analysis, RunCard.load(run.card) if run else None),
+        heatmaps=Heatmaps.load(stored) if stored and stored.exists() else None,
+        reporter=reporter,
     )
 
 
@@ -81,13 +74,12 @@ def build_gallery(
     pixels: NDArray[np.uint8],
     *,
     about: About,
-    more: Callable[[Path], Card] | None = None,
-    reporter: Reporter = Silent(),  # noqa: B008 (stateless)
+    heatmaps: Heatmaps | None = None,
+    reporter: Reporter | None = None,
 ) -> Path:
     """Write the gallery to `folder`, replacing the one that stood there, and return its index.html.
 
     pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped; row = index of predictions and findings.
-    more: writes one more page into the new site, and returns its card for the first page.
     The same arguments give the same bytes. The folder is complete or not there: it is written aside and swapped in.
     Raises PredictionsError where pixels are not the images that the predictions speak of.
     """
@@ -95,21 +87,19 @@ def build_gallery(
     asked = figures_of(findings)
     with new_site(folder) as site:
         cards = write_figures(site, asked, pixels, dataset=predictions.dataset, task="gallery", reporter=reporter)
-        for position, card in enumerate(cards):
-            question, info = asked[position][0].question, asked[position][1]
+        for position, (card, (entry, info)) in enumerate(zip(cards, asked, strict=True)):
             tables = [Table(card.title, card.name, info.frame())]
-            if question == "per_class_accuracy":
+            if entry.question == "per_class_accuracy":
                 report = findings.classification_report
                 tables.append(Table("Classification report", f"{card.name}_report", report.frame()))
-            if question == "misclassified" and 0 < findings.summary.errors <= FEW:
+            if entry.question == "misclassified" and 0 < findings.summary.errors <= FEW:
                 pairs = findings.top_confusions.frame()
                 tables.append(Table("Confusions", f"{slug(predictions.dataset)}_top_confusions", pairs))
             write_tables(site, tables)
             write_figure_page(site, cards, position, tables=tables, title=about.title)
-        if more:
-            cards.append(more(site))
+        if heatmaps:
+            cards.append(write_heatmaps(site, heatmaps, pixels, title=about.title))
         _write_index(site, cards, findings, about=about)
-    reporter.advance("gallery", len(asked), len(asked))
     return folder / "index.html"
 
 
@@ -124,48 +114,41 @@ def describe(analysis: Analysis, card: RunCard | None = None) -> About:
         return About(pack.dataset, predictions.model, tuple(facts), _notes(analysis))
     sizes = ", ".join(f"{size:,} {name}" for name, size in card.split.sizes.items())
     versions = ", ".join(f"{name} {card.versions.get(name, '?')}" for name in ("lucidate", "torch", "python"))
-    seed = f", seed {card.seed}" if card.origin else ""
+    origin, hardware, results = card.origin, card.hardware, card.results
+    accuracy = results.val_accuracy
     facts = [
         ("Data", f"{card.data.source}, {card.data.images:,} images of {card.data.image_size} pixels"),
-        ("Split", f"{card.split.scheme}{seed}: {sizes}"),
+        ("Split", f"{card.split.scheme}{f', seed {card.seed}' if origin else ''}: {sizes}"),
         ("Model", f"{card.model.name}, {card.model.parameters:,} parameters"),
     ]
-    val_accuracy = card.results.val_accuracy
-    if card.origin:  # nobody here has seen its training
+    if origin:  # nobody here has seen its training
         facts.append(("Training", "elsewhere"))
-        if val_accuracy is not None:
-            facts.append(("Validation accuracy", percent(val_accuracy)))
-        facts += [
-            ("File", f"{card.origin.file}, SHA-256 {card.origin.sha256[:12]}…"),
-            ("Versions", versions),
-            ("Taken in", card.created),
-        ]
-    else:
-        hardware, results = card.hardware, card.results
-        facts += [
-            ("Training", f"{_epochs(results.epochs)}{duration(results.train_seconds)}"),
-            ("Validation accuracy", percent(val_accuracy or 0.0)),
-            ("Seed", str(card.seed)),
-            ("Hardware", hardware.get("accelerator") or f"{hardware.get('processor')}, {card.threads} threads"),
-            ("Versions", versions),
-            ("Commit", card.commit[:12] if card.commit else "not from a checkout"),
-            ("Command", card.command or "called from Python"),
-            ("Made", card.created),
-        ]
+        if accuracy is not None:
+            facts.append(("Validation accuracy", percent(accuracy)))
+        file = f"{origin.file}, SHA-256 {origin.sha256[:12]}…"
+        facts += [("File", file), ("Versions", versions), ("Taken in", card.created)]
+        return About(pack.dataset, card.model.name, tuple(facts), _notes(analysis, card))
+    epochs = "its members, " if results.epochs is None else f"{count(results.epochs, 'epoch')} in "
+    facts += [
+        ("Training", f"{epochs}{duration(results.train_seconds)}"),
+        ("Validation accuracy", percent(accuracy or 0.0)),
+        ("Seed", str(card.seed)),
+        ("Hardware", hardware.get("accelerator") or f"{hardware.get('processor')}, {card.threads} threads"),
+        ("Versions", versions),
+        ("Commit", card.commit[:12] if card.commit else "not from a checkout"),
+        ("Command", card.command or "called from Python"),
+        ("Made", card.created),
+    ]
     return About(pack.dataset, card.model.name, tuple(facts), _notes(analysis, card))
 
 
 def _notes(analysis: Analysis, card: RunCard | None = None) -> tuple[str, ...]:
     notes = list(card.notes) if card and card.origin else []
-    if analysis.findings.accuracy_curve is None and card is None:
+    if card is None and analysis.findings.accuracy_curve is None:
         notes.append("No training history came with these predictions; --history FILE adds the curves.")
     if aside := len(analysis.pack.set_aside):
         notes.append(f"{count(aside, 'file')} of the source {'was' if aside == 1 else 'were'} set aside.")
     return tuple(notes)
-
-
-def _epochs(epochs: int | None) -> str:
-    return "its members, " if epochs is None else f"{count(epochs, 'epoch')} in "
 
 
 def _write_index(site: Path, cards: Sequence[Card], findings: Findings, *, about: About) -> None:
@@ -186,13 +169,12 @@ def _write_index(site: Path, cards: Sequence[Card], findings: Findings, *, about
     )
 
 
-def _metrics(findings: Findings, cards: dict[str, Card]) -> list[dict[str, Any]]:
+def _metrics(findings: Findings, cards: dict[str, Card]) -> list[Metric]:
     """Four figures that answer the first four questions, each leading to its page. cards: by question."""
     summary, pairs = findings.summary, findings.top_confusions
-    points, trust = round(100 * summary.overconfidence, 1), "as sure as it is right"
-    gap = (f"{points:+.1f}" if points else "0.0").replace("-", "−")
-    if points:
-        trust = f"{'over' if points > 0 else 'under'}confident: {percent(summary.mean_confidence)} sure on average"
+    gap, trust = round(100 * summary.overconfidence, 1), "as sure as it is right"
+    if gap:
+        trust = f"{'over' if gap > 0 else 'under'}confident: {percent(summary.mean_confidence)} sure on average"
     confusion, often = "none", "no class is taken for another"
     if pairs.errors:
         row = int(pairs.counts.argmax())
@@ -205,17 +187,11 @@ def _metrics(findings: Findings, cards: dict[str, Card]) -> list[dict[str, Any]]
     found = (
         ("Accuracy", percent(summary.accuracy), spread, "per_class_accuracy"),
         ("Errors", *errors, "misclassified"),
-        ("Confidence gap", f"{gap} points", trust, "confidence"),
+        ("Confidence gap", points(summary.overconfidence), trust, "confidence"),
         ("Most frequent confusion", confusion, often, "top_confusions"),
     )
     return [
-        {
-            "label": label,
-            "value": value,
-            "note": note,
-            "href": f"docs/{cards[question].name}.html",
-            "long": question == "top_confusions",
-        }
+        Metric(label, value, note, f"docs/{cards[question].name}.html", long=question == "top_confusions")
         for label, value, note, question in found
     ]
 
@@ -227,20 +203,11 @@ def _teaser(findings: Findings, card: Card) -> dict[str, Any] | None:
     all_shown = card.question == "misclassified"  # few mistakes have one page and one sprite
     tiles = findings.misclassified.tiles if all_shown else findings.most_confident_wrong.tiles
     short, names = short_names(tiles.class_names, TEASER_NAME), tiles.class_names
-    shown = [
-        {
-            "label": f"{names[true]}, taken for {names[said]}",
-            "true": short[true],
-            "said": short[said],
-            "sure": percent(sure),
-        }
-        for true, said, sure in zip(
-            tiles.labels[:TEASERS].tolist(),
-            tiles.predicted[:TEASERS].tolist(),
-            tiles.confidence[:TEASERS].tolist(),
-            strict=True,
-        )
-    ]
+    shown = []
+    for tile in range(min(len(tiles), TEASERS)):
+        true, said, sure = tiles.labels[tile], tiles.predicted[tile], percent(tiles.confidence[tile])
+        label = f"{names[true]}, taken for {names[said]}"
+        shown.append({"label": label, "true": short[true], "said": short[said], "sure": sure})
     title = "Its only mistake" if len(shown) == 1 else "Its mistakes" if all_shown else "Its surest mistakes"
     more = "See its page" if len(shown) == 1 else "See them all"
     return {"title": title, "more": more, "page": card.name, "sprite": card.sprite, "tiles": shown}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lucidate.analysis.formatting import percent
-from lucidate.analysis.heatmaps import Group, Heatmaps, center_words, heat_colors
+from lucidate.analysis.heatmaps import Group, Heatmaps, heat_colors
 from lucidate.report import theme
 from lucidate.report.site import site
 from lucidate.report.site.pages import Card, Table, write_page
@@ -49,68 +49,53 @@ def write_heatmaps(folder: Path, info: Heatmaps, pixels: NDArray[np.uint8], *, t
     site.write_tables(folder, [Table("Heatmaps", NAME, info.frame())])
     picture, size = preview(info, pixels)
     (folder / "plots" / f"{NAME}.png").write_bytes(picture)
-    write_page(
-        folder / "docs" / f"{NAME}.html",
-        "heatmaps.html",
-        title=f"Heatmaps – {title}",
-        description=info.headline,
-        content={
-            "style": "heatmaps.css",
-            "site_title": f"{title} gallery",
-            "info": info,
-            "groups": groups,
-            "mean_sprite": means,
-            "means": list(zip(info.class_names, map(center_words, info.center.tolist()), strict=True)),
-            "trust": measured(info),
-        },
-    )
+    means_told = [
+        (name, f"{percent(share)} in the middle quarter (25 % would be even)")
+        for name, share in zip(info.class_names, info.center.tolist(), strict=True)
+    ]
+    content = {"style": "heatmaps.css", "site_title": f"{title} gallery", "info": info, "groups": groups}
+    content |= {"mean_sprite": means, "means": means_told, "trust": measured(info)}
+    page, heading = folder / "docs" / f"{NAME}.html", f"Heatmaps – {title}"
+    write_page(page, "heatmaps.html", title=heading, description=info.headline, content=content)
     where = "Where it looks"
     return Card(name=NAME, title=where, group=where, headline=info.headline, kind="grid", question=NAME, size=size)
 
 
 def measured(info: Heatmaps) -> list[tuple[str, Any, str]]:
     """Label, figures {mean, low, high} and meaning of each test of trust that was made."""
-    return [
-        (label, share, meaning)
-        for key, label, meaning in MEANINGS
-        if (share := info.trust.get(key)) and share["mean"] is not None
-    ]
+    found = [(label, info.trust.get(key), meaning) for key, label, meaning in MEANINGS]
+    return [(label, share, meaning) for label, share, meaning in found if share and share["mean"] is not None]
 
 
 def colors(heatmap: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """(H, W, 4) RGBA of a heatmap (H, W): transparent where it is 0, so that the image below shows."""
-    shown = np.clip(heatmap.astype(np.float64), 0, 1)
+    """RGBA of a map (h, w) in the size of a tile: transparent where it is 0, so that the image below shows."""
+    picture = Image.fromarray(np.asarray(heatmap, np.float32), mode="F")
+    shown = np.clip(np.asarray(picture.resize((TILE, TILE), Image.Resampling.BILINEAR), dtype=np.float64), 0, 1)
     alpha = 255 * np.minimum(1.0, 0.25 + shown)[..., None] * (shown.max() > 0)
     return np.rint(np.concatenate([heat_colors(shown), alpha], axis=-1)).astype(np.uint8)
 
 
 def overlaid(image: NDArray[np.uint8], heatmap: NDArray[Any]) -> NDArray[np.uint8]:
     """An image (S, S, 3) in the size of a tile, its map (h, w) in colors over it."""
-    below = Image.fromarray(fit(image))
-    color = Image.fromarray(colors(enlarged(heatmap, TILE)))
+    below, color = Image.fromarray(fit(image)), Image.fromarray(colors(heatmap))
     color.putalpha(color.getchannel("A").point(lambda alpha: alpha * 6 // 10))  # the slider's place on the page
     below.paste(color, (0, 0), color)
     return np.asarray(below)
 
 
-def enlarged(heatmap: NDArray[np.floating], side: int) -> NDArray[np.float64]:
-    """A map (h, w) in the size of a tile, bilinear."""
-    picture = Image.fromarray(np.asarray(heatmap, np.float32), mode="F")
-    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR), dtype=np.float64)
-
-
 def preview(info: Heatmaps, pixels: NDArray[np.uint8]) -> tuple[bytes, tuple[int, int]]:
     """A static picture of the first group as a PNG: images, and below them both maps. Also its size in pixels."""
-    group = info.groups[0] if info.groups else None
-    columns = min(PREVIEW, len(group.tiles)) if group else 0
-    size = (max(columns, 1) * (TILE + GAP) - GAP, 3 * (TILE + GAP) - GAP)
+    columns = []
+    for group in info.groups[:1]:
+        shown = zip(group.tiles.index[:PREVIEW], group.first, group.second, strict=False)
+        for index, first, second in shown:
+            image = np.asarray(pixels[index])
+            columns.append((fit(image), overlaid(image, first), overlaid(image, second)))
+    size = (max(len(columns), 1) * (TILE + GAP) - GAP, 3 * (TILE + GAP) - GAP)
     canvas = Image.new("RGB", size, theme.LIGHT.surface)
-    for column in range(columns):
-        assert group is not None  # else there is no column
-        image = np.asarray(pixels[group.tiles.index[column]])
-        shown = (fit(image), overlaid(image, group.first[column]), overlaid(image, group.second[column]))
-        for row, tile in enumerate(shown):
-            canvas.paste(Image.fromarray(tile), (column * (TILE + GAP), row * (TILE + GAP)))
+    for left, column in enumerate(columns):
+        for top, tile in enumerate(column):
+            canvas.paste(Image.fromarray(tile), (left * (TILE + GAP), top * (TILE + GAP)))
     buffer = BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue(), size
@@ -118,16 +103,9 @@ def preview(info: Heatmaps, pixels: NDArray[np.uint8]) -> tuple[bytes, tuple[int
 
 def _sprites(group: Group, pixels: NDArray[np.uint8]) -> tuple[Sprite, Sprite, Sprite]:
     """The images, and the colors of their two maps, cell by cell."""
-    name = f"{NAME}-{group.key}"
-    own = make_sprite(
-        pixels,
-        group.tiles.index,
-        ids=group.tiles.ids,
-        cells=np.arange(len(group.tiles)),
-        columns=COLUMNS,
-        gaps=(0, 0),
-        url=f"../assets/sprites/{name}-image.webp",
-    )
+    name, tiles = f"{NAME}-{group.key}", group.tiles
+    place: dict[str, Any] = {"cells": np.arange(len(tiles)), "columns": COLUMNS, "gaps": (0, 0)}
+    own = make_sprite(pixels, tiles.index, ids=tiles.ids, **place, url=f"../assets/sprites/{name}-image.webp")
     return own, _colored(own, group.first, f"{name}-first"), _colored(own, group.second, f"{name}-second")
 
 
@@ -135,21 +113,14 @@ def _colored(like: Sprite, maps: NDArray[np.float32], name: str) -> Sprite:
     image = np.zeros_like(like.image)
     for cell, heatmap in enumerate(maps):
         left, top = like.corner(cell)
-        image[top : top + TILE, left : left + TILE] = colors(enlarged(heatmap, TILE))
+        image[top : top + TILE, left : left + TILE] = colors(heatmap)
     return replace(like, image=image, url=f"../assets/sprites/{name}.webp")
 
 
 def _means(info: Heatmaps) -> Sprite:
     rows = -(-len(info.class_names) // COLUMNS)
-    blank = Sprite(
-        np.zeros((rows * TILE, COLUMNS * TILE, 4), np.uint8),
-        (None,) * (rows * COLUMNS),
-        COLUMNS,
-        0,
-        0,
-        "",
-        (TILE, TILE),
-    )
+    image = np.zeros((rows * TILE, COLUMNS * TILE, 4), np.uint8)
+    blank = Sprite(image, (None,) * (rows * COLUMNS), COLUMNS, gap_x=0, gap_y=0, url="", source=(TILE, TILE))
     peaks = info.mean_maps.max(axis=(1, 2), keepdims=True)
     return _colored(blank, info.mean_maps / np.maximum(peaks, 1e-30), f"{NAME}-means")
 
@@ -157,11 +128,9 @@ def _means(info: Heatmaps) -> Sprite:
 def _image(group: Group, tile: int, sprites: tuple[Sprite, ...], names: tuple[str, ...]) -> dict[str, Any]:
     """What the page says of one image and its two maps."""
     true, said, other = (names[k[tile]] for k in (group.tiles.labels, group.tiles.predicted, group.other))
+    both = (sprites[1], said, group.first_peak[tile]), (sprites[2], other, group.second_peak[tile])
     maps = [
         {"sprite": sprite, "words": f"for {name}" if peak else "empty", "kind": "right" if name == true else "wrong"}
-        for sprite, name, peak in (
-            (sprites[1], said, group.first_peak[tile]),
-            (sprites[2], other, group.second_peak[tile]),
-        )
+        for sprite, name, peak in both
     ]
     return {"cell": tile, "true": true, "said": said, "sure": percent(group.tiles.confidence[tile]), "maps": maps}

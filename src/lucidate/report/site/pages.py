@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,10 +14,21 @@ from markupsafe import Markup
 
 from lucidate.analysis.formatting import count
 from lucidate.core.text import csv_of
-from lucidate.report.labels import escape
 from lucidate.report.sprites import Sprite
+from lucidate.report.theme import escape
 
 MAX_ROWS = 1_000  # of a table in a page; the CSV has all
+
+
+class Metric(NamedTuple):
+    """A number at the top of a first page, and where it leads. long: its value is words. letter: of a model."""
+
+    label: str
+    value: str
+    note: str
+    href: str
+    long: bool = False
+    letter: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,18 +105,14 @@ class Table:
     @property
     def columns(self) -> list[tuple[str, Markup]]:
         """Heading and attributes of each column."""
-        kinds = zip(self.frame.columns, self.frame.dtypes, strict=True)
-        return [
-            (str(name).replace("_", " "), NUMBER if pd.api.types.is_numeric_dtype(kind) else TEXT)
-            for name, kind in kinds
-        ]
+        numeric = [pd.api.types.is_numeric_dtype(kind) for kind in self.frame.dtypes]
+        names = (str(name).replace("_", " ") for name in self.frame.columns)
+        return [(name, NUMBER if each else TEXT) for name, each in zip(names, numeric, strict=True)]
 
-    def rows(self) -> Iterator[tuple[str, list[tuple[Markup, str]]]]:
-        """Of the first 1,000 rows the heading, and attributes and text of the other cells."""
-        styles = [style for _, style in self.columns[1:]]
+    def rows(self) -> Iterator[list[str]]:
+        """The cells of the first 1,000 rows."""
         for row in self.frame.head(MAX_ROWS).itertuples(index=False, name=None):
-            first, *rest = (_cell(value) for value in row)
-            yield first, list(zip(styles, rest, strict=True))
+            yield [_cell(value) for value in row]
 
 
 NUMBER, TEXT = Markup(' class="number"'), Markup("")
@@ -137,22 +144,13 @@ def write_figure_page(
     site: Path, cards: Sequence[Card], number: int, *, tables: Sequence[Table], title: str, kind: str = "gallery"
 ) -> None:
     """The page of one of the cards, with its neighbors and its numbers. title: of the site. kind: what the site is."""
-    card = cards[number]
+    card, content = cards[number], {"cards": cards, "number": number, "tables": tables, "kind": kind}
     write_page(
         site / "docs" / f"{card.name}.html",
         "figure.html",
         title=f"{card.title} – {title}",
         description=card.headline,
-        content={
-            "drawn": card,
-            "site_title": f"{title} {kind}",
-            "previous": cards[number - 1] if number else None,
-            "following": cards[number + 1] if number + 1 < len(cards) else None,
-            "number": number + 1,
-            "total": len(cards),
-            "tables": tables,
-            "kind": kind,
-        },
+        content={**content, "drawn": card, "site_title": f"{title} {kind}"},
     )
 
 

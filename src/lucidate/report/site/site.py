@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,7 +21,7 @@ from PIL import Image
 
 from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import PredictionsError
-from lucidate.core.progress import Reporter
+from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import slug
 from lucidate.report import theme
 from lucidate.report.figures import frame
@@ -73,13 +72,14 @@ def write_figures(
     *,
     dataset: str,
     task: str,
-    reporter: Reporter,
+    reporter: Reporter | None = None,
 ) -> list[Card]:
     """Draw each info by its entry, interactive and static, and return their cards. task: what the reporter is told."""
-    cards: list[Card] = []
+    reporter, cards = reporter or Silent(), []
     for done, (entry, info) in enumerate(asked):
         reporter.advance(task, done, len(asked), entry.title)
-        cards.append(_write_figure(site, entry, info, pixels, name=entry.name(slug(dataset))))
+        cards.append(_write_figure(site, entry, info, pixels, name=entry.file.format(dataset=slug(dataset))))
+    reporter.advance(task, len(asked), len(asked))
     return cards
 
 
@@ -99,7 +99,7 @@ def _write_figure(site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np
     grid = entry.grid(info) if entry.grid else None
     sprite = entry.sprite(info, pixels, url=f"../assets/sprites/{name}-001.webp")
     if sprite:
-        (site / "assets/sprites" / f"{name}-001.webp").write_bytes(sprite.encoded())
+        (site / sprite.file).write_bytes(sprite.encoded())
     data = page_data(entry.interactive(info, sprite), sprite, title=entry.title)
     (site / "assets/data" / f"{name}.js").write_text(data, encoding="ascii", newline="\n")
     picture, size = png_of(entry.static(info, sprite), photographs=sprite is not None)
@@ -113,7 +113,7 @@ def _write_figure(site: Path, entry: FigureEntry, info: Info, pixels: NDArray[np
         question=entry.question,
         size=size,
         sprite=sprite,
-        note=entry.note(info) if entry.note else "",
+        note=entry.hint(info),
         left_out=grid.left_out if grid else 0,
     )
 
@@ -125,12 +125,8 @@ def page_data(figure: go.Figure, sprite: Sprite | None, *, title: str) -> str:
     {sprite, columns, tile, gap: [x, y], ids}: the cell n of `sprite` (relative to docs/) has its upper left corner at
     ((n % columns) * (tile + gap[0]), floor(n / columns) * (tile + gap[1])) and shows the image ids[n], or none if null.
     """
-    content: dict[str, Any] = {
-        "title": title,
-        "figure": figure.to_plotly_json(),
-        "dark": theme.dark_of_light(),
-        "sprite": sprite.address() if sprite else None,
-    }
+    content = {"title": title, "figure": figure.to_plotly_json(), "dark": theme.dark_of_light()}
+    content["sprite"] = sprite.address() if sprite else None
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     safe = text.replace("</", "<\\/")  # as it must be if the script is ever put inline
     return f"lucidate.page({safe});\n"

@@ -12,10 +12,9 @@ import pytest
 from writers import Listener, make_images, write_folder
 
 from cli.test_explain import call, mistake
-from lucidate.data import checksums as packing
-from lucidate.data import packed as packs
-from lucidate.data.checksums import PIECE, damage, seal
+from lucidate.data import packed
 from lucidate.data.pack import open_pack
+from lucidate.data.packed import PIECE, UNSEALED, fault, seal
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +57,9 @@ def test_every_byte_of_every_file_counts(folder, name):
     length = (pack.path / name).stat().st_size
     for place in range(0, length, max(1, length // 40)):
         flip(pack.path / name, place)
-        assert packs.fault(pack.path) is not None, place
+        assert fault(pack.path) is not None, place
         flip(pack.path / name, place)
-        assert packs.fault(pack.path) is None, place
+        assert fault(pack.path) is None, place
 
 
 def test_a_tail_of_zeros_and_where_the_damage_is(tmp_path):
@@ -68,24 +67,23 @@ def test_a_tail_of_zeros_and_where_the_damage_is(tmp_path):
     (tmp_path / "b").write_bytes(b"")
     seal(tmp_path)
     for thorough in (False, True):
-        assert damage(tmp_path, thorough=thorough) is None
+        assert fault(tmp_path, thorough=thorough) is None
     with (tmp_path / "a").open("r+b") as file:
         file.seek(2 * PIECE + 5)
         file.write(bytes(PIECE))
     for thorough in (False, True):
-        fault = damage(tmp_path, thorough=thorough)
-        assert fault == "a differs from its checksum between byte 2,097,152 and 3,145,728"
+        assert fault(tmp_path, thorough=thorough) == "a differs from its checksum between byte 2,097,152 and 3,145,728"
     os.truncate(tmp_path / "a", 2 * PIECE)
-    assert damage(tmp_path, thorough=False) == "a has another length than it was written with"
+    assert fault(tmp_path, thorough=False) == "a has another length than it was written with"
     (tmp_path / "a").unlink()
-    assert damage(tmp_path, thorough=False) == "a is missing"
+    assert fault(tmp_path, thorough=False) == "a is missing"
 
 
 def test_what_nobody_touched_is_not_read_when_it_is_opened(folder, monkeypatch):
     pack = open_pack(folder)
     read = []
-    checksums = packing._checksums
-    monkeypatch.setattr(packing, "_checksums", lambda file: read.append(file.name) or checksums(file))
+    checksums = packed._checksums
+    monkeypatch.setattr(packed, "_checksums", lambda file: read.append(file.name) or checksums(file))
     open_pack(folder)
     assert read == []
     shutil.copytree(pack.path, copy := pack.path.with_name("copy"))
@@ -113,11 +111,11 @@ def test_verify_finds_it_and_says_what_to_do(folder, capsys):
 def test_a_pack_of_before_is_packed_anew(folder, capsys):
     pack = open_pack(folder)
     (pack.path / "checksums.json").unlink()
-    assert call(capsys, "data", "verify", str(folder))["packs"][0]["fault"] == packs.UNSEALED
+    assert call(capsys, "data", "verify", str(folder))["packs"][0]["fault"] == UNSEALED
     listener = Listener()
     again = open_pack(folder, reporter=listener)
     assert (again.hash, again.path, listener.said) == (pack.hash, pack.path, [])
-    assert packs.fault(again.path) is None
+    assert fault(again.path) is None
 
 
 def test_a_pack_is_found_by_its_content_under_any_name(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""What did a teacher bring its student?"""
+"""What did each level of the challenge buy, and what did a teacher bring its student?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,92 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lucidate.analysis.formatting import p_value, points, points_interval
-from lucidate.analysis.statistics import Mean, mean_over_seeds, wilson_interval
+from lucidate.analysis.formatting import listed, p_value, points, points_interval, span
+from lucidate.analysis.statistics import LEVEL, Mean, mean_over_seeds, share_interval
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level's model and how well it does.
+
+    level: 1 to 4. title: what the level adds. run: folder of its run, relative to that of the levels. model: in words.
+    origin: how its weights began, "pretrained" or "from scratch". weights: where they came from. parameters: trainable.
+    *_accuracy: shares from 0 to 1, with their 95 % Wilson intervals. change: test accuracy less that of the level
+    before, and p: McNemar's exact p of the two on the same images; None for the first level. seconds: of training
+    (of an ensemble, its members' together). images_per_second: shown in training, validation included in the time.
+    members, best_member_test_accuracy: of an ensemble.
+    """
+
+    level: int
+    title: str
+    run: str
+    model: str
+    origin: str
+    parameters: int
+    val_images: int
+    val_accuracy: float
+    val_low: float
+    val_high: float
+    test_images: int
+    test_accuracy: float
+    test_low: float
+    test_high: float
+    change: float | None
+    p: float | None
+    seconds: float
+    images_per_second: float
+    members: tuple[Level, ...] = ()
+    best_member_test_accuracy: float | None = None
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class LevelsTable:
+    """The levels in their order. notes: what a reader of the figures must know.
+
+    best_p: McNemar's exact p of the level of the highest test accuracy against that of the second highest, on the same
+    images; None where it is not known, and their intervals tell.
+    """
+
+    levels: tuple[Level, ...]
+    notes: tuple[str, ...] = ()
+    best_p: float | None = None
+
+    @property
+    def headline(self) -> str:
+        first, last = self.levels[0], self.levels[-1]
+        gain = points(last.test_accuracy - first.test_accuracy)
+        if len(self.levels) == 1:
+            return f"Level {first.level}: {_of(first)}."
+        return f"From level {first.level} to level {last.level} test accuracy changed by {gain}; {self._best}."
+
+    @property
+    def _best(self) -> str:
+        """Which level is the best, where more than chance says so."""
+        best, second, *_ = sorted(self.levels, key=lambda level: -level.test_accuracy)
+        tied = [str(level.level) for level in self.levels if level.test_accuracy == best.test_accuracy]
+        if len(tied) > 1:
+            return f"levels {listed(tied)} tie at {_of(best)}, so none is the best"
+        clear = self.best_p < LEVEL if self.best_p is not None else best.test_low > second.test_high
+        if clear:
+            return f"level {best.level} is the best, {_of(best)}"
+        p = f" ({p_value(self.best_p)})" if self.best_p is not None else ""
+        beyond = f"but not better than level {second.level} beyond chance{p}"
+        return f"level {best.level} is the highest, {_of(best)}, {beyond}"
+
+    def frame(self) -> pd.DataFrame:
+        """A row a level, and one a member of an ensemble, whose `level` reads such as 4.1."""
+        rows = []
+        for level in self.levels:
+            rows.append({**vars(level), "level": str(level.level)})
+            for position, member in enumerate(level.members, 1):
+                rows.append({**vars(member), "level": f"{level.level}.{position}"})
+        return pd.DataFrame(rows).drop(columns=["members"])
+
+
+def _of(level: Level) -> str:
+    return f"{100 * level.test_accuracy:.1f}\N{NO-BREAK SPACE}%"
+
 
 ARROW = 36  # columns of the longest arrow
 HEADINGS = ("", "model", "test accuracy", "95 % CI", "parameters", "ONNX file", "one image")
@@ -43,7 +127,7 @@ class Variant:
             self.name,
             self.model.removeprefix("timm:"),
             f"{100 * self.accuracy:.2f}{spread} %",
-            "" if self.low is None or self.high is None else f"{100 * self.low:.1f}–{100 * self.high:.1f} %",
+            "" if self.low is None or self.high is None else span(self.low, self.high),
             f"{self.parameters:,}",
             "" if self.bytes is None else f"{self.bytes / 1000:,.0f} kB",
             "" if self.milliseconds is None else f"{self.milliseconds:.2f} ms",
@@ -64,7 +148,7 @@ def variant(
     mean = mean_over_seeds(accuracies)
     low, high = (None if end is None else min(max(end, 0.0), 1.0) for end in (mean.low, mean.high))
     if len(accuracies) == 1:
-        low, high = (float(end) for end in wilson_interval(round(accuracies[0] * images), images))
+        low, high = share_interval(accuracies[0], images)
     std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
     return Variant(name, model, accuracies, mean.mean, std, low, high, parameters, bytes_, milliseconds)
 
@@ -107,12 +191,10 @@ class Distillation:
             f"Taught, the student reaches {100 * self.distilled.accuracy:.2f} % test accuracy; alone "
             f"{100 * self.alone.accuracy:.2f} %: {points(self.gain)}"
         )
-        seeds, images = self.by_seeds, self.by_images
         said = []
-        if seeds.low is not None and seeds.high is not None and seeds.p is not None:
-            said.append(f"over {len(self.seeds)} seeds {points_interval(seeds.low, seeds.high)}, {p_value(seeds.p)}")
-        if images.low is not None and images.high is not None and images.p is not None:
-            said.append(f"over images {points_interval(images.low, images.high)}, {p_value(images.p)}")
+        for over, found in ((f"{len(self.seeds)} seeds", self.by_seeds), ("images", self.by_images)):
+            if found.low is not None and found.high is not None and found.p is not None:
+                said.append(f"over {over} {points_interval(found.low, found.high)}, {p_value(found.p)}")
         return f"{text} ({'; '.join(said)})." if said else f"{text}."
 
     def arrows(self) -> list[str]:

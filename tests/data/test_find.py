@@ -9,7 +9,7 @@ from writers import make_images, png, write_folder, write_parquet
 from lucidate.core.errors import SourceError
 from lucidate.data import pack as packing
 from lucidate.data.pack import open_pack
-from lucidate.data.sources import source_cache
+from lucidate.data.sources import find
 from lucidate.data.sources.find import open_source
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(source_cache, "SETTLED", -1.0)  # what was written a moment ago counts as settled
-    monkeypatch.setattr(source_cache, "_seen", {})
+    monkeypatch.setattr(find, "SETTLED", -1.0)  # what was written a moment ago counts as settled
+    monkeypatch.setattr(find, "_seen", {})
     return write_folder(tmp_path / "pets", *make_images(30))
 
 
@@ -108,12 +108,12 @@ def test_what_its_state_does_not_tell_is_opened_each_time(folder, opened, tmp_pa
     open_pack(folder)
     assert len(opened) == 2
     (folder / "link").unlink()
-    monkeypatch.setattr(source_cache, "SETTLED", 60.0)
+    monkeypatch.setattr(find, "SETTLED", 60.0)
     open_pack(folder)
     open_pack(folder)
     assert len(opened) == 4
-    assert source_cache.signature(None) is None
-    assert source_cache.signature(tmp_path / "nothing") is None
+    assert find.signature(None) is None
+    assert find.signature(tmp_path / "nothing") is None
 
 
 def test_a_source_that_is_gone_is_not_recalled(folder):
