@@ -126,7 +126,7 @@ def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] |
             f"labels: expected one label an image, received {said[0]!r} in {a} and {said[1]!r} in {b} "
             f"for {str(one.ids[row])!r} ({differing.size:,} in all); were both made from the same images?"
         )
-    right_a, right_b = one.labels == one.predicted, other.labels == other.predicted
+    right_a, right_b = one.correct, other.correct
     gain = other.true_probability - one.true_probability
 
     def flips(chosen: NDArray[np.bool_], *, fixed: bool) -> Flips:
@@ -149,7 +149,7 @@ def compare(first: Predictions, second: Predictions, *, names: tuple[str, str] |
         low=float(low),
         high=float(high),
         mcnemar_p=mcnemar(len(broken), len(fixed)),
-        classes=class_changes(one.labels, right_a, right_b, first.class_names, names=(a, b)),
+        classes=class_changes(one, other, names=(a, b)),
         fixed=fixed,
         broken=broken,
     )
@@ -237,22 +237,16 @@ class ClassChanges:
         return pd.DataFrame({**accuracies, **change, **counts}).iloc[self.order].reset_index(drop=True)
 
 
-def class_changes(
-    labels: NDArray[np.int64],
-    correct_a: NDArray[np.bool_],
-    correct_b: NDArray[np.bool_],
-    class_names: tuple[str, ...],
-    *,
-    names: tuple[str, str],
-) -> ClassChanges:
-    """Accuracy of each class with both models. labels, correct_*: (N,), of the same images."""
+def class_changes(first: Tiles, second: Tiles, *, names: tuple[str, str]) -> ClassChanges:
+    """Accuracy of each class with both models, of the same images in the same order."""
 
     def tally(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.bincount(labels[chosen], minlength=len(class_names))
+        return np.bincount(first.labels[chosen], minlength=len(first.class_names))
 
-    total, fixed, broken = tally(np.ones_like(correct_a)), tally(~correct_a & correct_b), tally(correct_a & ~correct_b)
+    a, b = first.correct, second.correct
+    total, fixed, broken = tally(np.ones_like(a)), tally(~a & b), tally(a & ~b)
     low, high = (np.where(total > 0, end, np.nan) for end in paired_interval(broken, fixed, total))
-    return ClassChanges(names, class_names, total, tally(correct_a), tally(correct_b), fixed, broken, low, high)
+    return ClassChanges(names, first.class_names, total, tally(a), tally(b), fixed, broken, low, high)
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,21 +43,12 @@ class ConfusionMatrix:
 
     def frame(self) -> pd.DataFrame:
         """One row a pair of classes: count, and share of the true class. Beyond 100 classes, only pairs that occur."""
-        listed = self.counts >= (1 if len(self.class_names) > ALL_PAIRS else 0)
+        names = np.array(self.class_names)
+        listed = self.counts >= (1 if len(names) > ALL_PAIRS else 0)
         true, predicted = np.nonzero(listed)
-        return _pairs(self.class_names, true, predicted, self.counts[listed], self.normalized[listed])
-
-
-def _pairs(
-    class_names: tuple[str, ...],
-    true: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    shares: NDArray[np.float64],
-) -> pd.DataFrame:
-    names = np.array(class_names)
-    classes = {"true_class": names[true], "predicted_class": names[predicted]}
-    return pd.DataFrame({**classes, "count": counts, "share_of_true_class": shares})
+        classes = {"true_class": names[true], "predicted_class": names[predicted]}
+        shares = {"count": self.counts[listed], "share_of_true_class": self.normalized[listed]}
+        return pd.DataFrame({**classes, **shares})
 
 
 def confusion_matrix(predictions: Predictions) -> ConfusionMatrix:
@@ -104,7 +95,9 @@ class TopConfusions:
 
     def frame(self) -> pd.DataFrame:
         """One row a listed pair."""
-        return _pairs(self.class_names, self.true, self.predicted, self.counts, self.shares)
+        names = np.array(self.class_names)
+        classes = {"true_class": names[self.true], "predicted_class": names[self.predicted]}
+        return pd.DataFrame({**classes, "count": self.counts, "share_of_true_class": self.shares})
 
 
 def top_confusions(predictions: Predictions, *, per_class: int = 3) -> TopConfusions:

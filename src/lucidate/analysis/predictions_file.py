@@ -61,8 +61,8 @@ def _checked(table: dict[str, Any], pack: Pack, split: str | None) -> Prediction
             expected = "numbers" if "f" in kinds else "whole numbers"
             raise PredictionsError(f"{name}: expected {expected}, received {values.dtype}")
     check_scores(labels, scores, pack.class_names, what=what)
-    if "class_names" in table:
-        theirs, ours = tuple(map(str, table["class_names"])), pack.class_names
+    theirs, ours = tuple(map(str, table.get("class_names", ()))), pack.class_names
+    if theirs and theirs != ours:
         if sorted(theirs) != sorted(ours):
             raise PredictionsError(f"class_names: expected {', '.join(ours)}, received {', '.join(theirs)}")
         labels, scores = class_order(theirs, ours)[labels], scores[:, class_order(ours, theirs)]

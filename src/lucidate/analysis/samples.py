@@ -32,6 +32,10 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        return self.labels == self.predicted
+
     def take(self, rows: NDArray[np.int64]) -> Tiles:
         """The given ones of these images, in the given order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in TILE_ARRAYS})

@@ -86,7 +86,7 @@ def flips_grid(info: Flips) -> TileGrid | None:
         Captions(
             tuple(f"{letter} {short[label]}" for label in tiles.predicted),
             tuple(map(percent, tiles.confidence)),
-            tiles.labels != tiles.predicted,
+            ~tiles.correct,
         )
         for letter, tiles in (("A", first), ("B", second))
     ]

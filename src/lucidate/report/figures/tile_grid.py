@@ -127,7 +127,7 @@ def tiles_grid(info: Sample) -> TileGrid | None:
         said = (f"taken for {predicted}, {sure[tile]} sure", f"{own[tile]} for {true}")
         return (true, *(said if true != predicted else (f"recognized, {sure[tile]} sure",)), str(tiles.ids[tile]))
 
-    wrong, first = tiles.labels != tiles.predicted, Captions(tuple(short[label] for label in tiles.labels))
+    wrong, first = ~tiles.correct, Captions(tuple(short[label] for label in tiles.labels))
     said = tuple(f"→ {short[label]}" if other else "" for label, other in zip(tiles.predicted, wrong, strict=True))
     captions: tuple[Captions, ...] = (first, Captions(said, sure, wrong))
     if any(len(answer) + len(amount) > CAPTION_LIMIT + 1 for answer, amount in zip(said, sure, strict=True) if answer):

@@ -108,13 +108,17 @@ def write_report(data: ReportData, path: Path, *, reporter: Reporter | None = No
 
 def typeset(report: Report, *, made: int) -> bytes:
     """The report as a PDF; the same report gives the same bytes. made: the date it bears, in Unix seconds."""
+    pictures: dict[str, Picture] = {}
+    text = json.dumps({**_plain(report, pictures), "palette": asdict(LIGHT)}, ensure_ascii=False)
+    # Code points of all text; of a drawing those of its markup as well, which are plain ones.
+    drawn = (picture.content.decode() for picture in pictures.values() if picture.suffix == "svg")
+    letters = set(map(ord, "".join([text, *drawn]))) - {ord(BREAK), ord("\n")}
+    known = set(get_font(findfont("DejaVu Sans")).get_charmap())
     with TemporaryDirectory() as name:
         folder = Path(name)
-        pictures: list[Picture] = []
-        content = {**_plain(report, pictures), "palette": asdict(LIGHT)}
-        for number, picture in enumerate(pictures):
-            (folder / _file(number, picture)).write_bytes(picture.content)
-        (folder / "content.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        for file, picture in pictures.items():
+            (folder / file).write_bytes(picture.content)
+        (folder / "content.json").write_text(text, encoding="utf-8")
         (folder / "fonts").mkdir()
         for font in FONTS:
             shutil.copy(Path(mpl.get_data_path()) / "fonts/ttf" / font, folder / "fonts")
@@ -126,16 +130,17 @@ def typeset(report: Report, *, made: int) -> bytes:
             font_paths=[str(folder / "fonts")],
             # The compiler's own fonts and these make the pages alike on every machine. Only letters that
             # neither has, such as Chinese ones, are worth a look at what is installed here.
-            ignore_system_fonts=_letters(content, pictures) <= set(get_font(findfont("DejaVu Sans")).get_charmap()),
+            ignore_system_fonts=letters <= known,
             timestamp=made,
         )
 
 
-def _plain(value: Any, pictures: list[Picture]) -> Any:
-    """Records as JSON writes them, blocks with their kind; pictures by file name, and added to the list."""
+def _plain(value: Any, pictures: dict[str, Picture]) -> Any:
+    """Records as JSON writes them, blocks with their kind; pictures by the file that they become."""
     if isinstance(value, Picture):
-        pictures.append(value)
-        return {"file": _file(len(pictures) - 1, value), "alt": _clean(value.alt)}
+        file = f"{len(pictures):03d}.{value.suffix}"
+        pictures[file] = value
+        return {"file": file, "alt": _clean(value.alt)}
     if isinstance(value, Facts):
         facts = [[_clean(label), _clean(words, breaks=label not in value.literal)] for label, words in value.facts]
         return {"kind": "facts", "facts": facts, "literal": sorted(value.literal)}
@@ -149,17 +154,7 @@ def _plain(value: Any, pictures: list[Picture]) -> Any:
     return _clean(value) if isinstance(value, str) else value
 
 
-def _file(number: int, picture: Picture) -> str:
-    return f"{number:03d}.{picture.suffix}"
-
-
 def _clean(words: str, *, breaks: bool = True) -> str:
     """Printable characters and newlines; with places to break in long words, but for what is to be copied."""
     printable = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in words)
     return _LONG.sub(lambda found: found[0] + BREAK, printable) if breaks else printable
-
-
-def _letters(content: dict[str, Any], pictures: list[Picture]) -> set[int]:
-    """Code points of all text; of a drawing those of its markup as well, which are plain ones."""
-    drawn = (picture.content.decode() for picture in pictures if picture.suffix == "svg")
-    return set(map(ord, "".join([json.dumps(content, ensure_ascii=False), *drawn]))) - {ord(BREAK), ord("\n")}
