@@ -56,7 +56,7 @@ class Entry:
     answer: Any = dict[str, Any]
     method: str = "GET"
     about: str = "Answered"
-    responses: dict[int | str, dict[str, Any]] = field(default_factory=lambda: schemas.EITHER)
+    responses: schemas.Responses = field(default_factory=lambda: schemas.EITHER)
     parameters: tuple[dict[str, Any], ...] = ()
     body: dict[str, Any] | None = None
 

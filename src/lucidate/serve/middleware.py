@@ -165,23 +165,14 @@ class CancelOnDisconnect:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        gone = False
-
-        def disconnected() -> None:
-            nonlocal gone
-            if not gone:
-                gone = True
-                task.cancel()
-
-        scope[ON_DISCONNECT] = disconnected
+        loop = asyncio.get_running_loop()
         try:
-            await self.app(scope, receive, send)
-        except asyncio.CancelledError:
-            if not gone:
-                raise  # the server's own end
-            task.uncancel()
+            async with asyncio.timeout(None) as connected:
+                scope[ON_DISCONNECT] = lambda: connected.reschedule(loop.time())
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            if not connected.expired():
+                raise
             raise ClientGone from None
         finally:
             del scope[ON_DISCONNECT]  # the connection keeps the scope until its next request

@@ -21,7 +21,6 @@ from starlette.responses import Response
 
 from lucidate.core.errors import ExplainError, LucidateError
 from lucidate.core.records import RunCard
-from lucidate.core.run import RunDir
 from lucidate.serve.calibration import Views, validation_images
 from lucidate.serve.errors import BadRequest, NotFound, NotReady, RequestError
 from lucidate.serve.images import Backlog, Decoded, Upload, decode_images, uploads
@@ -192,20 +191,16 @@ async def example(request: Request) -> Response:
 
 async def _examples(served: ModelVersion) -> tuple[Example, ...]:
     if served not in _known:
-        _known[served] = await asyncio.to_thread(examples_of_run, served.run)
+        _known[served] = await asyncio.to_thread(examples_of, served)
     return _known[served]
 
 
-def examples_of_run(run: RunDir, *, seed: int = 0) -> tuple[Example, ...]:
+def examples_of(served: ModelVersion) -> tuple[Example, ...]:
     """Six to ten validation images, one a class as far as there are as many, in their order; empty without any."""
-    try:
-        card = RunCard.load(run.card)
-    except LucidateError:
-        return ()
-    if (known := validation_images(run, card)) is None:
+    if (known := validation_images(served.run)) is None:
         return ()
     packed, rows = known
-    mixed = np.random.default_rng(seed).permutation(rows)
+    mixed = np.random.default_rng(0).permutation(rows)
     _, firsts = np.unique(packed.labels[mixed], return_index=True)
     first_of_each = mixed[firsts]  # of each class, in their order
     rest = mixed[~np.isin(mixed, first_of_each)]
@@ -215,7 +210,7 @@ def examples_of_run(run: RunDir, *, seed: int = 0) -> tuple[Example, ...]:
     for row in chosen:
         file = io.BytesIO()
         Image.fromarray(np.asarray(packed.images[row])).save(file, "PNG")
-        found.append(Example(str(packed.ids[row]), card.classes[packed.labels[row]], file.getvalue()))
+        found.append(Example(str(packed.ids[row]), served.classes[packed.labels[row]], file.getvalue()))
     return tuple(found)
 
 
