@@ -145,7 +145,8 @@ def _input(values: Any, blobs: memoryview, most: int) -> tuple[NDArray[Any] | li
     if len(values) > 1:
         raise BadRequest(f"inputs: expected one, received {len(values):,}")
     one = _object(values[0], "inputs")
-    name, shape, datatype = one.get("name"), one.get("shape"), one.get("datatype")
+    name, datatype = one.get("name"), one.get("datatype")
+    shape: Any = one.get("shape")
     if name != INPUT:
         raise BadRequest(f"inputs: expected {INPUT!r}, received {_shown(name)}")
     short = isinstance(shape, list) and 0 < len(shape) <= MOST_DIMENSIONS
