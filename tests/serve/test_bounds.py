@@ -141,10 +141,10 @@ def test_a_long_text_among_numbers_takes_no_memory_of_theirs(server: Running) ->
     ],
 )
 def test_numbers_come_flat_or_nested_as_their_shape_says(data: Any, good: bool) -> None:
-    body = json.dumps({"inputs": [{**tensor(), "shape": [2, 2], "data": data}]}).encode()
+    body = json.dumps({"inputs": [{**tensor(), "name": "images", "shape": [2, 2], "data": data}]}).encode()
     if good:
-        (found,) = read_request(body, None, json=JsonLimits(), images=2).inputs
-        np.testing.assert_array_equal(found.data, np.array([[1, 2], [3, 4]], np.uint8))
+        found = read_request(body, None, json=JsonLimits(), images=2).data
+        np.testing.assert_array_equal(found, np.array([[1, 2], [3, 4]], np.uint8))
     else:
         with pytest.raises(RequestError) as raised:
             read_request(body, None, json=JsonLimits(), images=2)

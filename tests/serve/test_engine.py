@@ -72,7 +72,6 @@ def test_any_interleaving_answers_as_one_by_one(requests: list[tuple[int, bool, 
             if cancel:
                 tasks[-1].cancel()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
-        await engine.drain()
         assert engine.depth() == 0
         return answers
 
@@ -228,7 +227,6 @@ def test_what_is_late_is_told_so_in_time_and_not_computed() -> None:
         assert late.value.status == 504
         session.free.set()
         np.testing.assert_array_equal(await first, truth(some(1)))  # it had begun in time
-        await engine.drain()
         assert session.batches == [1]
         assert (engine.statistics.expired, engine.statistics.fail.count) == (1, 1)
 
@@ -275,22 +273,3 @@ def test_an_engine_ends_with_its_last_reference() -> None:
     assert len(threads) == 1
     gc.collect()
     until(lambda: not threads[0].is_alive())
-
-
-def test_drain_waits_for_what_was_admitted() -> None:
-    session = Sums()
-
-    async def main() -> None:
-        engine = Engine(session, queue_images=10, max_batch=4)
-        await engine.drain()  # nothing to wait for
-        session.free.clear()
-        task = asyncio.create_task(engine.infer(some(2)))
-        await asyncio.to_thread(session.entered.wait)
-        draining = asyncio.create_task(engine.drain())
-        await asyncio.sleep(0.01)
-        assert not draining.done()
-        session.free.set()
-        await draining
-        assert task.done()
-
-    asyncio.run(main())

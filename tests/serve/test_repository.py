@@ -71,7 +71,6 @@ def test_a_new_version_takes_over_between_two_requests(copy: RunDir, tmp_path: P
             repository.get("photos", "1")
         assert repository.get("photos", "2") is loaded
         assert await repository.load("photos") is loaded  # nothing has changed
-        await repository.drain()
 
     asyncio.run(main())
     assert np.abs(truths["1"] - truths["2"]).max() > 0.01

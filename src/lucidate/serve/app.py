@@ -8,6 +8,8 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,12 +19,12 @@ from fastapi_offline import FastAPIOffline
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lucidate import __version__
-from lucidate.serve import page_routes as page
 from lucidate.serve import schemas, v1, v2
 from lucidate.serve.errors import NotFound, NotReady
 from lucidate.serve.middleware import with_middleware
@@ -35,6 +37,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 MODEL = "/v2/models/{model}"
 ADMIN = "/v2/repository/models/{model}"
+PAGE = Path(str(resources.files("lucidate.serve"))) / "page"
+STATIC = StaticFiles(directory=PAGE / "static")
 PREDICTING = ("/predict", "/infer")  # routes whose answers the page counts
 
 
@@ -52,7 +56,7 @@ class Entry:
     answer: Any = dict[str, Any]
     method: str = "GET"
     about: str = "Answered"
-    responses: dict[int | str, dict[str, Any]] = field(default_factory=lambda: schemas.EITHER)
+    responses: schemas.Responses = field(default_factory=lambda: schemas.EITHER)
     parameters: tuple[dict[str, Any], ...] = ()
     body: dict[str, Any] | None = None
 
@@ -72,6 +76,11 @@ class Entry:
             responses=self.responses,
             openapi_extra=extra if self.body is None else {**extra, "requestBody": self.body},
         )
+
+
+async def page(request: Request) -> Response:  # noqa: ARG001
+    """Asked for anew each time, so that it fits the server that it came from. It asks nothing of other servers."""
+    return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
 
 async def metrics(request: Request) -> Response:
@@ -153,11 +162,11 @@ ROUTES = (  # inference first: they are tried in their order
         None,
         responses={**schemas.EITHER, 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     ),
-    Entry(page.index, ("/",)),
-    Entry(page.examples, ("/v1/examples",)),
-    Entry(page.example, ("/v1/examples/{number:int}.png",)),
+    Entry(page, ("/",)),
+    Entry(v1.examples, ("/v1/examples",)),
+    Entry(v1.example, ("/v1/examples/{number:int}.png",)),
 )
-LABELS: dict[Any, str] = {entry.endpoint: entry.forms[0] for entry in reversed(ROUTES)} | {page.STATIC: "/static"}
+LABELS: dict[Any, str] = {entry.endpoint: entry.forms[0] for entry in reversed(ROUTES)} | {STATIC: "/static"}
 
 
 def make_app(settings: Settings, repository: Repository, *, life: Life | None = None) -> ASGIApp:
@@ -175,7 +184,7 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
     )
     app.state.lucidate = state
     app.router.routes += [Route(path, each.endpoint, methods=[each.method]) for each in ROUTES for path in each.forms]
-    app.mount("/static", page.STATIC)
+    app.mount("/static", STATIC)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
 
     def observe(scope: Scope, status: int, seconds: float) -> None:
@@ -188,11 +197,7 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
             state.recent.add(seconds)
 
     def admit(scope: Scope) -> None:
-        """Raises Overloaded for a request that would find its model's queue full.
-
-        Under twice the load that it can bear, a server that first reads and decodes what it will refuse does little
-        else.
-        """
+        """Raises Overloaded where a queue is full: a server that first reads what it will refuse does little else."""
         if (found := fast_route(scope)) is None:
             return
         name = found[1].get("model")
@@ -201,7 +206,7 @@ def make_app(settings: Settings, repository: Repository, *, life: Life | None = 
         with suppress(NotFound, NotReady):  # its route says so
             repository.get(name).engine.require_capacity()
 
-    return with_middleware(FastRoutes(app), settings, life=state.life, observe=observe, admit=admit)
+    return with_middleware(FastRoutes(app), settings, life=state.life, observe=observe, checks=[admit])
 
 
 async def _raised(request: Request, error: Exception) -> Response:

@@ -150,7 +150,7 @@ def calibration_of_run(run: RunDir, *, views: Views | Literal["recipe"] = "one")
     if wanted in stored:
         return stored[wanted]
     if (table := _table(run, card, wanted)) is not None:
-        made = calibration_of(table, statistics_of_run(run, card), views=wanted)
+        made = calibration_of(table, statistics_of_run(run), views=wanted)
         with suppress(OSError):  # a folder that cannot be written to: it is made again at the next start
             store_calibrations(run, {**stored, wanted: made})
         return made
@@ -190,16 +190,16 @@ def in_tenths(values: NDArray[np.floating]) -> Histogram:
     return Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
 
 
-def statistics_of_run(run: RunDir, card: RunCard) -> dict[str, Histogram]:
+def statistics_of_run(run: RunDir) -> dict[str, Histogram]:
     """Histograms of image statistics, over evenly spaced validation images; empty where they are not at hand."""
-    found = validation_images(run, card)
+    found = validation_images(run)
     return {} if found is None else statistics_of(found[0].images, found[1])
 
 
-def validation_images(run: RunDir, card: RunCard) -> tuple[PackedImages, NDArray[np.int64]] | None:
+def validation_images(run: RunDir) -> tuple[PackedImages, NDArray[np.int64]] | None:
     """A run's packed images, and the rows of its validation split; None where they are not at hand."""
     try:
-        rows = Splits.load(run.splits).validation
+        card, rows = RunCard.load(run.card), Splits.load(run.splits).validation
     except LucidateError:
         return None
     packed = packed_images(card)
@@ -246,11 +246,11 @@ def _lent(run: RunDir, card: RunCard, stored: Mapping[str, Calibration], *, view
     other = card.recipe.predict.views
     lender = stored.get(other)
     if lender is None and (table := _table(run, card, other)) is not None:
-        lender = calibration_of(table, statistics_of_run(run, card), views=other)
+        lender = calibration_of(table, statistics_of_run(run), views=other)
     mend = f"run: lucidate predict {run.path.name} --split validation"  # its whole path is nobody's business
     if lender is None:
         note = f"not calibrated: the run has no predictions of its validation split; {mend}"
-        return Calibration(views=views, note=note, **statistics_of_run(run, card))
+        return Calibration(views=views, note=note, **statistics_of_run(run))
     note = f"calibrated for answers averaged over views ({other}), not for {views}: the temperature is near, "
     note += f"a threshold would promise too much; {mend}"
     kept = {"temperature", "num_validation", "class_share", *NAMES}

@@ -74,19 +74,11 @@ class _Item:
     taken: bool = False
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What the thread did with some items: logits, one array an item, or None where the model failed on it."""
-
-    items: list[_Item]
-    answers: list[NDArray[np.float32] | None]
-    began: int
-    stacked: int
-    computed: int
+Answer = NDArray[np.float32] | None  # logits of an item's images, None where the model failed on them
 
 
 class Engine:
-    """Computes logits, in the order of admission. An engine ends with its last reference, or by `close`.
+    """Computes logits, in the order of admission. An engine ends with its last reference.
 
     session: a graph with an input "images", (n, S, S, 3) uint8, and an output "logits", (n, K) float32.
     queue_images: waiting or in work at one time. max_batch: computed together.
@@ -98,12 +90,10 @@ class Engine:
         self.statistics = Statistics()
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._depth = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         # The thread knows the queue, never the engine: or the engine would live as long as its thread.
         arguments = (self._queue, session, max_batch, weakref.WeakMethod(self._deliver))
         threading.Thread(target=_work, args=arguments, name="inference", daemon=True).start()
-        self.close = weakref.finalize(self, self._queue.put, None)
+        weakref.finalize(self, self._queue.put, None)
 
     def depth(self) -> int:
         """Images admitted and not yet answered."""
@@ -134,7 +124,6 @@ class Engine:
             for start in range(0, max(count, 1), self.max_batch)
         ]
         self._depth += count
-        self._idle.clear()
         timer = None if timeout is None else loop.call_later(timeout, _expire, items)
         for item in items:
             self._queue.put(item)
@@ -161,18 +150,11 @@ class Engine:
             items.clear()
             del item
             self._depth -= count
-            if not self._depth:
-                self._idle.set()
 
-    async def drain(self) -> None:
-        """Return once everything that was admitted is answered."""
-        await self._idle.wait()
-
-    def _deliver(self, batch: _Batch) -> None:
+    def _deliver(self, items: list[_Item], answers: list[Answer], began: int, stacked: int, computed: int) -> None:
         """On the event loop: count a batch, and hand its logits to whoever still waits."""
-        now = perf_counter_ns()
-        known, size, count = self.statistics, sum(len(item.images) for item in batch.items), len(batch.items)
-        steps = (batch.stacked - batch.began, batch.computed - batch.stacked, now - batch.computed)
+        known, size, count = self.statistics, sum(len(item.images) for item in items), len(items)
+        steps = (stacked - began, computed - stacked, perf_counter_ns() - computed)
         of_size = known.batches.setdefault(size, (Duration(), Duration(), Duration()))
         for name, total, ns in zip(STEPS, of_size, steps, strict=True):
             getattr(known, name).add(ns * count, count=count)
@@ -180,8 +162,8 @@ class Engine:
         known.last_inference = time_ns() // 1_000_000
         known.images += size
         known.executions += 1
-        for item, answer in zip(batch.items, batch.answers, strict=True):
-            known.queue.add(batch.began - item.arrived)
+        for item, answer in zip(items, answers, strict=True):
+            known.queue.add(began - item.arrived)
             if item.future.done():
                 continue  # the client has gone meanwhile
             if answer is None:
@@ -206,7 +188,7 @@ def _work(queue: SimpleQueue[_Item | None], session: Session, max_batch: int, de
             hand_over = deliver()
             with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
                 if hand_over is not None:
-                    items[0].future.get_loop().call_soon_threadsafe(hand_over, batch)
+                    items[0].future.get_loop().call_soon_threadsafe(hand_over, items, *batch)
             del batch, hand_over, items  # nothing of a request outlives it while the thread sleeps
         if ended:
             return
@@ -240,9 +222,10 @@ def _take(queue: SimpleQueue[_Item | None], held: deque[_Item], max_batch: int) 
     return items, False
 
 
-def _compute(session: Session, items: list[_Item]) -> _Batch:
+def _compute(session: Session, items: list[_Item]) -> tuple[list[Answer], int, int, int]:
+    """One answer an item; when it began, when the images were together, when their logits were."""
     began = stacked = perf_counter_ns()
-    answers: list[NDArray[np.float32] | None]
+    answers: list[Answer]
     try:
         images = items[0].images if len(items) == 1 else np.concatenate([item.images for item in items])
         stacked = perf_counter_ns()
@@ -251,5 +234,5 @@ def _compute(session: Session, items: list[_Item]) -> _Batch:
         answers = [logits] if len(items) == 1 else np.split(logits, ends)
     except Exception:  # whatever a runtime raises
         # Each alone, so that one bad request fails nobody but itself.
-        answers = [_compute(session, [item]).answers[0] for item in items] if len(items) > 1 else [None]
-    return _Batch(items, answers, began, stacked, perf_counter_ns())
+        answers = [_compute(session, [item])[0][0] for item in items] if len(items) > 1 else [None]
+    return answers, began, stacked, perf_counter_ns()

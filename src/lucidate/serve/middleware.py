@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import ipaddress
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from time import monotonic, perf_counter
 from urllib.parse import urlsplit
@@ -39,15 +39,15 @@ def with_middleware(
     settings: Settings,
     *,
     life: Life | None = None,
-    observe: Observe | None = None,
-    admit: Admit | None = None,
+    observe: Observe = lambda *_: None,
+    checks: Sequence[Admit] = (),
 ) -> ASGIApp:
     """The application behind all of it. Each answers nothing but HTTP: what else a server says goes to `app` itself.
 
-    observe: is told of every request that was answered. admit: is asked before a request's body is read.
+    observe: is told of every request that was answered. checks: are asked before a request's body is read.
     """
-    checks = [access_control(settings)] if settings.api_keys or settings.rate else []
-    checks += [admit] if admit is not None else []
+    if settings.api_keys or settings.rate:
+        checks = [access_control(settings), *checks]
     inner = RequestBody(RequestTimeout(app, settings.request_timeout + MARGIN), settings, checks)
     outer = ResponseHeaders(ErrorResponses(CancelOnDisconnect(inner)), life or Life())
     return RequestLog(outer, app, settings.access_log, observe)
@@ -56,7 +56,7 @@ def with_middleware(
 class RequestLog:
     """Makes a request's context; in the end counts it, and writes its line. bare: what answers all but requests."""
 
-    def __init__(self, app: ASGIApp, bare: ASGIApp, access_log: bool | None, observe: Observe | None) -> None:
+    def __init__(self, app: ASGIApp, bare: ASGIApp, access_log: bool | None, observe: Observe) -> None:
         self.app = app
         self.bare = bare
         self.access_log = is_logged(access_log)
@@ -75,8 +75,7 @@ class RequestLog:
             await self.app(scope, receive, send)
         finally:
             seconds = perf_counter() - begun
-            if self.observe is not None:
-                self.observe(scope, context.status, seconds)
+            self.observe(scope, context.status, seconds)
             if self.access_log or context.failure is not None:
                 client = scope.get("client")
                 fields = {
@@ -166,23 +165,14 @@ class CancelOnDisconnect:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        gone = False
-
-        def disconnected() -> None:
-            nonlocal gone
-            if not gone:
-                gone = True
-                task.cancel()
-
-        scope[ON_DISCONNECT] = disconnected
+        loop = asyncio.get_running_loop()
         try:
-            await self.app(scope, receive, send)
-        except asyncio.CancelledError:
-            if not gone:
-                raise  # the server's own end
-            task.uncancel()
+            async with asyncio.timeout(None) as connected:
+                scope[ON_DISCONNECT] = lambda: connected.reschedule(loop.time())
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            if not connected.expired():
+                raise
             raise ClientGone from None
         finally:
             del scope[ON_DISCONNECT]  # the connection keeps the scope until its next request

@@ -240,11 +240,6 @@ class Repository:
             if self._served.pop(name, None) is not None:
                 self._entries[name] = replace(self._entries[name], state="UNAVAILABLE", reason="unloaded")
 
-    async def drain(self) -> None:
-        """Return once everything that was admitted is answered."""
-        for served in self:
-            await served.engine.drain()
-
 
 async def _in_thread(work: Callable[[], ModelVersion]) -> ModelVersion:
     """As `asyncio.to_thread`, by a thread that nobody waits for when the server ends."""

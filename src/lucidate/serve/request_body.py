@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -15,6 +15,7 @@ from lucidate.serve.settings import JsonLimits, Settings
 from lucidate.serve.state import CONTEXT, RequestContext
 
 SLOWEST = 8192  # bytes a second that a body has to come at, if it is not there at once
+OF_PACKED = (b"content-encoding", b"content-length", b"transfer-encoding")  # headers that unpacking makes untrue
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 Admit = Callable[[Scope], None]  # raises RequestError for a request that is not let in
 CODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # → zlib's format
@@ -22,49 +23,6 @@ CODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"defla
 
 class ClientGone(Exception):
     """The client went before all of its request had come."""
-
-
-async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, take: Callable[[int], None]
-) -> bytes:
-    """The body as it was meant, of at most `limit` bytes both as it comes and unpacked.
-
-    take: is told how many bytes each piece adds to what is held, and may raise.
-    Raises RequestError (400, 413, 415) and ClientGone.
-    """
-    claimed = headers.get(b"content-length", b"0")
-    if not claimed.isdigit():
-        raise BadRequest("Content-Length: expected a number, received something else")
-    if len(claimed) > 18 or int(claimed) > limit:
-        raise _too_large(limit)
-    coding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if coding != b"identity" and coding not in CODINGS:
-        text = "Content-Encoding: expected gzip, deflate or none, received another"
-        raise RequestError(text, status=415, headers={"Accept-Encoding": "gzip, deflate"})
-    body = await _received(receive, limit, take)
-    if coding == b"identity":
-        return body
-    # In a thread: some kilobytes can become the whole limit.
-    unpacked = await asyncio.to_thread(_unpack, body, CODINGS[coding], limit)
-    take(len(unpacked))
-    return unpacked
-
-
-async def _received(receive: Receive, limit: int, take: Callable[[int], None]) -> bytes:
-    parts = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGone
-        piece: bytes = message.get("body", b"")
-        if len(piece) + len(parts) > limit:
-            raise _too_large(limit)
-        take(len(piece))
-        if not parts and not message.get("more_body", False):
-            return piece  # the usual case: nothing is copied
-        parts += piece
-        if not message.get("more_body", False):
-            return bytes(parts)
 
 
 def _unpack(body: bytes, format: int, limit: int) -> bytes:
@@ -132,7 +90,8 @@ class RequestBody:
         try:
             body: bytes | None = await self.read(context, receive)
             if b"content-encoding" in context.headers:
-                scope["headers"] = _unpacked_headers(scope["headers"], len(body or b""))
+                kept = [pair for pair in scope["headers"] if pair[0] not in OF_PACKED]
+                scope["headers"] = [*kept, (b"content-length", b"%d" % len(body or b""))]
 
             async def again() -> Message:
                 """The body at once, to be kept by whoever asks alone; then what the connection says."""
@@ -147,35 +106,65 @@ class RequestBody:
             self.held -= context.body_bytes
 
     async def read(self, context: RequestContext, receive: Receive) -> bytes:
-        """Raises RequestError (400, 408, 413, 415, 429) and ClientGone."""
-        settings, loop = self.settings, asyncio.get_running_loop()
-        timer: asyncio.TimerHandle
+        """The body as it was meant, of at most `body_bytes` both as it comes and unpacked.
 
-        def take(size: int) -> None:
-            if self.held + size > settings.bodies_bytes:
-                raise Overloaded("the server holds as much as it can of other requests; come again later")
-            self.held += size
-            context.body_bytes += size
+        Raises RequestError (400, 408, 413, 415, 429) and ClientGone.
+        """
+        limit = self.settings.body_bytes
+        claimed = context.headers.get(b"content-length", b"0")
+        if not claimed.isdigit():
+            raise BadRequest("Content-Length: expected a number, received something else")
+        if len(claimed) > 18 or int(claimed) > limit:
+            raise _too_large(limit)
+        coding = context.headers.get(b"content-encoding", b"identity").strip().lower()
+        if coding != b"identity" and coding not in CODINGS:
+            text = "Content-Encoding: expected gzip, deflate or none, received another"
+            raise RequestError(text, status=415, headers={"Accept-Encoding": "gzip, deflate"})
+        body = await self._received(context, receive)
+        if coding == b"identity":
+            return body
+        # In a thread: some kilobytes can become the whole limit.
+        unpacked = await asyncio.to_thread(_unpack, body, CODINGS[coding], limit)
+        self._hold(context, len(unpacked))
+        return unpacked
+
+    async def _received(self, context: RequestContext, receive: Receive) -> bytes:
+        loop, limit, seconds = asyncio.get_running_loop(), self.settings.body_bytes, self.settings.body_timeout
+        timer: asyncio.TimerHandle
 
         def look(before: int) -> None:
             """Another span of time for a body that has come steadily since the last look; else that was all of it."""
             nonlocal timer
-            if context.body_bytes - before < SLOWEST * settings.body_timeout:
+            if context.body_bytes - before < SLOWEST * seconds:
                 clock.reschedule(loop.time())
             else:
-                timer = loop.call_later(settings.body_timeout, look, context.body_bytes)
+                timer = loop.call_later(seconds, look, context.body_bytes)
 
-        timer = loop.call_later(settings.body_timeout, look, 0)
+        timer = loop.call_later(seconds, look, 0)
+        parts = bytearray()
         try:
             async with asyncio.timeout(None) as clock:
-                return await read_body(receive, context.headers, limit=settings.body_bytes, take=take)
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise ClientGone
+                    piece: bytes = message.get("body", b"")
+                    if len(piece) + len(parts) > limit:
+                        raise _too_large(limit)
+                    self._hold(context, len(piece))
+                    if not parts and not message.get("more_body", False):
+                        return piece  # the usual case: nothing is copied
+                    parts += piece
+                    if not message.get("more_body", False):
+                        return bytes(parts)
         except TimeoutError:
             text = "body: expected at once, received too slowly or not to its end"
             raise RequestError(text, status=408, headers={"Connection": "close"}) from None
         finally:
             timer.cancel()
 
-
-def _unpacked_headers(headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
-    outdated = (b"content-encoding", b"content-length", b"transfer-encoding")
-    return [pair for pair in headers if pair[0] not in outdated] + [(b"content-length", b"%d" % size)]
+    def _hold(self, context: RequestContext, size: int) -> None:
+        if self.held + size > self.settings.bodies_bytes:
+            raise Overloaded("the server holds as much as it can of other requests; come again later")
+        self.held += size
+        context.body_bytes += size

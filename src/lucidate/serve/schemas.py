@@ -215,13 +215,14 @@ class ImageForm(BaseModel):
 
 # In the form of /openapi.json
 
+Responses = dict[int | str, dict[str, Any]]
 REF = "#/components/schemas/{model}"
 BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 IMAGES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"  # 1×1, black
 ONE = {"one": {"value": {"image": PIXEL}}}
 SEVERAL = {"several": {"value": {"images": [PIXEL, PIXEL]}}}
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: Responses = {
     status: {"model": Error, "description": text}
     for status, text in {
         400: "No image that can be read, or a parameter that cannot be meant",
@@ -236,10 +237,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         504: "Not computed in time",
     }.items()
 }
-NO_KEY: dict[int | str, dict[str, Any]] = {401: ERRORS[401]}
-EITHER: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error, "description": "What is wrong"} for status in ("4XX", "5XX")
-}
+NO_KEY: Responses = {401: ERRORS[401]}
+EITHER: Responses = {status: {"model": Error, "description": "What is wrong"} for status in ("4XX", "5XX")}
 
 
 def _ref(model: type[BaseModel]) -> dict[str, str]:

@@ -13,15 +13,16 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from lucidate.serve.engine import INPUT, LOGITS, PROBABILITIES
 from lucidate.serve.errors import BadRequest, RequestError
 from lucidate.serve.request_body import parse_json
 from lucidate.serve.settings import JsonLimits
@@ -29,21 +30,13 @@ from lucidate.serve.settings import JsonLimits
 HEADER_LENGTH = "Inference-Header-Content-Length"
 NUMBER = re.compile(r"[0-9]{1,10}")
 DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4")}  # of images that come as numbers
+WHAT = f"input {INPUT!r}"
 MOST_DIMENSIONS = 16
 MOST_OUTPUTS = 16
 MOST_LETTERS = 1024  # of a request's id, which its answer repeats
 MOST_PARAMETERS = 64  # of one tensor, or of the request
 SMALLEST = 512  # bytes of an answer; to compress fewer is not worth the time, and gains nothing
 LEVEL = 4  # of 9: the later ones take twice the time for a few percent
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """An input. data: an array of `shape`; of BYTES, a list of as many texts as `shape` has elements."""
-
-    name: str
-    shape: tuple[int, ...]
-    data: NDArray[Any] | list[bytes]
 
 
 @dataclass(frozen=True)
@@ -57,14 +50,16 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class InferRequest:
-    """outputs: None where none were named. binary: whether these are then wanted as bytes. raw: a body without JSON."""
+    """data: of its one input, an array; of BYTES, a list of texts; of a body without JSON, itself.
 
-    inputs: tuple[Tensor, ...] = ()
-    outputs: tuple[Wanted, ...] | None = None
-    binary: bool = False
+    shape: that the input has. timeout: seconds.
+    """
+
+    data: NDArray[Any] | list[bytes] | bytes
+    shape: tuple[int, ...]
+    outputs: tuple[Wanted, ...]
     id: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    raw: bytes | None = None
+    timeout: float = inf
 
 
 def read_request(body: bytes, header_length: str | None, *, json: JsonLimits, images: int) -> InferRequest:
@@ -79,24 +74,24 @@ def read_request(body: bytes, header_length: str | None, *, json: JsonLimits, im
             raise BadRequest(f"{HEADER_LENGTH}: expected 0 to {len(body)}, received another value")
         length = int(header_length)
         if length == 0:
-            return InferRequest(raw=body, binary=True)
-    head = _object(_parsed(body[:length] if length < len(body) else body, json), "body")
+            return InferRequest(body, (len(body),), (Wanted(PROBABILITIES, binary=True),))
+    try:
+        text = body[:length] if length < len(body) else body
+        head = _object(parse_json(text, limits=json, instead="send tensors as bytes"), "body")
+    except orjson.JSONDecodeError:
+        raise BadRequest("body: expected JSON (without NaN or Infinity), received something else") from None
     parameters = _parameters(head, "request")
-    identity = head.get("id")
+    identity, timeout = head.get("id"), parameters.get("timeout", 0)
     if identity is not None and not (isinstance(identity, str) and len(identity) <= MOST_LETTERS):
         raise BadRequest(f"id: expected a text of at most {MOST_LETTERS:,} letters, received something else")
+    if type(timeout) is not int or not 0 <= timeout < 2**63:
+        raise BadRequest("timeout: expected whole microseconds, received something else")
     binary = parameters.get("binary_data_output", False)
     if not isinstance(binary, bool):
         raise BadRequest("binary_data_output: expected true or false, received something else")
-    inputs = _inputs(head.get("inputs"), memoryview(body)[length:], images)
-    return InferRequest(inputs, _outputs(head.get("outputs"), binary), binary, identity, parameters)
-
-
-def _parsed(text: bytes, limits: JsonLimits) -> Any:
-    try:
-        return parse_json(text, limits=limits, instead="send tensors as bytes")
-    except orjson.JSONDecodeError:
-        raise BadRequest("body: expected JSON (without NaN or Infinity), received something else") from None
+    outputs = _outputs(head.get("outputs"), binary)
+    data, shape = _input(head.get("inputs"), memoryview(body)[length:], images)
+    return InferRequest(data, shape, outputs, identity, timeout / 1e6 or inf)  # 0: as long as anybody
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
@@ -117,120 +112,9 @@ def _parameters(holder: Mapping[str, Any], what: str) -> dict[str, Any]:
     return parameters
 
 
-def _inputs(values: Any, blobs: memoryview, most: int) -> tuple[Tensor, ...]:
-    if not isinstance(values, list) or not values:
-        raise BadRequest("inputs: expected a list of tensors, received none")
-    if len(values) > 1:
-        raise BadRequest(f"inputs: expected one, received {len(values):,}")
-    one = _object(values[0], "inputs")
-    name = one.get("name")
-    if not isinstance(name, str) or not name:
-        raise BadRequest("inputs: expected a name for each, received one without")
-    what = f"input {name[:80]!r}"
-    shape, datatype = _shape(one.get("shape"), what), one.get("datatype")
-    if datatype not in (*DTYPES, "BYTES"):
-        came = datatype[:80] if isinstance(datatype, str) else "another"
-        raise BadRequest(f"{what}: expected UINT8, FP32 or BYTES, received {came}")
-    # Each text is an image. Those of no length would take a second a million before their number was known.
-    images = prod(shape) if datatype == "BYTES" else shape[0]
-    if images > most:
-        raise RequestError(f"images: expected at most {most:,} in a request, received {images:,}", status=413)
-    size = _parameters(one, what).get("binary_data_size")
-    if size is None:
-        data = _from_json(one.get("data"), datatype, shape, what)
-        size = 0
-    elif "data" in one:
-        raise BadRequest(f"{what}: expected data or binary_data_size, received both")
-    elif not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(blobs):
-        raise BadRequest(f"{what}: expected binary_data_size of 0 to {len(blobs)}, received another")
-    else:
-        data = _from_bytes(blobs[:size], datatype, shape, what)
-    if size != len(blobs):
-        raise BadRequest(f"body: expected {size} bytes of tensors after the JSON, received {len(blobs)}")
-    return (Tensor(name, shape, data),)
-
-
-def _shape(value: Any, what: str) -> tuple[int, ...]:
-    whole = isinstance(value, list) and 0 < len(value) <= MOST_DIMENSIONS
-    if not whole or not all(type(side) is int and 0 <= side < 2**31 for side in value):
-        raise BadRequest(f"{what}: expected a shape of whole numbers, 0 or more, received another")
-    return tuple(value)
-
-
-def _from_bytes(blob: memoryview, datatype: str, shape: tuple[int, ...], what: str) -> NDArray[Any] | list[bytes]:
-    count = prod(shape)
-    if datatype == "BYTES":
-        return _texts(blob, count, what)
-    dtype = DTYPES[datatype]
-    if count * dtype.itemsize != len(blob):
-        raise BadRequest(f"{what}: expected {count * dtype.itemsize} bytes by its shape, received {len(blob)}")
-    return np.frombuffer(blob, dtype).reshape(shape)
-
-
-def _texts(blob: memoryview, count: int, what: str) -> list[bytes]:
-    texts: list[bytes] = []
-    position = 0
-    while position < len(blob):
-        if len(texts) == count or position + 4 > len(blob):
-            raise BadRequest(f"{what}: expected {count} texts with their lengths before them, received others")
-        (length,) = struct.unpack_from("<I", blob, position)
-        position += 4
-        if position + length > len(blob):
-            raise BadRequest(f"{what}: expected a text of {length} bytes, received {len(blob) - position}")
-        texts.append(bytes(blob[position : position + length]))
-        position += length
-    if len(texts) != count:
-        raise BadRequest(f"{what}: expected {count} texts by its shape, received {len(texts)}")
-    return texts
-
-
-def _from_json(data: Any, datatype: str, shape: tuple[int, ...], what: str) -> NDArray[Any] | list[bytes]:
-    if not isinstance(data, list):
-        raise BadRequest(f"{what}: expected data, a list, received none")
-    if datatype == "BYTES":
-        return _from_base64(data, shape, what)
-    count, dtype = prod(shape), DTYPES[datatype]
-    flat, sides = _flat(data, what)
-    if len(flat) != count or (len(sides) != 1 and sides != shape):
-        raise BadRequest(f"{what}: expected {count} values by its shape, flat or nested as it says, received others")
-    # Before NumPy sees them: beside one long text it would give every other value as much memory.
-    if not set(map(type, flat)) <= {int, float, bool}:
-        raise BadRequest(f"{what}: expected numbers, received something else")
-    values = np.array(flat) if flat else np.empty(0, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted = values.astype(dtype)
-        # A number that its datatype cannot hold would come out as another.
-        if dtype.kind == "u" and not np.array_equal(converted, values):
-            raise BadRequest(f"{what}: expected values of {datatype}, received others")
-    return converted.reshape(shape)
-
-
-def _flat(data: list[Any], what: str) -> tuple[list[Any], tuple[int, ...]]:
-    """The values of lists in lists, and how many stand in each level. Raises BadRequest where lists differ."""
-    sides = [len(data)]
-    while data and isinstance(data[0], list):
-        if len(sides) == MOST_DIMENSIONS or set(map(type, data)) != {list} or len(set(map(len, data))) != 1:
-            raise BadRequest(f"{what}: expected data of one shape, received lists of several")
-        sides.append(len(data[0]))
-        data = list(chain.from_iterable(data))
-    return data, tuple(sides)
-
-
-def _from_base64(data: list[Any], shape: tuple[int, ...], what: str) -> list[bytes]:
-    while len(data) == 1 and isinstance(data[0], list):
-        data = data[0]
-    flat = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in data]
-    if len(flat) != prod(shape) or not all(isinstance(text, str) for text in flat):
-        raise BadRequest(f"{what}: expected {prod(shape)} texts in base64, received something else")
-    try:
-        return [base64.b64decode(text, validate=True) for text in flat]
-    except ValueError:
-        raise BadRequest(f"{what}: expected base64, received something else") from None
-
-
-def _outputs(values: Any, binary: bool) -> tuple[Wanted, ...] | None:
+def _outputs(values: Any, binary: bool) -> tuple[Wanted, ...]:
     if values is None or values == []:
-        return None
+        return (Wanted(PROBABILITIES, binary),)
     if not isinstance(values, list):
         raise BadRequest("outputs: expected a list, received something else")
     if len(values) > MOST_OUTPUTS:
@@ -241,17 +125,126 @@ def _outputs(values: Any, binary: bool) -> tuple[Wanted, ...] | None:
         name = one.get("name")
         if not isinstance(name, str):
             raise BadRequest("outputs: expected a name for each, received one without")
-        what = f"output {name[:80]!r}"
+        if name not in (PROBABILITIES, LOGITS):
+            raise BadRequest(f"outputs: expected {PROBABILITIES} or {LOGITS}, received {name[:80]!r}")
         if name in outputs:
-            raise BadRequest(f"outputs: expected each name once, received {name[:80]!r} twice")
-        parameters = _parameters(one, what)
+            raise BadRequest(f"outputs: expected each name once, received {name!r} twice")
+        parameters = _parameters(one, f"output {name!r}")
         as_bytes, classes = parameters.get("binary_data", binary), parameters.get("classification")
         if not isinstance(as_bytes, bool):
-            raise BadRequest(f"{what}: binary_data: expected true or false, received something else")
+            raise BadRequest(f"output {name!r}: binary_data: expected true or false, received something else")
         if classes is not None and (type(classes) is not int or classes < 0):
-            raise BadRequest(f"{what}: classification: expected a number of classes, received another")
+            raise BadRequest(f"output {name!r}: classification: expected a number of classes, received another")
         outputs[name] = Wanted(name, as_bytes, classes or None)
     return tuple(outputs.values())
+
+
+def _input(values: Any, blobs: memoryview, most: int) -> tuple[NDArray[Any] | list[bytes], tuple[int, ...]]:
+    if not isinstance(values, list) or not values:
+        raise BadRequest("inputs: expected a list of tensors, received none")
+    if len(values) > 1:
+        raise BadRequest(f"inputs: expected one, received {len(values):,}")
+    one = _object(values[0], "inputs")
+    name, datatype = one.get("name"), one.get("datatype")
+    shape: Any = one.get("shape")
+    if name != INPUT:
+        raise BadRequest(f"inputs: expected {INPUT!r}, received {_shown(name)}")
+    short = isinstance(shape, list) and 0 < len(shape) <= MOST_DIMENSIONS
+    if not short or not all(type(side) is int and 0 <= side < 2**31 for side in shape):
+        raise BadRequest(f"{WHAT}: expected a shape of whole numbers, 0 or more, received another")
+    shape = tuple(shape)
+    if datatype not in (*DTYPES, "BYTES"):
+        raise BadRequest(f"{WHAT}: expected UINT8, FP32 or BYTES, received {_shown(datatype)}")
+    # Each text is an image. Those of no length would take a second a million before their number was known.
+    images = prod(shape) if datatype == "BYTES" else shape[0]
+    if images > most:
+        raise RequestError(f"images: expected at most {most:,} in a request, received {images:,}", status=413)
+    size = _parameters(one, WHAT).get("binary_data_size")
+    if size is None:
+        data = _from_json(one.get("data"), datatype, shape)
+        size = 0
+    elif "data" in one:
+        raise BadRequest(f"{WHAT}: expected data or binary_data_size, received both")
+    elif not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(blobs):
+        raise BadRequest(f"{WHAT}: expected binary_data_size of 0 to {len(blobs)}, received another")
+    else:
+        data = _from_bytes(blobs[:size], datatype, shape)
+    if size != len(blobs):
+        raise BadRequest(f"body: expected {size} bytes of tensors after the JSON, received {len(blobs)}")
+    return data, shape
+
+
+def _shown(value: Any) -> str:
+    return repr(value[:80]) if isinstance(value, str) else "something else"
+
+
+def _from_bytes(blob: memoryview, datatype: str, shape: tuple[int, ...]) -> NDArray[Any] | list[bytes]:
+    count = prod(shape)
+    if datatype == "BYTES":
+        return _texts(blob, count)
+    dtype = DTYPES[datatype]
+    if count * dtype.itemsize != len(blob):
+        raise BadRequest(f"{WHAT}: expected {count * dtype.itemsize} bytes by its shape, received {len(blob)}")
+    return np.frombuffer(blob, dtype).reshape(shape)
+
+
+def _texts(blob: memoryview, count: int) -> list[bytes]:
+    texts: list[bytes] = []
+    position = 0
+    while position < len(blob):
+        if len(texts) == count or position + 4 > len(blob):
+            raise BadRequest(f"{WHAT}: expected {count} texts with their lengths before them, received others")
+        (length,) = struct.unpack_from("<I", blob, position)
+        position += 4
+        if position + length > len(blob):
+            raise BadRequest(f"{WHAT}: expected a text of {length} bytes, received {len(blob) - position}")
+        texts.append(bytes(blob[position : position + length]))
+        position += length
+    if len(texts) != count:
+        raise BadRequest(f"{WHAT}: expected {count} texts by its shape, received {len(texts)}")
+    return texts
+
+
+def _from_json(data: Any, datatype: str, shape: tuple[int, ...]) -> NDArray[Any] | list[bytes]:
+    if not isinstance(data, list):
+        raise BadRequest(f"{WHAT}: expected data, a list, received none")
+    flat, sides = _flat(data)
+    count = prod(shape)
+    if datatype == "BYTES":
+        return _from_base64(flat, count)
+    if len(flat) != count or (len(sides) != 1 and sides != shape):
+        raise BadRequest(f"{WHAT}: expected {count} values by its shape, flat or nested as it says, received others")
+    # Before NumPy sees them: beside one long text it would give every other value as much memory.
+    if not set(map(type, flat)) <= {int, float, bool}:
+        raise BadRequest(f"{WHAT}: expected numbers, received something else")
+    dtype = DTYPES[datatype]
+    values = np.array(flat) if flat else np.empty(0, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = values.astype(dtype)
+        # A number that its datatype cannot hold would come out as another.
+        if dtype.kind == "u" and not np.array_equal(converted, values):
+            raise BadRequest(f"{WHAT}: expected values of {datatype}, received others")
+    return converted.reshape(shape)
+
+
+def _flat(data: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
+    """The values of lists in lists, and how many stand in each level. Raises BadRequest where lists differ."""
+    sides = [len(data)]
+    while data and isinstance(data[0], list):
+        if len(sides) == MOST_DIMENSIONS or set(map(type, data)) != {list} or len(set(map(len, data))) != 1:
+            raise BadRequest(f"{WHAT}: expected data of one shape, received lists of several")
+        sides.append(len(data[0]))
+        data = list(chain.from_iterable(data))
+    return data, tuple(sides)
+
+
+def _from_base64(texts: list[Any], count: int) -> list[bytes]:
+    if len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise BadRequest(f"{WHAT}: expected {count} texts in base64, received something else")
+    try:
+        return [base64.b64decode(text, validate=True) for text in texts]
+    except ValueError:
+        raise BadRequest(f"{WHAT}: expected base64, received something else") from None
 
 
 # Answers

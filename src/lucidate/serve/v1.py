@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
 from lucidate.core.errors import ExplainError, LucidateError
 from lucidate.core.records import RunCard
-from lucidate.serve.calibration import Views
-from lucidate.serve.errors import BadRequest, NotReady, RequestError
+from lucidate.serve.calibration import Views, validation_images
+from lucidate.serve.errors import BadRequest, NotFound, NotReady, RequestError
 from lucidate.serve.images import Backlog, Decoded, Upload, decode_images, uploads
 from lucidate.serve.repository import ModelVersion, predictions
 from lucidate.serve.request_body import in_thread_if_large
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 TOP = 3
 CLASS_BYTES = 64  # of an answer, about
 SIDES = (8, 1024)  # pixels of a picture that may be asked for
+LEAST, MOST = 6, 10  # examples that a page shows in a row; a server is no way to copy a data set
 
 _heatmaps = Backlog()
 _explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")  # of all models: heatmaps never take more than a core
@@ -146,6 +152,69 @@ async def live(request: Request) -> Response:
         for served in state.repository
     ]
     return json_response(state.recent.report() | {"models": each})
+
+
+# Images to try it on, where they are packed here
+
+
+@dataclass(frozen=True)
+class Example:
+    """id: of the image in its data set. label: what it is known to show. png: its file."""
+
+    id: str
+    label: str
+    png: bytes
+
+
+_known: WeakKeyDictionary[ModelVersion, tuple[Example, ...]] = WeakKeyDictionary()
+
+
+async def examples(request: Request) -> Response:
+    """Which there are; none where the images are not at hand."""
+    served = state_of(request).repository.get(request.query_params.get("model"))
+    version = f"of={served.fingerprint[:12]}"  # another version's images, kept by a browser, have other addresses
+    found = [
+        {"id": each.id, "label": each.label, "url": f"/v1/examples/{number}.png?model={quote(served.name)}&{version}"}
+        for number, each in enumerate(await _examples(served))
+    ]
+    return json_response({"model": served.name, "examples": found})
+
+
+async def example(request: Request) -> Response:
+    """One of them, as it was packed. Raises NotFound."""
+    served = state_of(request).repository.get(request.query_params.get("model"))
+    found, number = await _examples(served), request.path_params["number"]
+    if number >= len(found):
+        raise NotFound(f"example: expected one of {len(found)}, received number {number}")
+    return Response(found[number].png, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def _examples(served: ModelVersion) -> tuple[Example, ...]:
+    if served not in _known:
+        _known[served] = await asyncio.to_thread(examples_of, served)
+    return _known[served]
+
+
+def examples_of(served: ModelVersion) -> tuple[Example, ...]:
+    """Six to ten validation images, one a class as far as there are as many, in their order; empty without any."""
+    if (known := validation_images(served.run)) is None:
+        return ()
+    packed, rows = known
+    mixed = np.random.default_rng(0).permutation(rows)
+    _, firsts = np.unique(packed.labels[mixed], return_index=True)
+    first_of_each = mixed[firsts]  # of each class, in their order
+    rest = mixed[~np.isin(mixed, first_of_each)]
+    chosen = first_of_each[np.linspace(0, len(first_of_each) - 1, min(MOST, len(first_of_each))).astype(np.int64)]
+    chosen = np.concatenate([chosen, rest[: max(0, LEAST - len(chosen))]])
+    found = []
+    for row in chosen:
+        file = io.BytesIO()
+        Image.fromarray(np.asarray(packed.images[row])).save(file, "PNG")
+        found.append(Example(str(packed.ids[row]), served.classes[packed.labels[row]], file.getvalue()))
+    return tuple(found)
+
+
+# What is asked, and what is said
 
 
 async def _uploads(request: Request, settings: Settings) -> tuple[list[Upload], bool]:

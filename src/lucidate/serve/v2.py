@@ -7,7 +7,6 @@ Out come calibrated `probabilities`, FP32 (n, K); `logits` for whoever names the
 from __future__ import annotations
 
 from functools import partial
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from lucidate.serve.repository import Answers, ModelVersion
 from lucidate.serve.request_body import in_thread_if_large, parse_json
 from lucidate.serve.settings import JsonLimits, Settings
 from lucidate.serve.state import json_response, state_of
-from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Output, Tensor, Wanted
+from lucidate.serve.tensors import HEADER_LENGTH, InferRequest, Output, Wanted
 
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = (
@@ -50,46 +49,29 @@ VALUE_BYTES = 16  # of an answer, about
 async def infer(request: Request) -> Response:
     served, settings, headers = _served(request), state_of(request).settings, request.headers
     content = await request.body()
-    length, limits = headers.get(HEADER_LENGTH), settings.json_limits
-    read = partial(tensors.read_request, content, length, json=limits, images=settings.max_images)
+    length, most = headers.get(HEADER_LENGTH), settings.max_images
+    read = partial(tensors.read_request, content, length, json=settings.json_limits, images=most)
     inference = await in_thread_if_large(len(content), read)
-    wanted = _wanted(inference)
-    timeout = min(_timeout(inference) or inf, settings.request_timeout)
     images = await _images(inference, served, settings)
+    timeout = min(inference.timeout, settings.request_timeout)
     answers = await served.answer(images, timeout=timeout)
     head: dict[str, Any] = {"model_name": served.name, "model_version": served.version}
     if inference.id is not None:
         head["id"] = inference.id
 
     def encode() -> tuple[bytes, int | None, str | None]:
-        whole, json_length = tensors.write_answer(head, [_output(one, answers, served) for one in wanted])
+        whole, json_length = tensors.write_answer(head, [_output(one, answers, served) for one in inference.outputs])
         packed, coding = tensors.compressed(whole, headers.get("accept-encoding", ""))
         return packed, json_length, coding
 
-    body, json_length, coding = await in_thread_if_large(answers.logits.size * len(wanted) * VALUE_BYTES, encode)
+    size = answers.logits.size * len(inference.outputs) * VALUE_BYTES
+    body, json_length, coding = await in_thread_if_large(size, encode)
     response = Response(body, media_type="application/json" if json_length is None else "application/octet-stream")
     if json_length is not None:
         response.headers[HEADER_LENGTH] = str(json_length)
     if coding is not None:
         response.headers["Content-Encoding"] = coding
     return response
-
-
-def _wanted(inference: InferRequest) -> tuple[Wanted, ...]:
-    if inference.outputs is None:
-        return (Wanted(PROBABILITIES, inference.binary),)
-    for one in inference.outputs:
-        if one.name not in (PROBABILITIES, LOGITS):
-            raise BadRequest(f"outputs: expected {PROBABILITIES} or {LOGITS}, received {one.name[:80]!r}")
-    return inference.outputs
-
-
-def _timeout(inference: InferRequest) -> float | None:
-    """Seconds, of the protocol's microseconds; None where none, or 0, was given."""
-    given = inference.parameters.get("timeout", 0)
-    if type(given) is not int or not 0 <= given < 2**63:
-        raise BadRequest("timeout: expected whole microseconds, received something else")
-    return given / 1e6 if given else None
 
 
 def _output(wanted: Wanted, answers: Answers, served: ModelVersion) -> Output:
@@ -100,24 +82,21 @@ def _output(wanted: Wanted, answers: Answers, served: ModelVersion) -> Output:
 
 async def _images(inference: InferRequest, served: ModelVersion, settings: Settings) -> NDArray[np.uint8]:
     """The request's images, (n, S, S, 3), whichever way they came."""
-    size = served.image_size
-    if inference.raw is not None:
-        if _is_pixels(inference.raw, size):
-            return np.frombuffer(inference.raw, np.uint8).reshape(1, size, size, 3)
-        return await _decoded([inference.raw], size, settings.max_pixels)
-    (tensor,) = inference.inputs
-    if tensor.name != INPUT:
-        raise BadRequest(f"inputs: expected {INPUT!r}, received {tensor.name[:80]!r}")
-    if isinstance(tensor.data, list):
-        if tensor.shape not in ((len(tensor.data),), (len(tensor.data), 1)):
-            raise BadRequest(f"input {INPUT!r}: expected encoded images of shape [n], received {list(tensor.shape)}")
-        return await _decoded(tensor.data, size, settings.max_pixels)
-    return await in_thread_if_large(tensor.data.nbytes, partial(_pixels, tensor, tensor.data, size))
+    data, shape, size = inference.data, inference.shape, served.image_size
+    if isinstance(data, bytes):
+        if _is_pixels(data, size):
+            return np.frombuffer(data, np.uint8).reshape(1, size, size, 3)
+        return await _decoded([data], size, settings.max_pixels)
+    if isinstance(data, list):
+        if shape not in ((len(data),), (len(data), 1)):
+            raise BadRequest(f"input {INPUT!r}: expected encoded images of shape [n], received {list(shape)}")
+        return await _decoded(data, size, settings.max_pixels)
+    if len(shape) != 4 or shape[1:] != (size, size, 3):
+        raise BadRequest(f"input {INPUT!r}: expected shape [n,{size},{size},3], received {list(shape)}")
+    return await in_thread_if_large(data.nbytes, partial(_pixels, data))
 
 
-def _pixels(tensor: Tensor, data: NDArray[Any], size: int) -> NDArray[np.uint8]:
-    if len(tensor.shape) != 4 or tensor.shape[1:] != (size, size, 3):
-        raise BadRequest(f"input {INPUT!r}: expected shape [n,{size},{size},3], received {list(tensor.shape)}")
+def _pixels(data: NDArray[Any]) -> NDArray[np.uint8]:
     if data.dtype == np.uint8:
         return data
     # Comparisons with NaN are false.
