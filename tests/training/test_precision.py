@@ -24,7 +24,7 @@ def choose(setting: str, listener: Listener | None = None) -> tuple[str, TwoLaye
 
 @pytest.mark.parametrize("setting", ["float32", "bfloat16", "float64"])
 def test_a_recipe_can_fix_it(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_step_seconds", None)  # nothing is probed
+    monkeypatch.setattr(precision, "step_seconds", None)  # nothing is probed
     assert choose(setting)[0] == setting
 
 
@@ -35,7 +35,7 @@ def test_the_probe_takes_bfloat16_only_for_a_clear_gain(
     def seconds(model: object, images: object, kind: str) -> float:  # noqa: ARG001
         return 1.0 if kind == "float32" else 1 / gain
 
-    monkeypatch.setattr(precision, "_step_seconds", seconds)
+    monkeypatch.setattr(precision, "step_seconds", seconds)
     listener = Listener()
     assert choose("auto", listener)[0] == chosen
     assert f"{gain:.2f} times as fast" in listener.said[0]

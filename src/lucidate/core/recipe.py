@@ -109,6 +109,9 @@ class TrainRecipe(Section):
         le=1,
         description="timm models that begin with weights: share of the layers, the first ones, that stay",
     )
+    sizes: list[int] | None = Field(
+        None, description="timm models with fit = 'upsample': size is the largest of these that a budget suffices for"
+    )
     start_size: int | None = Field(
         None, ge=16, le=512, description="timm models with fit = 'upsample': first side in pixels, which grows to size"
     )

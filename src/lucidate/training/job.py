@@ -23,6 +23,7 @@ from lucidate.data.batches import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import known_accuracy, predict_run
 from lucidate.training import auto
+from lucidate.training.budget import with_size
 from lucidate.training.trainer import fit
 
 
@@ -61,6 +62,11 @@ def prepare_job(
         require_weights(recipe.model)
     dataset = prepare(recipe, reporter=reporter)
     check(recipe.model, image_size=dataset.pack.image_size)
+    if begun:  # what a training has begun with, it keeps: its steps may take another time now
+        own = RunCard.load(run.card).recipe.model
+        recipe = recipe.model_copy(update={"model": own}) if recipe.train.sizes else recipe
+    else:
+        recipe = with_size(recipe, dataset, device=device, reporter=reporter)
     return TrainJob(recipe, run, dataset, device, command)
 
 

@@ -70,7 +70,7 @@ def choose_precision(
     for size in (min(16, batch), batch):
         for turn in range(TURNS):
             for precision in best:
-                seconds = _step_seconds(trial, images[:size], precision)
+                seconds = step_seconds(trial, images[:size], precision)
                 # The first turn of a shape prepares kernels.
                 best[precision] = seconds if turn < 2 else min(best[precision], seconds)
         if best["bfloat16"] > 3 * best["float32"]:
@@ -81,7 +81,7 @@ def choose_precision(
     return chosen
 
 
-def _step_seconds(model: nn.Module, images: Tensor, precision: str) -> float:
+def step_seconds(model: nn.Module, images: Tensor, precision: str) -> float:
     """Seconds of one forward and backward pass."""
     _wait(images.device)
     start = time.perf_counter()
