@@ -27,7 +27,7 @@ from lucidate.core.run import RunDir
 from lucidate.data.splits import Splits
 from lucidate.export import quantize
 from lucidate.predict.infer import predict_run
-from lucidate.studies import distill_table
+from lucidate.studies import distill
 from lucidate.studies.distill import distill_run
 from lucidate.studies.distill_plan import student_recipe
 
@@ -122,7 +122,7 @@ def test_what_was_stopped_goes_on_and_what_is_finished_is_not_repeated(
     now = written(done.out)
     assert now["alone-0"] == done.before["alone-0"]
     errors = 179 * (1 - done.answer["rows"][1]["accuracy"])
-    monkeypatch.setattr(distill_table, "FEW", errors + 0.1)
+    monkeypatch.setattr(distill, "FEW", errors + 0.1)
     monkeypatch.setattr(
         "lucidate.training.job.fit", None
     )  # what is finished is not asked again, as by another number of threads
@@ -284,8 +284,8 @@ def test_a_student_without_an_onnx_form_still_has_its_accuracy(
     shutil.copytree(done.out, out)
     for path in out.glob("*/export"):
         shutil.rmtree(path)
-    monkeypatch.setattr(distill_table, "quantize_run", refuse)
-    monkeypatch.setattr(distill_table, "export_run", refuse)
+    monkeypatch.setattr(distill, "quantize_run", refuse)
+    monkeypatch.setattr(distill, "export_run", refuse)
     result = distill_run(done.teacher, "edge", out, seeds=1, overrides=BUDGET)
     rows = {row.name: row for row in result.table.rows}
     assert list(rows) == ["teacher", "student alone", "student distilled"]

@@ -16,7 +16,7 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.models.build import begins_with_weights, check, require_weights
-from lucidate.studies.combine import Method
+from lucidate.studies.ensemble import Method
 
 TITLES = {
     1: "Transfer learning",

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,26 +21,7 @@ from lucidate.data.batches import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import known_accuracy, predict_run
 from lucidate.training import auto
-from lucidate.training.trainer import fit
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """Everything that can be refused has been looked at, and no folder has been made yet.
-
-    command: how to start it again, for the run card. teacher: a run whose answers count as well, by `recipe.distill`.
-    """
-
-    recipe: Recipe
-    run: RunDir
-    dataset: Dataset
-    device: torch.device
-    command: str = ""
-    teacher: RunDir | None = None
-
-    def claim(self, *, resume: bool) -> AbstractContextManager[None]:
-        """The run's folder, for one writer: of processes that train together, the first."""
-        return nullcontext() if processes()[0] else self.run.claim(resume=resume)
+from lucidate.training.trainer import TrainJob, fit
 
 
 def prepare_job(
@@ -56,12 +35,18 @@ def prepare_job(
     begun = resume and run.card.exists()
     if not processes()[0] and not begun:
         RunDir.free(run.path)
+    dataset = open_images(recipe, fetch=not begun, reporter=reporter)
+    return TrainJob(recipe, run, dataset, device, command)
+
+
+def open_images(recipe: Recipe, *, fetch: bool = True, reporter: Reporter) -> Dataset:
+    """Pack and divide a recipe's images, and see that its model suits them; fetch: and that its weights can be had."""
     check(recipe.model)  # before the images are packed, which may take minutes
-    if not begun:
+    if fetch:
         require_weights(recipe.model)
     dataset = prepare(recipe, reporter=reporter)
     check(recipe.model, image_size=dataset.pack.image_size)
-    return TrainJob(recipe, run, dataset, device, command)
+    return dataset
 
 
 def prepare_run(
@@ -97,16 +82,7 @@ def train_job(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = l
     pack, sizes = job.dataset.pack, job.dataset.splits.sizes
     counts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
     reporter.say(f"{pack.dataset}: {len(pack.class_names)} classes, {counts}; training in {job.run.path}")
-    card = fit(
-        job.recipe,
-        job.dataset,
-        run=job.run,
-        device=job.device,
-        command=job.command,
-        reporter=reporter,
-        stop=stop,
-        teacher=job.teacher,
-    )
+    card = fit(job, reporter=reporter, stop=stop)
     if processes()[0]:
         return card  # of processes that train together, the first goes on
     predict_missing(job, "validation", reporter=reporter)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucidate.analysis.formatting import listed
 from lucidate.core.atomic import sha256
@@ -58,6 +59,18 @@ class Teacher:
             return images
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (seen.mean, seen.std))
         return self.config.normalize(images * std + mean)
+
+
+def distillation_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor, *, recipe: DistillRecipe) -> Tensor:
+    """The loss on labels, and the divergence from a teacher by the weight that the recipe gives it, in nats.
+
+    (1 - weight) · loss + weight · T² · KL(teacher ‖ student), a scalar, both softmaxes at temperature T; T² keeps the
+    size of its gradient as it is at 1. logits, teacher_logits: (B, K). Source: G. Hinton,
+    O. Vinyals and J. Dean, "Distilling the knowledge in a neural network" (arXiv:1503.02531), section 2.
+    """
+    ours, theirs = ((values / recipe.temperature).log_softmax(1) for values in (logits, teacher_logits))
+    soft = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return (1 - recipe.weight) * loss + recipe.weight * recipe.temperature**2 * soft
 
 
 def load_teacher(
