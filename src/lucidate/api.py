@@ -194,11 +194,7 @@ def levels(
 ) -> LevelsResult:
     """Take a data set through the levels of the challenge; what an earlier call has finished is not repeated."""
     return run_levels(
-        data,
-        Path(out),
-        overrides=_overrides(settings or {}),
-        device=default_device(),
-        reporter=reporter or Silent(),
+        data, Path(out), overrides=_overrides(settings or {}), device=default_device(), reporter=reporter or Silent()
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -152,10 +153,9 @@ def save_copy(path: Path, out: Path) -> None:
     """Write embeddings where the user wants them: Parquet as it is, or .npy of the numbers alone, (N, D) float16."""
     with atomic_path(out) as temporary:
         if out.suffix == ".parquet":
-            temporary.write_bytes(path.read_bytes())
+            shutil.copyfile(path, temporary)
         else:
-            with temporary.open("wb") as file:
-                np.save(file, Embeddings.load(path).values)
+            np.save(temporary, Embeddings.load(path).values)
 
 
 def require_kind(out: Path) -> None:

@@ -65,7 +65,7 @@ def distill_run(
         RunDir.free(out)
     reporter, device = reporter or Silent(), device or default_device()
     plan = make_plan(teacher, recipe, seeds=seeds, source=source, overrides=overrides, reporter=reporter)
-    begin(out / RESULT, asked(plan), sections=unchanging)
+    begin(out / RESULT, asked(plan), what="the distillation", sections=unchanging)
     students: dict[str, list[RunDir]] = {ALONE: [], TAUGHT: []}
     precision = None
     for seed in plan.seeds:
@@ -132,7 +132,7 @@ def distillation_table(
         notes.append(f"No student in int8: {error}")
     for name, run in (("teacher", plan.teacher), ("student", taught[0])):
         try:
-            files[name] = graph_of(run, out if name == "teacher" else run.exports, reporter=reporter)
+            files[name] = graph_of(run, aside=out / TEACHER if name == "teacher" else None, reporter=reporter)
             graphs[name] = OnnxPredictor(files[name])
         except (ExportError, RunError) as error:  # no such form, or one that ONNX Runtime cannot run
             notes.append(f"No ONNX file of the {name}: {error}")
@@ -184,17 +184,17 @@ def int8_accuracy(run: RunDir, *, reporter: Reporter) -> float:
         return quantize_run(run, reporter=reporter).accuracy_int8
 
 
-def graph_of(run: RunDir, folder: Path, *, reporter: Reporter) -> Path:
-    """A run's graph: the one that it has, else one in `folder`, made unless it is there. Raises ExportError."""
-    for path in (graph_path(run, "onnx"), folder / TEACHER):
-        if graph_at(path, run):
+def graph_of(run: RunDir, *, aside: Path | None, reporter: Reporter) -> Path:
+    """A run's graph, made unless it is there: in the run or, where that is not ours, aside. Raises ExportError."""
+    for path in (graph_path(run, "onnx"), aside):
+        if path and graph_at(path, run):
             return path
-    if folder == run.exports:
+    if aside is None:
         with run.lock():
             return export_run(run, "onnx", reporter=reporter).path
-    reporter.say(f"writing {folder / TEACHER}")
-    export_onnx(run, folder / TEACHER)  # for its time and size alone: not proven, as what is to be used would be
-    return folder / TEACHER
+    reporter.say(f"writing {aside}")
+    export_onnx(run, aside)  # for its time and size alone: not proven, as what is to be used would be
+    return aside
 
 
 def teacher_accuracy(plan: Plan, out: Path, judged: Predictions, *, device: torch.device, reporter: Reporter) -> float:

@@ -45,13 +45,7 @@ class Plan:
 
 
 def make_plan(
-    teacher: RunDir,
-    recipe: str | Path,
-    *,
-    seeds: int,
-    source: str | None,
-    overrides: Sequence[str],
-    reporter: Reporter,
+    teacher: RunDir, recipe: str | Path, *, seeds: int, source: str | None, overrides: Sequence[str], reporter: Reporter
 ) -> Plan:
     """Resolve the students' recipe and open their images.
 

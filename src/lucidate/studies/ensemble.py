@@ -207,10 +207,7 @@ def ensemble_runs(
         notes=tuple(f"{name}: {note}" for name, other in zip(names, cards, strict=True) for note in other.notes),
     )
     final.with_results(
-        **results,
-        train_seconds=round(seconds, 2),
-        seconds=round(time.perf_counter() - start, 2),
-        test_openings=1,
+        **results, train_seconds=round(seconds, 2), seconds=round(time.perf_counter() - start, 2), test_openings=1
     ).save(run.card)
     return gains["test"]
 

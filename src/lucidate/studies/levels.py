@@ -23,7 +23,7 @@ from lucidate.report.site.gallery import gallery_of_run
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.levels_plan import ENSEMBLE, TITLES, Plan, make_plan
 from lucidate.studies.study import begin
-from lucidate.training.job import complete, prepare_job
+from lucidate.training.job import complete, prepare_run
 
 RESULT = "levels.json"
 FRESH = "drawn at random"  # where weights came from that came from nowhere
@@ -57,7 +57,7 @@ def run_levels(
         RunDir.free(out)
     plan = make_plan(source, out, overrides=overrides, reporter=reporter)
     asked = {"source": source, "overrides": list(overrides)}
-    begin(out / RESULT, asked, sections=lambda answer: {key: answer[key] for key in asked})
+    begin(out / RESULT, asked, what="the levels", sections=lambda answer: {key: answer[key] for key in asked})
     runs: dict[str, RunDir] = {}
     for name, recipe in plan.recipes.items():
         folder = plan.folder_of(name)
@@ -66,8 +66,7 @@ def run_levels(
             runs[name] = runs[folder]
             continue
         reporter.say(f"{name} ({len(runs) + 1} of {len(plan.recipes)})")
-        run = RunDir(out / name)
-        job = prepare_job(recipe, run, device=device, command=command, resume=True, reporter=reporter)
+        job = prepare_run(recipe, out=out / name, device=device, command=command, resume=True, reporter=reporter)
         runs[name] = complete(job, reporter=reporter, stop=stop)
     run = runs[ENSEMBLE] = RunDir(out / ENSEMBLE)
     if not run.card.exists():

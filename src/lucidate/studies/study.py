@@ -11,10 +11,12 @@ from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import RunError
 
 
-def begin(path: Path, asked: dict[str, Any], *, sections: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Note in a study's file what is run beside it. sections: of what was asked, those that must stay as they are.
+def begin(
+    path: Path, asked: dict[str, Any], *, what: str, sections: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Note in a study's file what is run beside it. Raises RunError where something else was begun.
 
-    Raises RunError where something else was begun.
+    what: the study, in words. sections: of what was asked, those that must stay as they are.
     """
     if not path.exists():
         atomic_write(path, json.dumps(asked, indent=1).encode())
@@ -22,10 +24,10 @@ def begin(path: Path, asked: dict[str, Any], *, sections: Callable[[dict[str, An
     try:
         before = sections(json.loads(path.read_bytes()))
     except (ValueError, KeyError, TypeError):
-        raise RunError(f"{path}: expected what an earlier study wrote there; choose another --out") from None
+        raise RunError(f"{path}: expected {what} that lucidate began; choose another --out") from None
     for section, value in sections(asked).items():
         if before.get(section) != value:
             raise RunError(
-                f"--out: expected what {path.parent} was begun with, {section} = {before.get(section)}, received "
-                f"{value}; repeat that, or choose another --out"
+                f"--out: expected {what} that {path.parent} was begun with, {section} = {before.get(section)}, "
+                f"received {value}; repeat that, or choose another --out"
             )

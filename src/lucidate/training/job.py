@@ -24,21 +24,6 @@ from lucidate.training import auto
 from lucidate.training.trainer import TrainJob, fit
 
 
-def prepare_job(
-    recipe: Recipe, run: RunDir, *, device: torch.device, command: str = "", resume: bool = False, reporter: Reporter
-) -> TrainJob:
-    """Pack and divide the images, and see that folder, model and weights suit them; makes no folder.
-
-    resume: the folder may hold a run, which brings its own weights.
-    Raises RunError for a folder that is taken, RecipeError, SourceError, WeightsError.
-    """
-    begun = resume and run.card.exists()
-    if not processes()[0] and not begun:
-        RunDir.free(run.path)
-    dataset = open_images(recipe, fetch=not begun, reporter=reporter)
-    return TrainJob(recipe, run, dataset, device, command)
-
-
 def open_images(recipe: Recipe, *, fetch: bool = True, reporter: Reporter) -> Dataset:
     """Pack and divide a recipe's images, and see that its model suits them; fetch: and that its weights can be had."""
     check(recipe.model)  # before the images are packed, which may take minutes
@@ -60,18 +45,26 @@ def prepare_run(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> TrainJob:
-    """A recipe (its name, file or record) and its images, ready to be trained into a folder that is not made yet."""
+    """A recipe (its name, file or record) and its images, packed and divided; folder, model and weights suit them.
+
+    Makes no folder. resume: it may hold a run, which brings its own weights.
+    Raises RunError for a folder that is taken, RecipeError, SourceError, WeightsError.
+    """
+    reporter = reporter or Silent()
     if isinstance(recipe, Recipe):
         resolved, name = recipe, recipe.model.name
     else:
         name = find_recipe(recipe).stem
         if str(recipe) == auto.NAME:
-            resolved = auto.resolve(data, overrides=overrides, reporter=reporter or Silent())
+            resolved = auto.resolve(data, overrides=overrides, reporter=reporter)
         else:
             resolved = load_recipe(recipe, source=data, overrides=overrides)
     run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
-    chosen = device or default_device()
-    return prepare_job(resolved, run, device=chosen, command=command, resume=resume, reporter=reporter or Silent())
+    begun = resume and run.card.exists()
+    if not processes()[0] and not begun:
+        RunDir.free(run.path)
+    dataset = open_images(resolved, fetch=not begun, reporter=reporter)
+    return TrainJob(resolved, run, dataset, device or default_device(), command)
 
 
 def train_job(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> RunCard:

@@ -22,7 +22,7 @@ from lucidate.data.batches import Batch, Batches, derived_seed, part_of
 from lucidate.models.build import begins_with_weights
 from lucidate.models.registry import Preparable
 from lucidate.training.checkpoint import Checkpoints, State
-from lucidate.training.distributed import ProcessGroup
+from lucidate.training.distributed import ProcessGroup, sync_layers
 from lucidate.training.evaluation import evaluate
 from lucidate.training.optim import classification_loss, freeze, hold_frozen, make_optimizer, set_learning_rate
 from lucidate.training.precision import casting, deterministic, working_type
@@ -80,7 +80,7 @@ def train_model(model: nn.Module, training: Training) -> History:
     recipe, group, checkpoints, stop = training.recipe, training.group, training.checkpoints, training.stop
     settings, batches, validation = recipe.train, training.batches, training.validation
     model.to(working_type(training.precision))
-    group.sync_layers(model)
+    sync_layers(model, group.batch_part, alone=group.size == 1)
     batches = replace(batches, rank=group.rank, ranks=group.size)
     validation = replace(validation, rows=validation.rows[part_of(len(validation.rows), group.rank, group.size)])
     training = replace(training, batches=batches, validation=validation)

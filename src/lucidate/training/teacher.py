@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidate.analysis.formatting import listed
+from lucidate.core import alignment
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import DistillRecipe
@@ -104,7 +105,7 @@ def class_order(card: RunCard, classes: Sequence[str]) -> tuple[int, ...]:
             f"teacher: expected the {len(classes)} classes of the images, received a run {' and '.join(parts)}; choose "
             "a run that was trained on these classes"
         )
-    return tuple(card.classes.index(name) for name in classes)
+    return tuple(alignment.class_order(classes, card.classes).tolist())
 
 
 def require_teacher(recipe: DistillRecipe, run: RunDir | None) -> None:

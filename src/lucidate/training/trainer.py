@@ -22,14 +22,7 @@ from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches, Dataset, derived_seed
 from lucidate.data.packed import read_rows
 from lucidate.data.sources.find import location
-from lucidate.models.build import (
-    begins_with_weights,
-    build,
-    parameter_count,
-    preprocess_for,
-    to_device,
-    value_count,
-)
+from lucidate.models.build import begins_with_weights, build, parameter_count, preprocess_for, to_device, value_count
 from lucidate.models.checkpoint import save_weights
 from lucidate.models.predictor import batch_size
 from lucidate.models.registry import Preparable
