@@ -24,7 +24,7 @@ from lucidate.data.pack import Pack, open_pack
 from lucidate.data.splits import Splits
 from lucidate.models.checkpoint import load_predictor
 from lucidate.models.predictor import Views
-from lucidate.predict.loop import predict_rows
+from lucidate.predict.infer import predict_rows
 from lucidate.serve.calibration import calibration_of, statistics_of, store_calibrations
 
 LOSS = 0.002  # of validation accuracy, at most

@@ -9,12 +9,12 @@ import torch
 from lucidate.core.recipe import load_recipe
 from lucidate.core.run import RunDir
 from lucidate.data.batches import prepare
-from lucidate.training.trainer import fit
+from lucidate.training.trainer import TrainJob, fit
 
 
 def digits_run(folder: Path, *overrides: str, recipe: str = "digits") -> RunDir:
     """A trained run in `folder`, without predictions: its test split is unopened."""
     resolved, run = load_recipe(recipe, source="digits", overrides=list(overrides)), RunDir(folder)
     with run.claim():
-        fit(resolved, prepare(resolved), run=run, device=torch.device("cpu"), command="")
+        fit(TrainJob(resolved, run, prepare(resolved), torch.device("cpu")))
     return run

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lucidate.analysis.findings import Findings, analyze_run
 from lucidate.analysis.findings import analyze as find
+from lucidate.analysis.studies import EnsembleGain
 from lucidate.core.errors import RunError, UnknownNameError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe, load_recipe
@@ -33,11 +34,10 @@ from lucidate.predict.new_data import Answer, predict_files, predict_source
 from lucidate.report.figures.catalog import FIGURES
 from lucidate.report.pdf.document import report_of_run
 from lucidate.report.site.gallery import gallery_of_run
-from lucidate.studies.combine import Method
-from lucidate.studies.ensemble import ensemble_runs
-from lucidate.studies.gain import EnsembleGain
+from lucidate.studies.ensemble import Method, ensemble_runs
 from lucidate.studies.levels import LevelsResult, run_levels
-from lucidate.training.job import TrainJob, finish_job, prepare_run, train_job
+from lucidate.training.job import finish_job, prepare_run, train_job
+from lucidate.training.trainer import TrainJob
 
 if TYPE_CHECKING:
     from torch import nn
@@ -194,11 +194,7 @@ def levels(
 ) -> LevelsResult:
     """Take a data set through the levels of the challenge; what an earlier call has finished is not repeated."""
     return run_levels(
-        data,
-        Path(out),
-        overrides=_overrides(settings or {}),
-        device=default_device(),
-        reporter=reporter or Silent(),
+        data, Path(out), overrides=_overrides(settings or {}), device=default_device(), reporter=reporter or Silent()
     )
 
 

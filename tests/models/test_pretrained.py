@@ -93,3 +93,10 @@ def test_a_package_comes_before_the_hub_and_a_file_before_both(tmp_path: Path, m
     assert named.path == mine
     assert packaged("resnet50") is None
     assert find_weights(LITE0, pretrained=False, weights=None) is None
+
+
+def test_values_without_names_are_taken_from_packages_alone(tmp_path: Path) -> None:
+    file = tmp_path / "mine.pth"
+    torch.save(timm.create_model(LITE0).state_dict(), file)
+    with pytest.raises(WeightsError, match=r"expected safetensors, received .*mine\.pth"):
+        build(ModelRecipe(name=f"timm:{LITE0}", weights=str(file)), 10)

@@ -23,8 +23,7 @@ from lucidate.data.pack import open_pack
 from lucidate.data.splits import Splits, open_data
 from lucidate.models.checkpoint import load_predictor
 from lucidate.predict.backends import find_graph, open_predictor
-from lucidate.predict.infer import predict_run
-from lucidate.predict.loop import predict_rows
+from lucidate.predict.infer import predict_rows, predict_run
 from lucidate.predict.new_data import predict_source
 from made_runs import digits_run
 
@@ -244,4 +243,4 @@ def test_an_unknown_split_is_refused_before_anything_is_written(
     before = sorted(own.path.rglob("*"))
     assert "split: expected" in mistake(capsys, ["predict", str(own.path), "--backend", "onnx", "--split", "dev"])
     assert sorted(own.path.rglob("*")) == before
-    assert len(Splits.load(own.splits).test) == 179
+    assert len(Splits.load(own.splits).test) == 1258

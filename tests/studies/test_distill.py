@@ -27,7 +27,7 @@ from lucidate.core.run import RunDir
 from lucidate.data.splits import Splits
 from lucidate.export import quantize
 from lucidate.predict.infer import predict_run
-from lucidate.studies import distill_table
+from lucidate.studies import distill
 from lucidate.studies.distill import distill_run
 from lucidate.studies.distill_plan import student_recipe
 
@@ -98,6 +98,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A small compact net, whose test split is sealed."""
     run = RunDir(tmp_path_factory.mktemp("teacher") / "mentor")
     small = ["--set", "model.widths=[8, 16, 16]", "--set", "train.epochs=3", "--set", "train.precision=float32"]
+    small += ["--set", "data.split=80-10-10"]
     call("train", "digits", *small, "--out", str(run.path))
     return run
 
@@ -122,7 +123,7 @@ def test_what_was_stopped_goes_on_and_what_is_finished_is_not_repeated(
     now = written(done.out)
     assert now["alone-0"] == done.before["alone-0"]
     errors = 179 * (1 - done.answer["rows"][1]["accuracy"])
-    monkeypatch.setattr(distill_table, "FEW", errors + 0.1)
+    monkeypatch.setattr(distill, "FEW", errors + 0.1)
     monkeypatch.setattr(
         "lucidate.training.job.fit", None
     )  # what is finished is not asked again, as by another number of threads
@@ -284,12 +285,12 @@ def test_a_student_without_an_onnx_form_still_has_its_accuracy(
     shutil.copytree(done.out, out)
     for path in out.glob("*/export"):
         shutil.rmtree(path)
-    monkeypatch.setattr(distill_table, "quantize_run", refuse)
-    monkeypatch.setattr(distill_table, "export_run", refuse)
-    result = distill_run(done.teacher, "edge", out, seeds=1, overrides=BUDGET)
-    rows = {row.name: row for row in result.table.rows}
+    monkeypatch.setattr(distill, "quantize_run", refuse)
+    monkeypatch.setattr(distill, "export_run", refuse)
+    table = distill_run(done.teacher, "edge", out, seeds=1, overrides=BUDGET)
+    rows = {row.name: row for row in table.rows}
     assert list(rows) == ["teacher", "student alone", "student distilled"]
     assert rows["student distilled"].bytes is None
-    assert any(note.startswith("No student in int8: ") for note in result.table.notes)
-    assert result.table.by_seeds.p is None
-    assert result.table.p == result.table.by_images.p
+    assert any(note.startswith("No student in int8: ") for note in table.notes)
+    assert table.by_seeds.p is None
+    assert table.p == table.by_images.p

@@ -14,7 +14,7 @@ from lucidate.core.recipe import load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.training import job
-from lucidate.training.job import complete, prepare_job
+from lucidate.training.job import complete, prepare_run
 
 SMALL = {"train.epochs": 1, "model.widths": [4, 4], "model.dropout": [0.0, 0.0], "model.dense": 8}
 OVERRIDES = [f"{key}={value}" for key, value in SMALL.items()]
@@ -43,13 +43,13 @@ def test_python_and_the_command_line_leave_the_same_folder(tmp_path: Path, capsy
 def test_a_run_is_completed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, listener = load_recipe("digits", overrides=OVERRIDES), Listener()
     run, device = RunDir(tmp_path / "run"), torch.device("cpu")
-    complete(prepare_job(recipe, run, device=device, reporter=listener), reporter=listener)
+    complete(prepare_run(recipe, out=run.path, device=device, reporter=listener), reporter=listener)
     card = RunCard.load(run.card)
     assert (card.status, card.results.test_openings) == ("finished", 1)
     assert card.results.test_accuracy is not None
     monkeypatch.setattr(job, "fit", None)
     monkeypatch.setattr(job, "predict_run", None)
-    complete(prepare_job(recipe, run, device=device, resume=True, reporter=listener), reporter=listener)
+    complete(prepare_run(recipe, out=run.path, device=device, resume=True, reporter=listener), reporter=listener)
     assert listener.said[-1] == "run: finished before"
     assert RunCard.load(run.card) == card
 
@@ -57,11 +57,11 @@ def test_a_run_is_completed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_figures_that_a_kill_kept_from_the_card_are_made_again(tmp_path: Path) -> None:
     recipe, listener = load_recipe("digits", overrides=OVERRIDES), Listener()
     run, device = RunDir(tmp_path / "run"), torch.device("cpu")
-    complete(prepare_job(recipe, run, device=device, reporter=listener), reporter=listener)
+    complete(prepare_run(recipe, out=run.path, device=device, reporter=listener), reporter=listener)
     card = RunCard.load(run.card)
     results = card.results.model_copy(update={"test_accuracy": None, "test_openings": 0})
     card.model_copy(update={"status": "trained", "results": results}).save(run.card)
-    complete(prepare_job(recipe, run, device=device, resume=True, reporter=listener), reporter=listener)
+    complete(prepare_run(recipe, out=run.path, device=device, resume=True, reporter=listener), reporter=listener)
     again = RunCard.load(run.card)
     assert (again.status, again.results.test_openings) == ("finished", 1)
     assert again.results.test_accuracy == card.results.test_accuracy

@@ -16,9 +16,9 @@ from lucidate.data.batches import Batch, Batches
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.build import build
 from lucidate.training import loop
-from lucidate.training.loop import Training, evaluate, train_model
-from lucidate.training.losses import classification_loss
-from lucidate.training.optim import make_optimizer
+from lucidate.training.evaluation import evaluate
+from lucidate.training.loop import Training, train_model
+from lucidate.training.optim import classification_loss, make_optimizer
 
 TRAIN, VALIDATION = range(60), range(60, 90)
 

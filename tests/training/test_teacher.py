@@ -26,11 +26,11 @@ from lucidate.models.predictor import InferenceConfig
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.training.checkpoint import Checkpoints
 from lucidate.training.loop import Training, train_model
-from lucidate.training.losses import distillation_loss
-from lucidate.training.teacher import Teacher, class_order, load_teacher
-from lucidate.training.trainer import fit
+from lucidate.training.teacher import Teacher, class_order, distillation_loss, load_teacher
+from lucidate.training.trainer import TrainJob, fit
 
 SEEN = Preprocess(8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))  # as of the colored batches
+CPU = torch.device("cpu")
 TINY = {"name": "compact", "widths": [4, 4, 4], "dense": 8}
 STEPS = 4  # an epoch: 60 images in batches of 16
 
@@ -195,7 +195,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, images: Dataset) -> list[RunD
     for seed in range(2):
         run = RunDir(tmp_path_factory.mktemp("runs") / f"run{seed}")
         with run.claim():
-            fit(tiny_recipe(predict={"views": "mirror-shift"}).model_copy(update={"seed": seed}), images, run=run)
+            recipe = tiny_recipe(predict={"views": "mirror-shift"}).model_copy(update={"seed": seed})
+            fit(TrainJob(recipe, run, images, CPU))
         made.append(run)
     return made
 
@@ -237,20 +238,20 @@ def test_another_teacher_is_refused_and_the_run_card_names_the_one(
     recipe = tiny_recipe(distill={"teacher": sha256(runs[0].weights), "weight": 0.5})
     run = RunDir(tmp_path / "student")
     with pytest.raises(RunError, match=r"teacher: expected weights of checksum .*, received weights of checksum"):
-        fit(recipe, images, run=run, teacher=runs[1])
+        fit(TrainJob(recipe, run, images, CPU, teacher=runs[1]))
     with pytest.raises(RunError, match=r"teacher: expected weights of checksum .*, received none"):
-        fit(recipe, images, run=run)
+        fit(TrainJob(recipe, run, images, CPU))
     with pytest.raises(RunError, match=r"teacher: expected none, as distill.teacher says, received weights"):
-        fit(tiny_recipe(), images, run=run, teacher=runs[1])
+        fit(TrainJob(tiny_recipe(), run, images, CPU, teacher=runs[1]))
     assert not run.path.exists()
     calls = count(1)
     with run.claim(), pytest.raises(Interrupted):
-        fit(recipe, images, run=run, teacher=runs[0], stop=lambda: next(calls) == 2)
+        fit(TrainJob(recipe, run, images, CPU, teacher=runs[0]), stop=lambda: next(calls) == 2)
     other = tiny_recipe(distill={"teacher": sha256(runs[1].weights), "weight": 0.5})
     with run.claim(resume=True), pytest.raises(RunError, match="expected the recipe that the run was started with"):
-        fit(other, images, run=run, teacher=runs[1])
+        fit(TrainJob(other, run, images, CPU, teacher=runs[1]))
     with run.claim(resume=True):
-        card = fit(recipe, images, run=run, teacher=runs[0])
+        card = fit(TrainJob(recipe, run, images, CPU, teacher=runs[0]))
     assert card.recipe.distill.teacher == sha256(runs[0].weights)
     assert "Distilled from run0 (compact, " in card.notes[-1]
     assert "trained on 199 images" in card.notes[-1]

@@ -1,14 +1,17 @@
-"""What did each level of the challenge buy, and what did a teacher bring its student?"""
+"""What did each level of the challenge buy, a teacher bring its student, an ensemble bring over its members?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lucidate.analysis.formatting import listed, p_value, points, points_interval, span
-from lucidate.analysis.statistics import LEVEL, Mean, mean_over_seeds, share_interval
+from lucidate.analysis.formatting import images, interval, listed, p_value, percent, points, points_interval, span
+from lucidate.analysis.statistics import LEVEL, Mean, mcnemar, mean_over_seeds, share_interval, wilson_interval
+from lucidate.core.records import Predictions
 
 
 @dataclass(frozen=True)
@@ -215,3 +218,79 @@ class Distillation:
     def frame(self) -> pd.DataFrame:
         """A row a variant."""
         return pd.DataFrame([vars(row) for row in self.rows])
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleGain:
+    """An ensemble beside its members, on one split. Accuracies are shares from 0 to 1.
+
+    names, accuracies, shares: one a member. best: the member of the highest accuracy here. gain: the ensemble's
+    accuracy less the best member's; p: McNemar's exact p of the two. disagreement: (M, M), share of images on which
+    two members answer differently; both_wrong: (M, M), share on which both err. An ensemble gains where members err on
+    different images: high disagreement, low both_wrong.
+    """
+
+    split: str
+    images: int
+    method: str
+    names: tuple[str, ...]
+    accuracies: tuple[float, ...]
+    shares: tuple[float, ...]
+    accuracy: float
+    low: float
+    high: float
+    best: str
+    best_accuracy: float
+    gain: float
+    p: float
+    disagreement: NDArray[np.float64]
+    both_wrong: NDArray[np.float64]
+
+    @property
+    def mean_disagreement(self) -> float:
+        """Over all pairs of members; 0 of a single one."""
+        pairs = self.disagreement[np.triu_indices(len(self.disagreement), k=1)]
+        return float(pairs.mean()) if len(pairs) else 0.0
+
+    @property
+    def headline(self) -> str:
+        clear = "a difference beyond chance" if self.p < 0.05 else "within what chance explains"
+        return (
+            f"The ensemble is right on {percent(self.accuracy)} of {images(self.images, self.split)} "
+            f"({interval(self.low, self.high)}), {points(self.gain)} against its best member, {self.best} "
+            f"({clear}, {p_value(self.p)}); two members differ on {percent(self.mean_disagreement)} of the images."
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """A row a member, the ensemble last."""
+        members = zip(self.names, self.accuracies, self.shares, strict=True)
+        rows = [{"model": name, "accuracy": accuracy, "share": share} for name, accuracy, share in members]
+        return pd.DataFrame([*rows, {"model": "ensemble", "accuracy": self.accuracy, "share": 1.0}])
+
+
+def ensemble_gain(
+    ensemble: Predictions, members: Sequence[Predictions], *, names: Sequence[str], shares: Sequence[float], method: str
+) -> EnsembleGain:
+    """Compare an ensemble with its members. All must be aligned; names and shares: one a member."""
+    right = np.stack([member.correct for member in members])
+    answers = np.stack([member.predicted for member in members])
+    accuracies = right.mean(1)
+    best = int(accuracies.argmax())
+    low, high = wilson_interval(int(ensemble.correct.sum()), len(ensemble))
+    return EnsembleGain(
+        split=ensemble.split,
+        images=len(ensemble),
+        method=method,
+        names=tuple(names),
+        accuracies=tuple(accuracies.tolist()),
+        shares=tuple(float(share) for share in shares),
+        accuracy=ensemble.accuracy,
+        low=float(low),
+        high=float(high),
+        best=names[best],
+        best_accuracy=float(accuracies[best]),
+        gain=ensemble.accuracy - float(accuracies[best]),
+        p=mcnemar(int((right[best] & ~ensemble.correct).sum()), int((~right[best] & ensemble.correct).sum())),
+        disagreement=(answers[:, None] != answers).mean(2),
+        both_wrong=(~right[:, None] & ~right).mean(2),
+    )

@@ -59,7 +59,7 @@ def predict(
             "--calibrated: expected image files, or --out FILE.csv: a table of predictions holds logits"
         )
     require_backend(backend, device)
-    from lucidate.predict.loop import Stopwatch
+    from lucidate.predict.infer import Stopwatch
     from lucidate.predict.new_data import require_kind, save_table
 
     if out:
@@ -91,17 +91,14 @@ def predict(
             )
             path = out or Path(f"predictions-{slug(predictions.dataset)}.parquet")
             save_table(predictions, path, temperature=shown["temperature"])
-        elif engine is None:
+        else:
+            from lucidate.predict.backends import predictions_path
             from lucidate.predict.infer import predict_run
 
             with folder.lock():
-                predictions = predict_run(folder, split, device=chosen, reporter=reporter, watch=watch)
-            path = folder.predictions(split)
-        else:
-            from lucidate.predict.backends import predict_split, predictions_path
-
-            with folder.lock():
-                predictions = predict_split(folder, split, engine, name=backend, reporter=reporter, watch=watch)
+                predictions = predict_run(
+                    folder, split, backend=backend, predictor=engine, device=chosen, reporter=reporter, watch=watch
+                )
             path = predictions_path(folder, split, backend)
     rate, seconds = watch.rate(len(predictions)), time.perf_counter() - start
     views = words.partition(",")[0]

@@ -15,7 +15,7 @@ from lucidate.core.progress import Reporter
 from lucidate.core.run import fresh_path
 
 if TYPE_CHECKING:
-    from lucidate.training.job import TrainJob
+    from lucidate.training.trainer import TrainJob
 
 RecipeArgument = Annotated[str, Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")]
 Data = Annotated[

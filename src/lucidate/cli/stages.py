@@ -21,7 +21,7 @@ from lucidate.core.run import RunDir, fresh_path
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.training.job import TrainJob
+    from lucidate.training.trainer import TrainJob
 
 SET_ASIDE = 10  # files that are listed; `lucidate data info` lists all
 

@@ -127,10 +127,10 @@ def distill(
     """
     run, chosen = stages.open_run(teacher), stages.pick_device(device)
     from lucidate.analysis.studies import HEADINGS, RIGHT
-    from lucidate.studies.distill import RESULT, distill_run
+    from lucidate.studies.distill import RESULT, TABLE, distill_run
 
     with stages.study("distill", out) as (folder, reporter, stop):
-        result = distill_run(
+        table = distill_run(
             run,
             recipe,
             folder,
@@ -142,11 +142,10 @@ def distill(
             reporter=reporter,
             stop=stop,
         )
-    table = result.table
     answer = {"teacher": str(teacher), "gain": table.gain, "p": table.p, **jsonable(table), "headline": table.headline}
-    answer |= {"table": str(result.written), "result": str(folder / RESULT), "out": str(folder)}
+    answer |= {"table": str(folder / TABLE), "result": str(folder / RESULT), "out": str(folder)}
     printed = console.table(HEADINGS, (row.cells() for row in table.rows), right=RIGHT)
-    lines = [printed, "", *table.arrows(), "", table.headline, *table.notes, str(result.written)]
+    lines = [printed, "", *table.arrows(), "", table.headline, *table.notes, str(folder / TABLE)]
     console.emit(answer, "\n".join(lines), as_json=json)
 
 
@@ -159,8 +158,7 @@ def ensemble(
     """
     members = [stages.open_run(path) for path in runs]
     folder = RunDir.free(out or fresh_path(Path("runs"), "ensemble"))
-    from lucidate.studies.combine import METHODS
-    from lucidate.studies.ensemble import ensemble_runs
+    from lucidate.studies.ensemble import METHODS, ensemble_runs
 
     if combine not in METHODS:
         raise LucidateError(f"--combine: expected one of {', '.join(METHODS)}, received {combine!r}")

@@ -30,7 +30,7 @@ from lucidate.data.splits import open_data
 from lucidate.explain.heatmaps import heatmaps, layers_for, resized
 from lucidate.explain.trust import BATCH, Explainer, Trust, measure_trust
 from lucidate.models.checkpoint import load_model
-from lucidate.predict.loop import with_progress
+from lucidate.predict.infer import with_progress
 
 Target = Literal["predicted", "true", "difference"]
 TARGETS: tuple[Target, ...] = get_args(Target)

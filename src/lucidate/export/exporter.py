@@ -22,7 +22,7 @@ from lucidate.export.parity import Parity, ask, compare, eval_images, latency, r
 from lucidate.models.checkpoint import load_predictor
 from lucidate.models.predictor import Views
 from lucidate.predict.backends import views_inside
-from lucidate.predict.loop import predict_rows
+from lucidate.predict.infer import predict_rows
 
 FORMATS = {"onnx": onnx.FORMAT, "keras": keras.FORMAT, "torch": torch_program.FORMAT}
 

@@ -15,7 +15,7 @@ from lucidate.data.packed import read_rows
 from lucidate.export.int8_graph import Floats, Layer, dynamic, static
 from lucidate.models.onnx import with_outputs
 from lucidate.models.onnx_session import OnnxPredictor, open_session
-from lucidate.predict.loop import predict_rows
+from lucidate.predict.infer import predict_rows
 
 Method = Literal["minmax", "percentile", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)

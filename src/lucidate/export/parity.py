@@ -23,7 +23,7 @@ from lucidate.data.packed import packed_images, read_rows
 from lucidate.data.sources.find import find_source, named
 from lucidate.data.sources.source import NamedSource
 from lucidate.data.splits import Splits, open_data
-from lucidate.predict.loop import with_progress
+from lucidate.predict.infer import with_progress
 
 # Two runtimes sum in another order: what differs by less is the same, a wrong operator is off by far more.
 TOLERANCE = 1e-4  # of a probability, on all test images: what people see

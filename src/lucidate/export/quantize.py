@@ -29,7 +29,7 @@ from lucidate.export.parity import call_times
 from lucidate.export.torch_program import require_own
 from lucidate.models.onnx_session import OnnxPredictor, usable_cores
 from lucidate.predict.backends import find_graph, graph_path, predictions_path
-from lucidate.predict.loop import predict_rows, table_of
+from lucidate.predict.infer import predict_rows, table_of
 
 BUDGET = 0.3  # points
 RECORD = "quantize.json"

@@ -108,7 +108,7 @@ def read_timm_toml(path: Path, values: Mapping[str, Any]) -> tuple[DescribedTimm
 
 def read_timm_model(path: Path, found: DescribedTimm, file: Path) -> ImportedModel:
     """A timm model with its head, as its TOML says. Raises RecipeError, WeightsError, UnknownNameError."""
-    from lucidate.models.pretrained import load_into
+    from lucidate.models.pretrained import Weights, load_into
 
     preprocess = found.preprocess.as_preprocess()
     # As it is in timm, for images of this side: "native" would rebuild its stem.
@@ -117,7 +117,7 @@ def read_timm_model(path: Path, found: DescribedTimm, file: Path) -> ImportedMod
         model = build(recipe, len(found.classes), image_size=preprocess.size, initial=False).eval()
     net = backbone(model)[0]
     assert net is not None  # every timm model has one
-    if notes := load_into(net, file):
+    if notes := load_into(net, Weights(file, file.name)):
         raise WeightsError(
             f"{path}: weights: expected a head of {len(found.classes)} classes in {file.name}, received none that fits "
             f"({'; '.join(notes)})"

@@ -37,10 +37,11 @@ NAMED = 3  # values that an error about a file names
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights, and where it came from, in words."""
+    """A file of weights, and where it came from, in words. named: it is safetensors, under timm's names."""
 
     path: Path
     origin: str
+    named: bool = True
 
 
 def find_weights(name: str, *, pretrained: bool, weights: str | None) -> Weights | None:
@@ -69,7 +70,7 @@ def packaged(name: str) -> Weights | None:
     except metadata.PackageNotFoundError:
         return None
     path = next((Path(str(file.locate())) for file in files if file.suffix == ".pth"), None)
-    return Weights(path, f"the package {package} {version} (ImageNet)") if path else None
+    return Weights(path, f"the package {package} {version} (ImageNet)", named=False) if path else None
 
 
 def download(name: str) -> Weights:
@@ -110,13 +111,14 @@ def require_hub() -> None:
         socket.create_connection((address.hostname or "", port), timeout=HUB_SECONDS).close()
 
 
-def load_into(net: nn.Module, path: Path) -> tuple[str, ...]:
+def load_into(net: nn.Module, weights: Weights) -> tuple[str, ...]:
     """Fill a timm model but for its head, in place, by timm's own rules; returns what is to be said of it.
 
     Where the file's head has as many classes, it is taken too. Raises WeightsError for a file that cannot be read or
     that holds another architecture's weights.
     """
-    state = read_in_order(path, net) if path.suffix == ".pth" else read_named(path)
+    path = weights.path
+    state = read_named(path) if weights.named else read_in_order(path, net)
     # Patches and position embeddings of another size are resampled by the filter that each architecture brings.
     adapt = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     heads = net.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr,operator]

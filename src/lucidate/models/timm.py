@@ -120,7 +120,7 @@ def timm_model(
     begin = find_weights(name, pretrained=pretrained, weights=weights) if initial else None
     side = (size or own.input_size[-1]) if fit == "upsample" else image_size
     net = _create(name, num_classes, side, native=fit == "native", drop=drop, drop_path=drop_path)
-    notes = (f"pretrained weights: {begin.origin}", *load_into(net, begin.path)) if begin else ()
+    notes = (f"pretrained weights: {begin.origin}", *load_into(net, begin)) if begin else ()
     if fit == "native" and not _has_patches(net):
         notes += fit_to_small(net, loaded=begin is not None)
     mode = own.interpolation if own.interpolation in ("bilinear", "bicubic") else "bicubic"

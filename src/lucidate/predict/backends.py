@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import ExportError, RunError
-from lucidate.core.progress import Reporter
-from lucidate.core.records import Predictions, RunCard
+from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE, EXTERNAL
 from lucidate.core.run import RunDir
-from lucidate.data.splits import open_data, require_name
 from lucidate.models.onnx_session import OnnxPredictor
-from lucidate.predict.loop import Stopwatch, predict_rows, table_of
 
 if TYPE_CHECKING:
     import torch
@@ -45,32 +42,31 @@ def open_graph(name: str, run: RunDir) -> OnnxPredictor:
         return graph
     path = graph_path(run, name)
     came = "one of others" if path.exists() else "no file"
-    raise ExportError(f"--backend: expected {path}, made from the run's weights, received {came}; {way_on(name, run)}")
+    make = f"quantize {run.path}" if name == "onnx-int8" else f"export {run.path} --format onnx"
+    raise ExportError(
+        f"--backend: expected {path}, made from the run's weights, received {came}; make it by lucidate {make}"
+    )
 
 
 def find_graph(name: str, run: RunDir) -> OnnxPredictor | None:
     """The graph of a backend; None where there is none of the run's weights. Raises RunError for a broken one."""
-    path = graph_path(run, name)
+    return graph_at(graph_path(run, name), run)
+
+
+def graph_at(path: Path, run: RunDir) -> OnnxPredictor | None:
+    """A file's graph; None where there is none of the run's weights: by their digest, or age where it names none."""
     if not path.exists():
         return None
     graph = OnnxPredictor(path)
-    return None if _is_stale(graph, path, run) else graph
+    known = graph.about.get(WEIGHTS_KEY)
+    if known is None:
+        return graph if path.stat().st_mtime >= run.weights.stat().st_mtime else None
+    return graph if known == sha256(run.weights) else None
 
 
 def graph_path(run: RunDir, name: str) -> Path:
     """Where the graph of a backend lies."""
     return run.exports / FILES[name]
-
-
-def way_on(name: str, run: RunDir) -> str:
-    """The command that makes a backend's graph."""
-    command = f"lucidate quantize {run.path}" if name == "onnx-int8" else f"lucidate export {run.path} --format onnx"
-    return f"make it by {command}"
-
-
-def is_stale(path: Path, run: RunDir) -> bool:
-    """Whether a graph was made from other weights than the run's: by their digest, or its age where it names none."""
-    return _is_stale(OnnxPredictor(path), path, run)
 
 
 def views_inside(card: RunCard, views: Views | None = None) -> str:
@@ -83,37 +79,6 @@ def external_kind(card: RunCard) -> str | None:
     model = card.recipe.model
     names = [one["model"]["name"] for one in model.options["members"]] if model.name == ENSEMBLE else [model.name]
     return next((name for name in names if name in EXTERNAL), None)
-
-
-def _is_stale(graph: OnnxPredictor, path: Path, run: RunDir) -> bool:
-    known = graph.about.get(WEIGHTS_KEY)
-    if known is None:
-        return path.stat().st_mtime < run.weights.stat().st_mtime
-    return bool(known != sha256(run.weights))
-
-
-def predict_split(
-    run: RunDir,
-    split: str,
-    predictor: Predictor,
-    *,
-    name: str,
-    reporter: Reporter | None = None,
-    watch: Stopwatch | None = None,
-) -> Predictions:
-    """Predict one split of a run's own images by a graph; the table stands beside the one that torch made.
-
-    The run's results remain those of torch. An opening of the test split counts all the same.
-    """
-    require_name(split)
-    data = open_data(run, reporter=reporter)
-    card, pack, rows = data.card, data.pack, data.splits.rows(split)
-    logits = predict_rows(predictor, pack.images, rows, reporter=reporter, task=f"predicting {split}", watch=watch)
-    predictions = table_of(pack, rows, logits, split=split, model=f"{card.recipe.model.name} ({name})")
-    predictions.save(predictions_path(run, split, name))
-    if split == "test":
-        card.with_results(test_openings=card.results.test_openings + 1).save(run.card)
-    return predictions
 
 
 def predictions_path(run: RunDir, split: str, name: str) -> Path:

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import METADATA_KEY
 from lucidate.data.pack import Pack, open_pack
 from lucidate.data.packed import read_rows
-from lucidate.predict.loop import with_progress
+from lucidate.predict.infer import with_progress
 
 GROUP = 8_192  # images a row group: 21 MB of 1,280 numbers each, all that is held at a time
 TRIAL = 128  # images that a backend is chosen by
@@ -112,34 +115,29 @@ def embed_source(embedder: Embedder, source: str, *, reporter: Reporter | None =
 
 def _write(path: Path, pack: Pack, backend: Backend, *, about: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """Write a table batch by batch; returns what is known only then."""
-    size = backend.batch_size
-    start = time.perf_counter()
-    batches = (
+    size, start, written = backend.batch_size, time.perf_counter(), 0
+    each = (
         backend.embed(read_rows(pack.images, np.arange(first, min(first + size, len(pack)))))
         for first in range(0, len(pack), size)
     )
-    writer: pq.ParquetWriter | None = None
-    waiting: list[NDArray[np.float16]] = []
-    written = 0
-    try:
-        for batch in with_progress(batches, len(pack), task="embedding", reporter=reporter):
-            waiting.append(np.clip(batch, -HALF, HALF).astype(np.float16))
-            count = sum(map(len, waiting))
-            if count < GROUP and written + count < len(pack):
-                continue
-            values = np.concatenate(waiting)
+    batches = with_progress(each, len(pack), task="embedding", reporter=reporter)
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        while group := [_half(batch) for batch in islice(batches, max(GROUP // size, 1))]:
+            values = np.concatenate(group)
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-            table = pa.table({"id": pack.ids[written : written + count].tolist(), "embedding": column})
-            writer = writer or pq.ParquetWriter(path, table.schema, compression="none")
+            table = pa.table({"id": pack.ids[written : written + len(values)].tolist(), "embedding": column})
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema, compression="none"))
             writer.write_table(table)
-            written, waiting = written + count, []
+            written += len(values)
         found = {"dimension": values.shape[1], "images_per_second": round(len(pack) / (time.perf_counter() - start), 1)}
         assert writer is not None
         writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(about | found)})
-    finally:
-        if writer is not None:
-            writer.close()
     return found
+
+
+def _half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    return np.clip(values, -HALF, HALF).astype(np.float16)
 
 
 def _about(path: Path) -> dict[str, Any] | None:
@@ -155,10 +153,9 @@ def save_copy(path: Path, out: Path) -> None:
     """Write embeddings where the user wants them: Parquet as it is, or .npy of the numbers alone, (N, D) float16."""
     with atomic_path(out) as temporary:
         if out.suffix == ".parquet":
-            temporary.write_bytes(path.read_bytes())
+            shutil.copyfile(path, temporary)
         else:
-            with temporary.open("wb") as file:
-                np.save(file, Embeddings.load(path).values)
+            np.save(temporary, Embeddings.load(path).values)
 
 
 def require_kind(out: Path) -> None:

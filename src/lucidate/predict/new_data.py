@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,12 @@ from lucidate.data.preprocess import Preprocess
 from lucidate.data.sources.source import reason
 from lucidate.data.splits import require_name
 from lucidate.predict.backends import open_predictor
-from lucidate.predict.loop import Stopwatch, predict_rows
+from lucidate.predict.infer import Stopwatch, predict_rows, table_of
 
 if TYPE_CHECKING:
     import torch
 
     from lucidate.models.predictor import Predictor
-
 
 KINDS = (".parquet", ".csv")
 
@@ -70,16 +69,8 @@ def predict_source(
     rows, split = (rows, split) if len(rows) else (np.arange(len(pack)), "all")
     predictor = predictor or open_predictor("torch", run, device=device)
     logits = predict_rows(predictor, pack.images, rows, reporter=reporter, watch=watch)
-    return Predictions(
-        ids=pack.ids[rows],
-        index=rows,
-        labels=labels[rows],
-        logits=logits,
-        class_names=card.classes,
-        dataset=pack.dataset,
-        split=split,
-        model=card.recipe.model.name,
-    )
+    named = replace(pack, labels=labels, class_names=card.classes)
+    return table_of(named, rows, logits, split=split, model=card.recipe.model.name)
 
 
 def predict_files(

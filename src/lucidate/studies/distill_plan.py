@@ -16,10 +16,10 @@ from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import RunCard
 from lucidate.core.registry import ENSEMBLE
 from lucidate.core.run import RunDir
-from lucidate.data.batches import Dataset, prepare
+from lucidate.data.batches import Dataset
 from lucidate.data.pack import Pack
 from lucidate.data.splits import divide, split_seed
-from lucidate.models.build import check, require_weights
+from lucidate.training.job import open_images
 from lucidate.training.teacher import class_order, require_teacher
 
 
@@ -45,13 +45,7 @@ class Plan:
 
 
 def make_plan(
-    teacher: RunDir,
-    recipe: str | Path,
-    *,
-    seeds: int,
-    source: str | None,
-    overrides: Sequence[str],
-    reporter: Reporter,
+    teacher: RunDir, recipe: str | Path, *, seeds: int, source: str | None, overrides: Sequence[str], reporter: Reporter
 ) -> Plan:
     """Resolve the students' recipe and open their images.
 
@@ -71,10 +65,7 @@ def make_plan(
         }
     )
     require_teacher(student.distill, teacher)
-    check(student.model)  # before the images are packed, which may take minutes
-    require_weights(student.model)
-    dataset = prepare(student, reporter=reporter)
-    check(student.model, image_size=dataset.pack.image_size)
+    dataset = open_images(student, reporter=reporter)
     class_order(card, dataset.pack.class_names)
     require_unseen(card, dataset)
     all_seeds = tuple(student.seed + position for position in range(seeds))

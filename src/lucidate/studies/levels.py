@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from lucidate.analysis.studies import LevelsTable
+from lucidate.analysis.statistics import mcnemar, wilson_interval
+from lucidate.analysis.studies import Level, LevelsTable
+from lucidate.core.alignment import align
 from lucidate.core.atomic import atomic_write
-from lucidate.core.errors import RunError
 from lucidate.core.progress import Reporter
-from lucidate.core.records import RunCard, jsonable
+from lucidate.core.records import Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir
+from lucidate.models.build import begins_with_weights
 from lucidate.report.pdf.document import report_of_run
 from lucidate.report.site.comparison import levels_site
 from lucidate.report.site.gallery import gallery_of_run
 from lucidate.studies.ensemble import ensemble_runs
-from lucidate.studies.levels_plan import ENSEMBLE, Plan, make_plan
-from lucidate.studies.levels_table import levels_table
-from lucidate.training.job import complete, prepare_job
+from lucidate.studies.levels_plan import ENSEMBLE, TITLES, Plan, make_plan
+from lucidate.studies.study import begin
+from lucidate.training.job import complete, prepare_run
 
 RESULT = "levels.json"
+FRESH = "drawn at random"  # where weights came from that came from nowhere
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def run_levels(
     if not (out / RESULT).exists():
         RunDir.free(out)
     plan = make_plan(source, out, overrides=overrides, reporter=reporter)
-    require_same_plan(out, source=source, overrides=overrides)
+    asked = {"source": source, "overrides": list(overrides)}
+    begin(out / RESULT, asked, what="the levels", sections=lambda answer: {key: answer[key] for key in asked})
     runs: dict[str, RunDir] = {}
     for name, recipe in plan.recipes.items():
         folder = plan.folder_of(name)
@@ -62,12 +66,15 @@ def run_levels(
             runs[name] = runs[folder]
             continue
         reporter.say(f"{name} ({len(runs) + 1} of {len(plan.recipes)})")
-        run = RunDir(out / name)
-        job = prepare_job(recipe, run, device=device, command=command, resume=True, reporter=reporter)
+        job = prepare_run(recipe, out=out / name, device=device, command=command, resume=True, reporter=reporter)
         runs[name] = complete(job, reporter=reporter, stop=stop)
-    runs[ENSEMBLE] = combine(RunDir(out / ENSEMBLE), plan, runs, device=device, command=command, reporter=reporter)
+    run = runs[ENSEMBLE] = RunDir(out / ENSEMBLE)
+    if not run.card.exists():
+        members, method = [runs[name] for name in plan.members], plan.settings.combine
+        with run.claim():
+            ensemble_runs(members, run, method=method, device=device, command=command, reporter=reporter)
     table = levels_table(plan, runs)
-    answer = {"source": source, "overrides": list(overrides), "headline": table.headline, **jsonable(table)}
+    answer = {**asked, "headline": table.headline, **jsonable(table)}
     atomic_write(out / RESULT, json.dumps(answer, indent=1).encode())
     for name in (*plan.levels.values(), ENSEMBLE):
         if not (runs[name].gallery() / "index.html").exists():
@@ -77,37 +84,62 @@ def run_levels(
     return LevelsResult(table, gallery, report)
 
 
-def combine(
-    run: RunDir,
-    plan: Plan,
-    runs: dict[str, RunDir],
-    *,
-    device: torch.device,
-    command: str,
-    reporter: Reporter,
-) -> RunDir:
-    """Level 4's ensemble of its members, unless it stands already."""
-    if not run.card.exists():
-        members = [runs[name] for name in plan.members]
-        with run.claim():
-            ensemble_runs(members, run, method=plan.settings.combine, device=device, command=command, reporter=reporter)
-    return run
+def levels_table(plan: Plan, runs: Mapping[str, RunDir]) -> LevelsTable:
+    """The table of a plan's runs, by their recipes' names; the ensemble under its own."""
+    levels = []
+    before: RunDir | None = None
+    for number, name in plan.levels.items():
+        levels.append(_level(number, runs[name], before))
+        before = runs[name]
+    members = tuple(_level(4, runs[name], None) for name in plan.members)
+    last = _level(4, runs[ENSEMBLE], before, members=members)
+    ranked = sorted((*levels, last), key=lambda level: -level.test_accuracy)
+    folders = {run.path.name: run for run in runs.values()}
+    second, best = (folders[level.run] for level in ranked[1::-1])
+    return LevelsTable((*levels, last), plan.notes, _difference(second, best)[1])
 
 
-def require_same_plan(out: Path, *, source: str, overrides: Sequence[str]) -> None:
-    """Note in `out` what is being run there. Raises RunError where something else was begun."""
-    asked = {"source": source, "overrides": list(overrides)}
-    path = out / RESULT
-    if not path.exists():
-        atomic_write(path, json.dumps(asked, indent=1).encode())
-        return
-    try:
-        begun = json.loads(path.read_bytes())
-        before = {key: begun[key] for key in asked}
-    except (ValueError, KeyError, TypeError):
-        raise RunError(f"{path}: expected what lucidate levels wrote; choose another --out") from None
-    if before != asked:
-        raise RunError(
-            f"--out: expected the levels that {out} was begun with, {before}, received {asked}; repeat those, or "
-            "choose another --out"
-        )
+def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Level, ...] = ()) -> Level:
+    card = RunCard.load(run.card)
+    validation, test = (Predictions.load(run.predictions(split)) for split in ("validation", "test"))
+    intervals = [wilson_interval(int(table.correct.sum()), len(table)) for table in (validation, test)]
+    change = p = None
+    if before is not None:
+        change, p = _difference(before, run)
+    seconds = card.results.train_seconds or 0.0
+    shown = card.split.sizes["train"] * (card.results.epochs or 0)
+    return Level(
+        level=number,
+        title=TITLES[number],
+        run=run.path.name,
+        model=f"ensemble of {len(members)}" if members else card.model.name.removeprefix("timm:"),
+        origin="pretrained" if _pretrained(card, members) else "from scratch",
+        weights="; ".join(dict.fromkeys(member.weights for member in members)) or card.model.weights or FRESH,
+        parameters=card.model.parameters,
+        val_images=len(validation),
+        val_accuracy=validation.accuracy,
+        val_low=float(intervals[0][0]),
+        val_high=float(intervals[0][1]),
+        test_images=len(test),
+        test_accuracy=test.accuracy,
+        test_low=float(intervals[1][0]),
+        test_high=float(intervals[1][1]),
+        change=change,
+        p=p,
+        seconds=seconds,
+        images_per_second=shown / seconds if seconds and shown else 0.0,
+        members=members,
+        best_member_test_accuracy=max((member.test_accuracy for member in members), default=None),
+    )
+
+
+def _difference(first: RunDir, second: RunDir) -> tuple[float, float]:
+    """Test accuracy of the second run less the first's, and McNemar's exact p of the two."""
+    tables = [Predictions.load(run.predictions("test")) for run in (first, second)]
+    one, other = align(tables, names=(first.path.name, second.path.name))
+    p = mcnemar(int((one.correct & ~other.correct).sum()), int((~one.correct & other.correct).sum()))
+    return other.accuracy - one.accuracy, p
+
+
+def _pretrained(card: RunCard, members: tuple[Level, ...]) -> bool:
+    return any(member.origin == "pretrained" for member in members) or begins_with_weights(card.recipe.model)

@@ -16,14 +16,9 @@ from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
 from lucidate.models.build import begins_with_weights, check, require_weights
-from lucidate.studies.combine import Method
+from lucidate.studies.ensemble import Method
 
-TITLES = {
-    1: "Transfer learning",
-    2: "Augmentation, schedule, weight decay",
-    3: "Custom architecture",
-    4: "Ensemble",
-}
+TITLES = {1: "Transfer learning", 2: "Augmentation, schedule, weight decay", 3: "Custom architecture", 4: "Ensemble"}
 LEVELS = {1: "level1_resnet50", 2: "level2_resnet50", 3: "level3_custom"}
 MEMBERS = ("level4_resnet50", "level4_efficientnet_b0", "level4_vit_tiny")
 # Networks whose weights are installed, in place of those whose weights cannot be had; the last member is level 3's,

@@ -61,10 +61,6 @@ class ProcessGroup:
         wrapped: nn.Module = self._fabric.strategy.setup_module(model)
         return wrapped
 
-    def sync_layers(self, model: nn.Module) -> None:
-        """Let layers that look at the whole batch look at all processes' parts."""
-        sync_layers(model, self.batch_part, alone=self.size == 1)
-
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
         if self._fabric:

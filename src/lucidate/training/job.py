@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,51 +21,18 @@ from lucidate.data.batches import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import known_accuracy, predict_run
 from lucidate.training import auto
-from lucidate.training.budget import with_size
-from lucidate.training.trainer import fit
+from lucidate.training.precision import with_size
+from lucidate.training.trainer import TrainJob, fit
 
 
-@dataclass(frozen=True)
-class TrainJob:
-    """Everything that can be refused has been looked at, and no folder has been made yet.
-
-    command: how to start it again, for the run card. teacher: a run whose answers count as well, by `recipe.distill`.
-    """
-
-    recipe: Recipe
-    run: RunDir
-    dataset: Dataset
-    device: torch.device
-    command: str = ""
-    teacher: RunDir | None = None
-
-    def claim(self, *, resume: bool) -> AbstractContextManager[None]:
-        """The run's folder, for one writer: of processes that train together, the first."""
-        return nullcontext() if processes()[0] else self.run.claim(resume=resume)
-
-
-def prepare_job(
-    recipe: Recipe, run: RunDir, *, device: torch.device, command: str = "", resume: bool = False, reporter: Reporter
-) -> TrainJob:
-    """Pack and divide the images, and see that folder, model and weights suit them; makes no folder.
-
-    resume: the folder may hold a run, which brings its own weights.
-    Raises RunError for a folder that is taken, RecipeError, SourceError, WeightsError.
-    """
-    begun = resume and run.card.exists()
-    if not processes()[0] and not begun:
-        RunDir.free(run.path)
+def open_images(recipe: Recipe, *, fetch: bool = True, reporter: Reporter) -> Dataset:
+    """Pack and divide a recipe's images, and see that its model suits them; fetch: and that its weights can be had."""
     check(recipe.model)  # before the images are packed, which may take minutes
-    if not begun:
+    if fetch:
         require_weights(recipe.model)
     dataset = prepare(recipe, reporter=reporter)
     check(recipe.model, image_size=dataset.pack.image_size)
-    if begun:  # what a training has begun with, it keeps: its steps may take another time now
-        own = RunCard.load(run.card).recipe.model
-        recipe = recipe.model_copy(update={"model": own}) if recipe.train.sizes else recipe
-    else:
-        recipe = with_size(recipe, dataset, device=device, reporter=reporter)
-    return TrainJob(recipe, run, dataset, device, command)
+    return dataset
 
 
 def prepare_run(
@@ -81,18 +46,30 @@ def prepare_run(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> TrainJob:
-    """A recipe (its name, file or record) and its images, ready to be trained into a folder that is not made yet."""
+    """A recipe (its name, file or record) and its images, packed and divided; folder, model and weights suit them.
+
+    Makes no folder. resume: it may hold a run, which brings its own weights.
+    Raises RunError for a folder that is taken, RecipeError, SourceError, WeightsError.
+    """
+    reporter = reporter or Silent()
     if isinstance(recipe, Recipe):
         resolved, name = recipe, recipe.model.name
     else:
         name = find_recipe(recipe).stem
         if str(recipe) == auto.NAME:
-            resolved = auto.resolve(data, overrides=overrides, reporter=reporter or Silent())
+            resolved = auto.resolve(data, overrides=overrides, reporter=reporter)
         else:
             resolved = load_recipe(recipe, source=data, overrides=overrides)
     run = RunDir(Path(out) if out else fresh_path(Path("runs"), name))
-    chosen = device or default_device()
-    return prepare_job(resolved, run, device=chosen, command=command, resume=resume, reporter=reporter or Silent())
+    begun = resume and run.card.exists()
+    if not processes()[0] and not begun:
+        RunDir.free(run.path)
+    dataset, device = open_images(resolved, fetch=not begun, reporter=reporter), device or default_device()
+    if not begun:
+        resolved = with_size(resolved, dataset, device=device, reporter=reporter)
+    elif resolved.train.sizes:  # what a training has begun with, it keeps: its steps may take another time now
+        resolved = resolved.model_copy(update={"model": RunCard.load(run.card).recipe.model})
+    return TrainJob(resolved, run, dataset, device, command)
 
 
 def train_job(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> RunCard:
@@ -103,16 +80,7 @@ def train_job(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = l
     pack, sizes = job.dataset.pack, job.dataset.splits.sizes
     counts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
     reporter.say(f"{pack.dataset}: {len(pack.class_names)} classes, {counts}; training in {job.run.path}")
-    card = fit(
-        job.recipe,
-        job.dataset,
-        run=job.run,
-        device=job.device,
-        command=job.command,
-        reporter=reporter,
-        stop=stop,
-        teacher=job.teacher,
-    )
+    card = fit(job, reporter=reporter, stop=stop)
     if processes()[0]:
         return card  # of processes that train together, the first goes on
     predict_missing(job, "validation", reporter=reporter)

@@ -21,21 +21,22 @@ from lucidate.core.records import History
 from lucidate.data.batches import Batch, Batches, derived_seed, part_of
 from lucidate.models.build import begins_with_weights
 from lucidate.models.registry import Preparable
-from lucidate.predict.infer import predict_logits
-from lucidate.training.budget import budget_line, epoch_line, epoch_name, growing
 from lucidate.training.checkpoint import Checkpoints, State
-from lucidate.training.distributed import ProcessGroup
-from lucidate.training.losses import classification_loss, distillation_loss
-from lucidate.training.optim import (
-    epochs_since_best,
-    freeze,
-    hold_frozen,
-    learning_rate,
-    make_optimizer,
-    set_learning_rate,
-)
+from lucidate.training.distributed import ProcessGroup, sync_layers
+from lucidate.training.evaluation import evaluate
+from lucidate.training.optim import classification_loss, freeze, hold_frozen, make_optimizer, set_learning_rate
 from lucidate.training.precision import casting, deterministic, working_type
-from lucidate.training.teacher import Teacher
+from lucidate.training.schedule import (
+    budget_line,
+    ended,
+    epoch_line,
+    epoch_name,
+    epochs_since_best,
+    growing,
+    learning_rate,
+    stopped_early,
+)
+from lucidate.training.teacher import Teacher, distillation_loss
 
 DROPOUT = 1  # keeps the seed of a step's dropout apart from that of its augmentation
 AGREE_STEPS = 10  # between questions to all processes whether one was asked to stop
@@ -79,7 +80,7 @@ def train_model(model: nn.Module, training: Training) -> History:
     recipe, group, checkpoints, stop = training.recipe, training.group, training.checkpoints, training.stop
     settings, batches, validation = recipe.train, training.batches, training.validation
     model.to(working_type(training.precision))
-    group.sync_layers(model)
+    sync_layers(model, group.batch_part, alone=group.size == 1)
     batches = replace(batches, rank=group.rank, ranks=group.size)
     validation = replace(validation, rows=validation.rows[part_of(len(validation.rows), group.rank, group.size)])
     training = replace(training, batches=batches, validation=validation)
@@ -87,7 +88,7 @@ def train_model(model: nn.Module, training: Training) -> History:
     if checkpoints:
         checkpoints.restore(state, group)
     with deterministic():
-        while not ended(state, settings):
+        while not ended(state.history, settings):
             lr = train_epoch(state, training)
             start = time.perf_counter()
             loss, accuracy = (group.sum(state.sums).sum(0) / state.seen).tolist()
@@ -112,7 +113,7 @@ def train_model(model: nn.Module, training: Training) -> History:
                     state.best = copy_state(model)
             state.epoch, state.step, state.seen, state.seconds = state.epoch + 1, 0, 0, 0.0
             state.sums.zero_()
-            asked = group.any(stop()) and not ended(state, settings)  # a training that has ended needs no stop
+            asked = group.any(stop()) and not ended(state.history, settings)  # a training that has ended needs no stop
             if checkpoints and group.any(asked or checkpoints.due(epoch_ended=True)):
                 checkpoints.save(state, group)
             if asked:
@@ -305,29 +306,6 @@ def diverged(where: str, state: State, *, lr: float, checkpoints: Checkpoints | 
         f"training: expected a loss that falls, received NaN, infinity or more than {DIVERGED:,.0f} in {where} of "
         f"epoch {state.epoch + 1}; {good}; try a lower train.lr (it is {lr:g}) or a warm-up (train.warmup_epochs)"
     )
-
-
-def ended(state: State, settings: TrainRecipe) -> bool:
-    """Whether the training has had its epochs or its minutes, or learns nothing more."""
-    spent = settings.minutes is not None and sum(state.history.epoch_seconds) >= 60 * settings.minutes
-    return spent or state.epoch >= settings.epochs or stopped_early(state.history, settings.early_stop)
-
-
-def stopped_early(history: History, patience: int | None) -> bool:
-    """Whether the validation accuracy has not had a new best for `patience` epochs."""
-    return patience is not None and history.epochs > 0 and epochs_since_best(history.val_accuracy) >= patience
-
-
-def evaluate(model: nn.Module, batches: Batches, group: ProcessGroup | None = None) -> tuple[float, float]:
-    """(accuracy as a share, mean cross-entropy in nats) on every row of `batches`, in all processes together."""
-    sums = torch.zeros(3, dtype=torch.float64)
-    if len(batches.rows):  # of a small split, a process may have none
-        logits = torch.from_numpy(predict_logits(model, batches))
-        labels = torch.from_numpy(batches.labels[batches.rows])
-        losses = functional.cross_entropy(logits.double(), labels, reduction="sum")
-        sums = torch.stack([(logits.argmax(1) == labels).sum().double(), losses, torch.tensor(len(labels)).double()])
-    right, loss, count = (group.sum(sums.to(group.device)) if group else sums).tolist()
-    return right / count, loss / count
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:

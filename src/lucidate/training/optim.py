@@ -1,24 +1,44 @@
-"""Which parameters learn, by which optimizer and at which rate; and when to stop.
-
-Learning rate and early stopping are pure functions of the step and of the history, so they hold no state.
-"""
+"""What is minimized, over which parameters, and by which optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import cos, pi
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch.nn import functional
 
 from lucidate.core.errors import RecipeError
 from lucidate.core.recipe import TrainRecipe
+from lucidate.data.augment import partners
+from lucidate.data.batches import Batch
 from lucidate.models.build import backbone
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)  # layers that change in training even where no gradient reaches them
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0 of the odd quintics that end near 1; from Muon's source
 NEWTON_SCHULZ_STEPS = 3  # singular values end between about 0.3 and 1.2, which is enough for an update
+
+
+def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32. weights: (K,), of each class.
+
+    Mixed images count for their own label by `share`, and for their partner's by the rest.
+    """
+
+    def cross_entropy(labels: Tensor) -> Tensor:
+        smoothing = recipe.label_smoothing
+        if weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        # Divided by the number of images, not by the batch's sum of weights: rare images then weigh the same in each.
+        losses = functional.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="none")
+        return losses.mean()
+
+    loss = cross_entropy(batch.labels)
+    if batch.share == 1:
+        return loss
+    theirs = batch.labels[partners(len(batch.labels)).to(batch.labels.device)]
+    return batch.share * loss + (1 - batch.share) * cross_entropy(theirs)
 
 
 def make_optimizer(model: nn.Module, recipe: TrainRecipe, *, layer_decay: float = 1.0) -> optim.Optimizer:
@@ -171,33 +191,3 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         gram = factor @ gram @ factor
     x = product @ x
     return x.T if tall else x
-
-
-def learning_rate(recipe: TrainRecipe, *, step: float, steps_per_epoch: int, val_accuracy: Sequence[float]) -> float:
-    """The rate of one step, counted from 0 over the whole training; val_accuracy: of the epochs so far."""
-    if recipe.schedule == "plateau":
-        return recipe.lr * recipe.plateau_factor ** plateau_cuts(val_accuracy, recipe.plateau_patience)
-    warmup = recipe.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return recipe.lr * (step + 1) / warmup
-    if recipe.schedule == "constant":
-        return recipe.lr
-    if recipe.schedule == "linear":
-        return recipe.lr * (1 - (step - warmup) / max(recipe.epochs * steps_per_epoch - warmup, 1))
-    progress = (step - warmup) / max(recipe.epochs * steps_per_epoch - warmup, 1)
-    return recipe.lr * 0.5 * (1 + cos(pi * progress))
-
-
-def plateau_cuts(val_accuracy: Sequence[float], patience: int) -> int:
-    """How often the rate has been cut: once for every `patience` epochs in a row without a new best."""
-    best, waited, cuts = float("-inf"), 0, 0
-    for value in val_accuracy:
-        best, waited = (value, 0) if value > best else (best, waited + 1)
-        if waited == patience:
-            cuts, waited = cuts + 1, 0
-    return cuts
-
-
-def epochs_since_best(val_accuracy: Sequence[float]) -> int:
-    """Epochs after the best one, the first of equals; 0 when the last epoch is the best."""
-    return len(val_accuracy) - 1 - max(range(len(val_accuracy)), key=lambda epoch: val_accuracy[epoch])

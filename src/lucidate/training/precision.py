@@ -1,4 +1,4 @@
-"""How a training computes: to the same bits each time, and in the precision that is fastest on this machine."""
+"""How a training computes: to the same bits each time, in the precision and at the size that suit this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucidate.core.errors import RecipeError
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import TrainRecipe
+from lucidate.core.recipe import Recipe, TrainRecipe
+from lucidate.data.batches import Dataset
+from lucidate.models.build import build, to_device
 
 TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
+PASSES = 8  # over the training images, which are worth more than larger images are
+SIZE_TURNS = 3  # of a step that is timed to choose a size; the best counts
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
 
@@ -79,6 +84,41 @@ def choose_precision(
     chosen = "bfloat16" if gain >= GAIN else "float32"
     reporter.say(f"precision: {chosen} (a step in bfloat16 is {gain:.2f} times as fast as in float32 here)")
     return chosen
+
+
+def with_size(recipe: Recipe, dataset: Dataset, *, device: torch.device, reporter: Reporter) -> Recipe:
+    """The recipe with the largest of `train.sizes` that leaves enough passes within its minutes, or the smallest.
+
+    A `model.size` that is given stays. Steps are timed at the smallest side; they take as many times as long as an
+    image has pixels. Raises RecipeError.
+    """
+    settings, options = recipe.train, recipe.model.options
+    if settings.sizes is None or options.get("size"):
+        return recipe
+    if settings.minutes is None or options.get("fit") != "upsample" or not settings.sizes:
+        raise RecipeError(
+            "train.sizes: expected sides in pixels, with train.minutes and model.fit = 'upsample', received "
+            f"{list(settings.sizes)} with train.minutes = {settings.minutes}, model.fit = {options.get('fit')!r}"
+        )
+    smallest, count = min(settings.sizes), len(dataset.splits.train)
+    sized = {size: recipe.model.model_copy(update={"size": size}) for size in sorted(settings.sizes, reverse=True)}
+    side = dataset.pack.image_size
+    with torch.random.fork_rng(devices=[]):
+        model = build(sized[smallest], len(dataset.pack.class_names), image_size=side, initial=False)
+    precisions = ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
+    images = torch.zeros(settings.batch_size, 3, side, side, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    to_device(model, device).to(working_type(settings.precision)).train()
+    seconds = min(step_seconds(model, images, precision) for _ in range(1 + SIZE_TURNS) for precision in precisions)
+    passes = {
+        size: 60 * settings.minutes * settings.batch_size / (seconds * (size / smallest) ** 2) / count for size in sized
+    }
+    chosen = next((size for size in sized if passes[size] >= PASSES), smallest)
+    reporter.say(
+        f"images of {chosen} pixels, of {sorted(sized)}: {settings.minutes:g} minutes are about {passes[chosen]:.1f} "
+        f"passes over {count:,} of them"
+    )
+    return recipe.model_copy(update={"model": sized[chosen]})
 
 
 def step_seconds(model: nn.Module, images: Tensor, precision: str) -> float:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucidate.analysis.formatting import listed
+from lucidate.core import alignment
 from lucidate.core.atomic import sha256
 from lucidate.core.errors import RunError
 from lucidate.core.recipe import DistillRecipe
@@ -60,6 +62,18 @@ class Teacher:
         return self.config.normalize(images * std + mean)
 
 
+def distillation_loss(loss: Tensor, logits: Tensor, teacher_logits: Tensor, *, recipe: DistillRecipe) -> Tensor:
+    """The loss on labels, and the divergence from a teacher by the weight that the recipe gives it, in nats.
+
+    (1 - weight) · loss + weight · T² · KL(teacher ‖ student), a scalar, both softmaxes at temperature T; T² keeps the
+    size of its gradient as it is at 1. logits, teacher_logits: (B, K). Source: G. Hinton,
+    O. Vinyals and J. Dean, "Distilling the knowledge in a neural network" (arXiv:1503.02531), section 2.
+    """
+    ours, theirs = ((values / recipe.temperature).log_softmax(1) for values in (logits, teacher_logits))
+    soft = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return (1 - recipe.weight) * loss + recipe.weight * recipe.temperature**2 * soft
+
+
 def load_teacher(
     run: RunDir, *, classes: Sequence[str], seen: Preprocess, device: torch.device, precision: str
 ) -> Teacher:
@@ -91,7 +105,7 @@ def class_order(card: RunCard, classes: Sequence[str]) -> tuple[int, ...]:
             f"teacher: expected the {len(classes)} classes of the images, received a run {' and '.join(parts)}; choose "
             "a run that was trained on these classes"
         )
-    return tuple(card.classes.index(name) for name in classes)
+    return tuple(alignment.class_order(classes, card.classes).tolist())
 
 
 def require_teacher(recipe: DistillRecipe, run: RunDir | None) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from lucidate.core import machine
 from lucidate.core.errors import RunError
+from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.recipe import Recipe
 from lucidate.core.records import DataCard, ModelCard, RunCard, SplitCard, jsonable
@@ -20,69 +22,68 @@ from lucidate.core.run import RunDir
 from lucidate.data.batches import Batches, Dataset, derived_seed
 from lucidate.data.packed import read_rows
 from lucidate.data.sources.find import location
-from lucidate.models.build import (
-    begins_with_weights,
-    build,
-    default_device,
-    parameter_count,
-    preprocess_for,
-    to_device,
-    value_count,
-)
+from lucidate.models.build import begins_with_weights, build, parameter_count, preprocess_for, to_device, value_count
 from lucidate.models.checkpoint import save_weights
 from lucidate.models.predictor import batch_size
 from lucidate.models.registry import Preparable
 from lucidate.training.checkpoint import Checkpoints
 from lucidate.training.distributed import ProcessGroup, join_processes
+from lucidate.training.evaluation import train_head
 from lucidate.training.loop import Training, train_model
 from lucidate.training.precision import choose_precision
-from lucidate.training.probe import train_head
 from lucidate.training.teacher import load_teacher, note_on, require_teacher
 
 INPUT_SAMPLE = 5_000  # images of 32 pixels: their patches give the statistics to three digits
 INITIAL = 2  # keeps the seed of the initial weights apart from those of steps
 
 
-def fit(
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    run: RunDir,
-    device: torch.device | None = None,
-    command: str = "",
-    reporter: Reporter | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    teacher: RunDir | None = None,
-) -> RunCard:
+@dataclass(frozen=True)
+class TrainJob:
+    """Everything that can be refused has been looked at, and no folder has been made yet.
+
+    command: how to start it again, for the run card. teacher: a run whose answers on the training images count as
+    well, by `recipe.distill`, which must hold its checksum.
+    """
+
+    recipe: Recipe
+    run: RunDir
+    dataset: Dataset
+    device: torch.device
+    command: str = ""
+    teacher: RunDir | None = None
+
+    def claim(self, *, resume: bool) -> AbstractContextManager[None]:
+        """The run's folder, for one writer: of processes that train together, the first."""
+        return nullcontext() if processes()[0] else self.run.claim(resume=resume)
+
+
+def fit(job: TrainJob, *, reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False) -> RunCard:
     """Train by the recipe into a folder that the caller has claimed, and return the run card.
 
     Where the folder holds an unfinished training of the same recipe, images and thread count, it goes on from its
     newest checkpoint, to the same bits; where it holds a finished one, nothing is done. The run card stands from the
     start, with status "training". Started by torchrun, each process calls this, and all train one model together.
 
-    stop: asked after each step; True saves a checkpoint and raises Interrupted. teacher: a run whose answers on the
-    training images count as well, by `recipe.distill`, which must hold its checksum. Raises RunError when the loss
+    stop: asked after each step; True saves a checkpoint and raises Interrupted. Raises RunError when the loss
     diverges or the folder holds another training; RecipeError for the model's options.
     """
+    recipe, run, dataset, teacher = job.recipe, job.run, job.dataset, job.teacher
     require_teacher(recipe.distill, teacher)
-    with memory_errors(recipe), join_processes(device or default_device()) as group:
+    with memory_errors(recipe), join_processes(job.device) as group:
         device = group.device
         reporter = reporter if reporter and group.is_main else Silent()
         checkpoints = Checkpoints(run.checkpoints, reporter=reporter)
         # A resumed training has its weights in the checkpoint: none are fetched for it.
         fresh = not checkpoints.all() and not run.weights.exists()
+        pack, classes = dataset.pack, dataset.pack.class_names
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(recipe.seed, INITIAL))
-            model = build(
-                recipe.model, len(dataset.pack.class_names), image_size=dataset.pack.image_size, initial=fresh
-            )
+            model = build(recipe.model, len(classes), image_size=pack.image_size, initial=fresh)
         to_device(model, device)
         dataset = replace(dataset, preprocess=preprocess_for(recipe.model, dataset.preprocess))
         batches = dataset.batches("train", batch_size=recipe.train.batch_size, device=device)
         require_divisible(recipe, batches, group)
-        card = make_card(recipe, dataset, model, run=run, group=group, command=command)
-        if teacher:
-            card = card.model_copy(update={"notes": (*card.notes, note_on(teacher, recipe.distill))})
+        card = make_card(replace(job, dataset=dataset), model, group)
         if group.is_main:
             card = started_card(card, model, run=run, group=group, reporter=reporter)
         card = RunCard.model_validate_json(group.broadcast(card.model_dump_json().encode()), strict=False)
@@ -90,7 +91,7 @@ def fit(
             return card
         if group.is_main:
             card.save(run.card)
-            dataset.splits.save(run.splits, dataset.pack.ids)
+            dataset.splits.save(run.splits, pack.ids)
         prepare(model, dataset, device=device)
         if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
             whole = dataset.batches("train", batch_size=batch_size(device), device=device)
@@ -99,21 +100,21 @@ def fit(
             batches=batches,
             validation=dataset.batches("validation", batch_size=batch_size(device), device=device),
             recipe=recipe,
-            flips=dataset.pack.flips,
+            flips=pack.flips,
             reporter=reporter,
             checkpoints=checkpoints,
             stop=stop,
             precision=card.precision,
             group=group,
-            class_weights=torch.from_numpy(batches.class_weights(len(card.classes))).float().to(device)
-            if recipe.train.balance == "weights"
-            else None,
-            teacher=load_teacher(
-                teacher, classes=card.classes, seen=dataset.preprocess, device=device, precision=card.precision
-            )
-            if teacher
-            else None,
         )
+        if recipe.train.balance == "weights":
+            weights = torch.from_numpy(batches.class_weights(len(classes))).float().to(device)
+            training = replace(training, class_weights=weights)
+        if teacher:
+            taught_by = load_teacher(
+                teacher, classes=classes, seen=dataset.preprocess, device=device, precision=card.precision
+            )
+            training = replace(training, teacher=taught_by)
         history = train_model(model, training)
         card = card.with_results(
             val_accuracy=max(history.val_accuracy) if recipe.train.restore_best else history.val_accuracy[-1],
@@ -186,13 +187,12 @@ def prepare(model: nn.Module, dataset: Dataset, *, device: torch.device) -> None
         model.prepare(dataset.preprocess.normalize(pixels))
 
 
-def make_card(
-    recipe: Recipe, dataset: Dataset, model: nn.Module, *, run: RunDir, group: ProcessGroup, command: str
-) -> RunCard:
+def make_card(job: TrainJob, model: nn.Module, group: ProcessGroup) -> RunCard:
     """The run card of a training that is about to start."""
-    pack, splits, device = dataset.pack, dataset.splits, group.device
+    recipe, pack, splits, device = job.recipe, job.dataset.pack, job.dataset.splits, group.device
+    notes = (note_on(job.teacher, recipe.distill),) if job.teacher else ()
     return RunCard(
-        name=run.path.resolve().name,
+        name=job.run.path.resolve().name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=recipe.seed,
         recipe=recipe,
@@ -208,7 +208,7 @@ def make_card(
         ),
         classes=pack.class_names,
         split=SplitCard(scheme=splits.scheme, requested=recipe.data.split, sizes=splits.sizes),
-        preprocess=dataset.preprocess.as_dict(),
+        preprocess=job.dataset.preprocess.as_dict(),
         model=ModelCard(
             name=recipe.model.name,
             options=recipe.model.options,
@@ -220,9 +220,9 @@ def make_card(
         hardware=machine.hardware(accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None),
         threads=torch.get_num_threads(),
         processes=group.size,
-        notes=getattr(model, "notes", ()),
+        notes=(*getattr(model, "notes", ()), *notes),
         commit=machine.commit(),
-        command=command,
+        command=job.command,
     )
 
 
@@ -232,34 +232,47 @@ def require_same(old: RunCard, new: RunCard) -> RunCard:
     # Where the images lie may differ, for instance after a move; their hash is compared below.
     for values in (theirs, ours):
         del values["data"]["source"]
-    for section, value in ours.items():
-        if theirs[section] != value:
-            raise RunError(
-                f"--resume: expected the recipe that the run was started with, {section} = {theirs[section]}, "
-                f"received {value}; restore it, or choose another --out"
+    start, order = "the run was started with", "which would round sums in another order"
+    checks: list[tuple[Any, Any, str]] = [
+        *(
+            (
+                theirs[section],
+                value,
+                f"the recipe that {start}, {section} = {theirs[section]}, received {value}; restore it, or choose "
+                "another --out",
             )
-    if old.data.pack != new.data.pack:
-        raise RunError(
-            f"--resume: expected the images that the run was started with (checksum {old.data.pack[:12]}), "
-            f"received others ({new.data.pack[:12]}); restore them, or choose another --out"
-        )
-    if old.threads != new.threads:
-        raise RunError(
-            f"--resume: expected {old.threads} threads, as the run was started with, received {new.threads}, which "
-            f"would round sums in another order; set OMP_NUM_THREADS={old.threads}"
-        )
-    for what, theirs_, ours_ in (
-        ("accelerator", old.hardware.get("accelerator"), new.hardware.get("accelerator")),
-        ("torch", old.versions.get("torch"), new.versions.get("torch")),
-    ):
-        if theirs_ != ours_:
-            raise RunError(
-                f"--resume: expected {what} {theirs_ or 'none'}, as the run was started with, received "
-                f"{ours_ or 'none'}, which would round otherwise; go on there, or choose another --out"
+            for section, value in ours.items()
+        ),
+        (
+            old.data.pack,
+            new.data.pack,
+            f"the images that {start} (checksum {old.data.pack[:12]}), received others ({new.data.pack[:12]}); "
+            "restore them, or choose another --out",
+        ),
+        (
+            old.threads,
+            new.threads,
+            f"{old.threads} threads, as {start}, received {new.threads}, {order}; set OMP_NUM_THREADS={old.threads}",
+        ),
+        *(
+            (
+                was,
+                now,
+                f"{what} {was or 'none'}, as {start}, received {now or 'none'}, which would round otherwise; go on "
+                "there, or choose another --out",
             )
-    if old.processes != new.processes:
-        raise RunError(
-            f"--resume: expected {old.processes} processes, as the run was started with, received {new.processes}, "
-            f"which would round sums in another order; start torchrun with as many"
-        )
+            for what, was, now in (
+                ("accelerator", old.hardware.get("accelerator"), new.hardware.get("accelerator")),
+                ("torch", old.versions.get("torch"), new.versions.get("torch")),
+            )
+        ),
+        (
+            old.processes,
+            new.processes,
+            f"{old.processes} processes, as {start}, received {new.processes}, {order}; start torchrun with as many",
+        ),
+    ]
+    for was, now, sentence in checks:
+        if was != now:
+            raise RunError(f"--resume: expected {sentence}")
     return old

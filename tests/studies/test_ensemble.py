@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from lucidate.analysis.studies import ensemble_gain
 from lucidate.core.alignment import align
 from lucidate.core.errors import PredictionsError
 from lucidate.core.records import Predictions, softmax
-from lucidate.studies.combine import combine, fit_shares
-from lucidate.studies.gain import ensemble_gain
+from lucidate.studies.ensemble import combine, fit_shares
 
 CLASSES = ("ant", "bee", "cat")
 
