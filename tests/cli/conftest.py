@@ -32,7 +32,8 @@ def road(made_once: Callable[[str, Callable[[Path], None]], Path], tmp_path_fact
     """
 
     def make(folder: Path) -> None:
-        command = [sys.executable, "-m", "lucidate", "run", "digits", "--set", "train.epochs=12", "--out", "runs/demo"]
+        command = [sys.executable, "-m", "lucidate", "run", "digits", "--set", "train.epochs=12"]
+        command += ["--set", "data.split=80-10-10", "--out", "runs/demo"]
         done = subprocess.run([*command, "--json"], cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (folder / "result.json").write_text(done.stdout)

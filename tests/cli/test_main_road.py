@@ -112,7 +112,7 @@ def test_the_readme_shows_python_that_runs(
     monkeypatch.chdir(road.folder)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
-    assert "of 179 test images are right" in capsys.readouterr().out
+    assert "of 1,258 test images are right" in capsys.readouterr().out
 
 
 @pytest.mark.slow
