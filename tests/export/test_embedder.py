@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import lucidate
 from lucidate.cli.main import main
@@ -19,7 +21,7 @@ from lucidate.data.pack import open_pack
 from lucidate.export.embedder import of_pretrained, of_run
 from lucidate.models.build import build
 from lucidate.predict import embed
-from lucidate.predict.embed import Embeddings, embed_source
+from lucidate.predict.embed import Backend, Embeddings, embed_source
 
 LITE0 = "timm:tf_efficientnet_lite0"
 
@@ -140,3 +142,22 @@ def test_mistakes(run: lucidate.Run, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert status == 2
         assert words in err.splitlines()[-1]
         assert err.splitlines()[-1].startswith("error: ")
+
+
+def test_photos_are_packed_as_large_as_the_network_sees_them(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number, side in enumerate((120, 150)):
+            pixels = generator.integers(0, 255, (side, 140, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    sides = []
+
+    def load(images: np.ndarray) -> Backend:
+        sides.append(images.shape[1])
+        return Backend("sums", lambda given: given.reshape(len(given), -1).sum(1, keepdims=True).astype(np.float32))
+
+    for size in (96, 128):
+        embedder = replace(of_pretrained(LITE0, size=size), load=load, kept=lambda key: tmp_path / f"{key}.parquet")
+        assert embed_source(embedder, str(tmp_path / "photos")).dimension == 1
+    assert sides == [96, 128]

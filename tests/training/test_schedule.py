@@ -21,7 +21,7 @@ from lucidate.data.batches import Batch, Batches, prepare
 from lucidate.training import loop, precision
 from lucidate.training.loop import Training, train_model
 from lucidate.training.optim import classification_loss
-from lucidate.training.precision import with_size
+from lucidate.training.precision import with_budget
 from lucidate.training.schedule import epochs_since_best, growing, learning_rate, plateau_cuts, side_at
 
 TRAIN, VALIDATION = range(60), range(60, 90)
@@ -257,7 +257,7 @@ def sized(*, minutes: float | None, step: float, monkeypatch: pytest.MonkeyPatch
     values = {"sizes": [64, 32, 96], "batch_size": 16} | ({} if minutes is None else {"minutes": minutes})
     options = {"name": "timm:resnet18", "fit": "upsample"} | model
     recipe = make_recipe({"data": {"source": "digits", "split": "80-10-10"}, "model": options, "train": values})
-    found = with_size(recipe, prepare(recipe), device=torch.device("cpu"), reporter=Listener())
+    found = with_budget(recipe, prepare(recipe), device=torch.device("cpu"), reporter=Listener())
     size = found.model.options.get("size")
     return None if size is None else int(size)
 
@@ -275,3 +275,22 @@ def test_sizes_without_a_budget_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         sized(minutes=None, step=0.01, monkeypatch=monkeypatch)
     with pytest.raises(RecipeError, match=r"model\.fit = 'native'"):
         sized(minutes=1, step=0.01, monkeypatch=monkeypatch, fit="native")
+
+
+@pytest.mark.parametrize(("passes", "kept"), [(10, True), (20, False), (None, True)])
+def test_few_passes_leave_strong_augmentations_out(
+    passes: int | None, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 16 passes at 64 pixels, as above
+    recipe = make_recipe(
+        {
+            "data": {"source": "digits", "split": "80-10-10"},
+            "model": {"name": "timm:resnet18", "fit": "upsample"},
+            "train": {"sizes": [64, 32, 96], "batch_size": 16, "minutes": 1},
+            "augment": {"trivial": True, "mixup": 0.2, "cutmix": 1.0, "passes": passes, "crop": 0.1},
+        }
+    )
+    augment = with_budget(recipe, prepare(recipe), device=torch.device("cpu"), reporter=Listener()).augment
+    assert (augment.trivial, augment.mixup, augment.cutmix, augment.crop) == (
+        (True, 0.2, 1.0, 0.1) if kept else (False, 0.0, 0.0, 0.1)
+    )

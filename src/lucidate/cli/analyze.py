@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import RUN, Json, RunArgument, Size, Split
+from lucidate.cli.console import RUN, Json, RunArgument, Size, Split
 from lucidate.core.errors import LucidateError
 from lucidate.core.progress import Reporter
 from lucidate.core.run import RunDir, fresh_path

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Option, Typer
 
 from lucidate.cli import console
-from lucidate.cli.options import Json, Size
+from lucidate.cli.console import Json, Size
 from lucidate.core.errors import ChecksumError, LucidateError
 from lucidate.core.records import RunCard
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Json
+from lucidate.cli.console import Json
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import Predictions, RunCard, slug
 from lucidate.core.registry import MODEL_FILES

@@ -1,4 +1,6 @@
-"""How the command line speaks: bars on a terminal, plain lines elsewhere, one JSON object where it is asked for."""
+"""How the command line speaks: options that read the same everywhere, bars on a terminal and plain lines elsewhere, one
+JSON object where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,29 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer import Argument, Option
 
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import jsonable
 from lucidate.core.text import plain
+
+# Help texts are read as markup: text in square brackets would vanish.
+RUN = "A run folder, or a model from elsewhere: an .onnx or .keras file, or a TOML that names a timm model."
+RunArgument = Annotated[Path, Argument(metavar="RUN", help=RUN)]
+Json = Annotated[bool, Option("--json", help="Print one JSON object on standard output, last.")]
+Split = Annotated[str, Option(metavar="SPLIT", help="train, validation or test.")]
+Device = Annotated[str, Option(metavar="DEVICE", help="auto, cpu or cuda.")]
+Out = Annotated[Path | None, Option(metavar="DIR", help="Where the run goes. (default: runs/RECIPE)")]
+Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")]
+Size = Annotated[int | None, Option(metavar="PIXELS", help="Side at which images are packed, 8 to 512.")]
 
 QUIET_SECONDS = 10.0  # between two plain lines about the same task
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Device, Json, RunArgument, Split
+from lucidate.cli.console import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
 from lucidate.core.registry import choices
 

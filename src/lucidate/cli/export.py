@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Json, RunArgument
+from lucidate.cli.console import Json, RunArgument
 from lucidate.core.errors import LucidateError
 from lucidate.core.registry import choices
 from lucidate.core.run import RunDir

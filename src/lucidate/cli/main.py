@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import lucidate
-from lucidate.cli import analyze, catalog, compare, embed, explain, export, predict, run, serve, studies
+from lucidate.cli import analyze, catalog, compare, explain, export, predict, run, serve, studies
 from lucidate.cli.process import tune_process
 from lucidate.core.errors import LucidateError
 from lucidate.core.machine import processes
@@ -29,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    *(run.demo, run.run, run.train, predict.predict, embed.embed),
+    *(run.demo, run.run, run.train, predict.predict, predict.embed),
     *(analyze.analyze, analyze.gallery, analyze.report, compare.compare, explain.explain),
     *(export.export, export.quantize, studies.distill, studies.ensemble, studies.levels),
     *(catalog.runs, serve.serve, catalog.models),

@@ -1,20 +1,23 @@
-"""`lucidate predict`."""
+"""What a model makes of images: `lucidate predict`, `lucidate embed`."""
 
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Device, Json, RunArgument, Split
+from lucidate.cli.console import Device, Json, RunArgument, Split
 from lucidate.core.errors import LucidateError
 from lucidate.core.progress import Reporter
 from lucidate.core.records import RunCard, slug
-from lucidate.core.registry import EXTERNAL, choices
+from lucidate.core.registry import EXTERNAL, TIMM, choices
 from lucidate.core.run import RunDir
+from lucidate.data.splits import source_of
 
 if TYPE_CHECKING:
     from lucidate.models.onnx_session import OnnxPredictor
@@ -27,6 +30,19 @@ CALIBRATED = "Divide logits by the temperature that fits validation, as the serv
 Calibrated = Annotated[bool, Option("--calibrated", help=CALIBRATED)]
 BackendName = Annotated[
     str, Option("--backend", metavar="BACKEND", help="torch, onnx or onnx-int8 (after: lucidate quantize RUN).")
+]
+
+Model = Annotated[
+    str, Argument(metavar="RUN|MODEL", help="A run folder, or a pretrained network such as timm:resnet50.")
+]
+EmbedSource = Annotated[
+    str | None, Option(metavar="SRC", help="digits, cifar10, or a path to images. (default: the run's own)")
+]
+EmbedFile = Annotated[
+    Path | None, Option(metavar="FILE", help="Write them here as well: .parquet with ids, or .npy of numbers.")
+]
+EmbedSize = Annotated[
+    int | None, Option(metavar="PIXELS", min=16, max=512, help="A pretrained network's side. (default: its own)")
 ]
 
 
@@ -163,3 +179,37 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> OnnxPredicto
     if graph.views != (asked := views_inside(card)):
         reporter.say(f"{path}: answers with views {graph.views!r}, where the recipe asks for {asked!r}")
     return graph
+
+
+def embed(
+    model: Model, data: EmbedSource = None, out: EmbedFile = None, size: EmbedSize = None, json: Json = False
+) -> None:
+    """Compute what a network's last layer sees of each image: float16, kept by id, reused when asked for again.
+
+    Example: lucidate embed timm:tf_efficientnet_lite0 --data photos/ --size 96 --out embeddings.npy
+    """
+    from lucidate.export import embedder as models
+    from lucidate.predict import embed as embedding
+
+    if out is not None:
+        embedding.require_kind(out)
+    held: AbstractContextManager[None] = nullcontext()
+    with console.reporter() as reporter:
+        if model.startswith(TIMM):
+            if data is None:
+                raise LucidateError("--data: expected the images to embed, received none")
+            chosen, source = models.of_pretrained(model, size=size), data
+        else:
+            if size is not None:
+                raise LucidateError(f"--size: expected only with a pretrained network ({TIMM}NAME), received a run")
+            run = stages.open_run(Path(model))
+            chosen, source = models.of_run(run), data or source_of(RunCard.load(run.card))
+            held = run.lock()
+        with held:
+            file = embedding.embed_source(chosen, source, reporter=reporter)
+    if out is not None:
+        embedding.save_copy(file.path, out)
+    shown = out or file.path
+    how = "computed before" if file.reused else f"{file.images_per_second:,.0f} images/s, {file.backend}"
+    text = f"{file.images:,} embeddings of {file.dimension:,} numbers ({how})\n{shown}"
+    console.emit({**asdict(file), "path": str(shown)}, text, as_json=json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Device, Json, Out, Set
+from lucidate.cli.console import Device, Json, Out, Set
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.run import fresh_path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from lucidate.cli import console
-from lucidate.cli.options import Json
+from lucidate.cli.console import Json
 from lucidate.cli.process import tune_server
 from lucidate.core.errors import ServeError
 from lucidate.core.recipe import apply_override

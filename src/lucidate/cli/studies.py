@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lucidate.cli import console, stages
-from lucidate.cli.options import Device, Json, Out, Set
+from lucidate.cli.console import Device, Json, Out, Set
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard, jsonable
 from lucidate.core.run import RunDir, fresh_path

@@ -139,6 +139,9 @@ class AugmentRecipe(Section):
     shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")
     cutout: int = Field(0, ge=0, le=512, description="side in pixels of a square that is hidden; 0: none")
     trivial: bool = Field(False, description="before all else, TrivialAugment's wide space: one operation an image")
+    passes: int | None = Field(
+        None, ge=1, description="with train.sizes: a budget for fewer passes leaves trivial, mixup and cutmix out"
+    )
     mixup: float = Field(0.0, ge=0, le=10, description="blend pairs of images by Beta(mixup, mixup); 0: none")
     cutmix: float = Field(
         0.0,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lucidate.core.atomic import TEMPORARY, remove_abandoned
+from lucidate.core.atomic import TEMPORARY, atomic_write, remove_abandoned
 from lucidate.core.errors import RunError
 
 LOCK = ".lock"  # holds the number of the process that writes to the run
@@ -142,3 +144,25 @@ def fresh_path(parent: Path, name: str) -> Path:
         number += 1
         candidate = parent / f"{name}-{number}"
     return candidate
+
+
+def begin_study(
+    path: Path, asked: dict[str, Any], *, what: str, sections: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Note in a study's file what is run beside it. Raises RunError where something else was begun.
+
+    what: the study, in words. sections: of what was asked, those that must stay as they are.
+    """
+    if not path.exists():
+        atomic_write(path, json.dumps(asked, indent=1).encode())
+        return
+    try:
+        before = sections(json.loads(path.read_bytes()))
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path}: expected {what} that lucidate began; choose another --out") from None
+    for section, value in sections(asked).items():
+        if before.get(section) != value:
+            raise RunError(
+                f"--out: expected {what} that {path.parent} was begun with, {section} = {before.get(section)}, "
+                f"received {value}; repeat that, or choose another --out"
+            )

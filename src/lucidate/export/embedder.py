@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lucidate.models.predictor import TorchPredictor
 
+PHOTOS = 224  # pixels a side that most networks were trained at
 TURNS = 3  # of a batch, by each; the best counts, since other work only ever slows one down
 
 
@@ -64,6 +65,8 @@ def of_pretrained(name: str, *, size: int | None = None, device: torch.device | 
         weights = download(short)
 
     def load(images: NDArray[np.uint8]) -> Backend:
+        import torch
+
         from lucidate.core.recipe import ModelRecipe
         from lucidate.data.preprocess import Preprocess
         from lucidate.models.build import build, preprocess_for, to_device
@@ -73,7 +76,8 @@ def of_pretrained(name: str, *, size: int | None = None, device: torch.device | 
         options: dict[str, Any] = {"pretrained": True, "fit": "upsample"} | ({"size": size} if size else {})
         recipe = ModelRecipe.model_validate({"name": name, **options})
         own = preprocess_for(recipe, Preprocess(side, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
-        net = to_device(build(recipe, 2, image_size=side), device)
+        with torch.random.fork_rng(devices=[]):  # the head is not asked: leave no trace of drawing it
+            net = to_device(build(recipe, 2, image_size=side), device)
         return quickest(TorchPredictor(net, InferenceConfig(own), device=device), images)
 
     return Embedder(
@@ -82,6 +86,7 @@ def of_pretrained(name: str, *, size: int | None = None, device: torch.device | 
         size=None,
         load=load,
         kept=lambda key: cache_dir() / "embeddings" / f"{key}.parquet",
+        photos=size or PHOTOS,
     )
 
 

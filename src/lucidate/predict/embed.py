@@ -29,7 +29,7 @@ from lucidate.core.atomic import atomic_path
 from lucidate.core.errors import LucidateError, PredictionsError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import METADATA_KEY
-from lucidate.data.pack import Pack, open_pack
+from lucidate.data.pack import COMMON_SIDE, Pack, open_pack
 from lucidate.data.packed import read_rows
 from lucidate.predict.infer import with_progress
 
@@ -86,8 +86,9 @@ class Backend:
 class Embedder:
     """A model that can be asked for embeddings. key: tells its weights and its preprocessing from all others.
 
-    size: side at which images are packed; None: their own. load: gets it ready, which loads torch; it is shown the
-    first images. kept: the file for a key of the model and the images together.
+    size: side at which images are packed; None: their own where they agree, as of CIFAR, else, as of photos, `photos`.
+    load: gets it ready, which loads torch; it is shown the first images. kept: the file for a key of the model and the
+    images together.
     """
 
     model: str
@@ -95,12 +96,15 @@ class Embedder:
     size: int | None
     load: Callable[[NDArray[np.uint8]], Backend]
     kept: Callable[[str], Path]
+    photos: int = COMMON_SIDE
 
 
 def embed_source(embedder: Embedder, source: str, *, reporter: Reporter | None = None) -> EmbeddingFile:
     """Every image of a source, embedded now if it was not before. Raises SourceError; RunError for a model without."""
     reporter = reporter or Silent()
     pack = open_pack(source, image_size=embedder.size, reporter=reporter)
+    if embedder.size is None and pack.image_size == COMMON_SIDE < embedder.photos:
+        pack = open_pack(source, image_size=embedder.photos, reporter=reporter)
     key = hashlib.sha256(json.dumps({**embedder.key, "pack": pack.hash}, sort_keys=True).encode()).hexdigest()[:16]
     path = embedder.kept(key)
     if path.exists() and (about := _about(path)):

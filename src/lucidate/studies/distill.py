@@ -17,7 +17,7 @@ from lucidate.core.atomic import atomic_write
 from lucidate.core.errors import ExportError, RunError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import Predictions, RunCard, jsonable
-from lucidate.core.run import RunDir
+from lucidate.core.run import RunDir, begin_study
 from lucidate.data.packed import read_rows
 from lucidate.export.exporter import export_run
 from lucidate.export.onnx import export_onnx
@@ -29,7 +29,6 @@ from lucidate.models.predictor import InferenceConfig, TorchPredictor
 from lucidate.predict.backends import graph_at, graph_path, predictions_path
 from lucidate.predict.infer import predict_rows, table_of
 from lucidate.studies.distill_plan import Plan, make_plan, same_images
-from lucidate.studies.study import begin
 from lucidate.training.job import complete
 from lucidate.training.teacher import class_order
 from lucidate.training.trainer import TrainJob
@@ -65,7 +64,7 @@ def distill_run(
         RunDir.free(out)
     reporter, device = reporter or Silent(), device or default_device()
     plan = make_plan(teacher, recipe, seeds=seeds, source=source, overrides=overrides, reporter=reporter)
-    begin(out / RESULT, asked(plan), what="the distillation", sections=unchanging)
+    begin_study(out / RESULT, asked(plan), what="the distillation", sections=unchanging)
     students: dict[str, list[RunDir]] = {ALONE: [], TAUGHT: []}
     precision = None
     for seed in plan.seeds:

@@ -15,14 +15,13 @@ from lucidate.core.alignment import align
 from lucidate.core.atomic import atomic_write
 from lucidate.core.progress import Reporter
 from lucidate.core.records import Predictions, RunCard, jsonable
-from lucidate.core.run import RunDir
+from lucidate.core.run import RunDir, begin_study
 from lucidate.models.build import begins_with_weights
 from lucidate.report.pdf.document import report_of_run
 from lucidate.report.site.comparison import levels_site
 from lucidate.report.site.gallery import gallery_of_run
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.levels_plan import ENSEMBLE, TITLES, Plan, make_plan
-from lucidate.studies.study import begin
 from lucidate.training.job import complete, prepare_run
 
 RESULT = "levels.json"
@@ -57,7 +56,7 @@ def run_levels(
         RunDir.free(out)
     plan = make_plan(source, out, overrides=overrides, reporter=reporter)
     asked = {"source": source, "overrides": list(overrides)}
-    begin(out / RESULT, asked, what="the levels", sections=lambda answer: {key: answer[key] for key in asked})
+    begin_study(out / RESULT, asked, what="the levels", sections=lambda answer: {key: answer[key] for key in asked})
     runs: dict[str, RunDir] = {}
     for name, recipe in plan.recipes.items():
         folder = plan.folder_of(name)

@@ -21,7 +21,7 @@ from lucidate.data.batches import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import known_accuracy, predict_run
 from lucidate.training import auto
-from lucidate.training.precision import with_size
+from lucidate.training.precision import with_budget
 from lucidate.training.trainer import TrainJob, fit
 
 
@@ -66,9 +66,10 @@ def prepare_run(
         RunDir.free(run.path)
     dataset, device = open_images(resolved, fetch=not begun, reporter=reporter), device or default_device()
     if not begun:
-        resolved = with_size(resolved, dataset, device=device, reporter=reporter)
+        resolved = with_budget(resolved, dataset, device=device, reporter=reporter)
     elif resolved.train.sizes:  # what a training has begun with, it keeps: its steps may take another time now
-        resolved = resolved.model_copy(update={"model": RunCard.load(run.card).recipe.model})
+        kept = RunCard.load(run.card).recipe
+        resolved = resolved.model_copy(update={"model": kept.model, "augment": kept.augment})
     return TrainJob(resolved, run, dataset, device, command)
 
 

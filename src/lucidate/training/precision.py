@@ -86,39 +86,40 @@ def choose_precision(
     return chosen
 
 
-def with_size(recipe: Recipe, dataset: Dataset, *, device: torch.device, reporter: Reporter) -> Recipe:
-    """The recipe with the largest of `train.sizes` that leaves enough passes within its minutes, or the smallest.
+def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, reporter: Reporter) -> Recipe:
+    """The recipe with what its minutes suffice for: a size of `train.sizes`, and the strong augmentations or not.
 
-    A `model.size` that is given stays. Steps are timed at the smallest side; they take as many times as long as an
-    image has pixels. Raises RecipeError.
+    The size is the largest that leaves enough passes over the images, else the smallest; a `model.size` that is given
+    stays. Steps are timed at the smallest; they take as many times as long as an image has pixels. Raises RecipeError.
     """
-    settings, options = recipe.train, recipe.model.options
-    if settings.sizes is None or options.get("size"):
+    settings, options, own = recipe.train, recipe.model.options, recipe.model.options.get("size")
+    if settings.sizes is None or (settings.minutes is None and own):
         return recipe
     if settings.minutes is None or options.get("fit") != "upsample" or not settings.sizes:
         raise RecipeError(
             "train.sizes: expected sides in pixels, with train.minutes and model.fit = 'upsample', received "
             f"{list(settings.sizes)} with train.minutes = {settings.minutes}, model.fit = {options.get('fit')!r}"
         )
-    smallest, count = min(settings.sizes), len(dataset.splits.train)
-    sized = {size: recipe.model.model_copy(update={"size": size}) for size in sorted(settings.sizes, reverse=True)}
-    side = dataset.pack.image_size
+    sides = [int(own)] if own else sorted(settings.sizes, reverse=True)
+    models = {size: recipe.model.model_copy(update={"size": size}) for size in sides}
+    smallest, packed, count = sides[-1], dataset.pack.image_size, len(dataset.splits.train)
     with torch.random.fork_rng(devices=[]):
-        model = build(sized[smallest], len(dataset.pack.class_names), image_size=side, initial=False)
+        model = build(models[smallest], len(dataset.pack.class_names), image_size=packed, initial=False)
     precisions = ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
-    images = torch.zeros(settings.batch_size, 3, side, side, device=device)
+    images = torch.zeros(settings.batch_size, 3, packed, packed, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     to_device(model, device).to(working_type(settings.precision)).train()
     seconds = min(step_seconds(model, images, precision) for _ in range(1 + SIZE_TURNS) for precision in precisions)
-    passes = {
-        size: 60 * settings.minutes * settings.batch_size / (seconds * (size / smallest) ** 2) / count for size in sized
-    }
-    chosen = next((size for size in sized if passes[size] >= PASSES), smallest)
+    shown = 60 * settings.minutes * settings.batch_size / seconds  # images, at the smallest side
+    passes = {size: shown * (smallest / size) ** 2 / count for size in sides}
+    chosen = next((size for size in sides if passes[size] >= PASSES), smallest)
+    few = recipe.augment.passes is not None and passes[chosen] < recipe.augment.passes
     reporter.say(
-        f"images of {chosen} pixels, of {sorted(sized)}: {settings.minutes:g} minutes are about {passes[chosen]:.1f} "
-        f"passes over {count:,} of them"
+        f"images of {chosen} pixels: {settings.minutes:g} minutes are about {passes[chosen]:.1f} passes over "
+        f"{count:,}{', too few for strong augmentations' if few else ''}"
     )
-    return recipe.model_copy(update={"model": sized[chosen]})
+    augment = recipe.augment.model_copy(update={"trivial": False, "mixup": 0.0, "cutmix": 0.0} if few else {})
+    return recipe.model_copy(update={"model": models[chosen], "augment": augment})
 
 
 def step_seconds(model: nn.Module, images: Tensor, precision: str) -> float:
