@@ -97,6 +97,7 @@ def test_they_are_streamed_in_groups(run: lucidate.Run, monkeypatch: pytest.Monk
     np.testing.assert_allclose(grouped.values, whole, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_pretrained_network_embeds_and_writes_where_it_is_asked_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_pretrained_network_embeds_and_writes_where_it_is_asked_to(
     assert cosine.min() > 0.9999
 
 
+@pytest.mark.slow
 def test_finding_them_again_loads_no_torch(run: lucidate.Run) -> None:
     run.embed()
     code = (

@@ -3,7 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_torchvision_can_be_imported_whichever_torch_it_was_built_for() -> None:
     code = (
         "from lucidate.models.timm import declare_missing_operators\n"

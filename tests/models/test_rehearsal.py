@@ -19,6 +19,7 @@ from lucidate.models.onnx_session import Unanswered, rehearse
 IMAGES = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [endless, partial(doubling, times=30)])
 def test_what_never_ends_is_one_line(make: Callable[[Path], Path], tmp_path: Path) -> None:
     write_toml(make(tmp_path / "m.onnx"))

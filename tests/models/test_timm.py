@@ -45,6 +45,7 @@ print(model.net.layer4[1].conv2.weight.double().sum().item(), "|".join(model.not
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["native", "upsample"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_model_learns_from_small_images_and_comes_back(name: str, fit: str, tmp_path: Path) -> None:
@@ -158,6 +159,7 @@ def ask_hub(address: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_weights_come_from_the_hub_are_kept_and_found_without_it(tmp_path: Path) -> None:
     torch.manual_seed(3)
     theirs = timm.create_model("resnet18", num_classes=1000)
@@ -172,6 +174,7 @@ def test_weights_come_from_the_hub_are_kept_and_found_without_it(tmp_path: Path)
     assert second.stdout == first.stdout.replace("the hub (", "the hub's cache ("), second.stderr
 
 
+@pytest.mark.slow
 def test_a_truncated_download_is_noticed(tmp_path: Path) -> None:
     content = save(timm.create_model("resnet18", num_classes=1000).state_dict())
     with serving({FILE: content}, cut=len(content) // 2) as address:
@@ -182,6 +185,7 @@ def test_a_truncated_download_is_noticed(tmp_path: Path) -> None:
         assert ask_hub(address, tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_without_a_hub_the_three_ways_on_are_named(tmp_path: Path) -> None:
     gone = ask_hub("http://127.0.0.1:9", tmp_path)
     assert gone.returncode == 1
@@ -190,6 +194,7 @@ def test_without_a_hub_the_three_ways_on_are_named(tmp_path: Path) -> None:
     assert "Traceback" not in gone.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_without_the_file_says_so(tmp_path: Path) -> None:
     with serving({}) as address:
         missing = ask_hub(address, tmp_path)
