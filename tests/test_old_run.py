@@ -15,6 +15,8 @@ from lucidate.core.records import Predictions
 from lucidate.core.run import RunDir
 from lucidate.predict.infer import predict_run
 
+pytestmark = pytest.mark.slow
+
 OLD = Path(__file__).parent / "fixtures" / "digits-run-0.1"
 
 

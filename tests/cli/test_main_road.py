@@ -21,6 +21,8 @@ from lucidate.report.figures.catalog import FEW
 
 Call = Callable[..., dict[str, Any]]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Call:

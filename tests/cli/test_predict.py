@@ -16,6 +16,8 @@ from lucidate.cli.main import main
 from lucidate.core.records import Predictions
 from lucidate.data.pack import open_pack
 
+pytestmark = pytest.mark.slow
+
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
     with pytest.raises(SystemExit) as ended:

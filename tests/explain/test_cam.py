@@ -138,7 +138,7 @@ def test_rollout_of_a_transformer_takes_its_own_attention() -> None:
         attention_rollout(made("compact"), images)
 
 
-@pytest.mark.parametrize("name", ["compact", "vit_tiny"])
+@pytest.mark.parametrize("name", ["compact", pytest.param("vit_tiny", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_comes_back_as_it_was(name: str, training: bool) -> None:
     model = made(name).train(training)

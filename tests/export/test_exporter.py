@@ -74,8 +74,10 @@ def asked_as_the_run_is(run: RunDir, images: NDArray[np.uint8], *, views: Views 
 @pytest.mark.parametrize(
     ("model", "views", "count"),
     [
-        (ModelRecipe(name="compact"), "one", 1000),
-        (ModelRecipe(name="fastnet", widths=[8, 16, 16], depth=3), "mirror-shift", 1000),
+        pytest.param(ModelRecipe(name="compact"), "one", 1000, marks=pytest.mark.slow),
+        pytest.param(
+            ModelRecipe(name="fastnet", widths=[8, 16, 16], depth=3), "mirror-shift", 1000, marks=pytest.mark.slow
+        ),
         pytest.param(ModelRecipe(name="timm:resnet50"), "one", 16, marks=pytest.mark.slow),
         pytest.param(
             ModelRecipe(name="timm:efficientnet_b0", fit="upsample", size=48), "mirror", 16, marks=pytest.mark.slow

@@ -25,6 +25,8 @@ from lucidate.export.quantize import Quantized, quantize_run, summary
 from lucidate.predict.backends import open_predictor
 from made_runs import digits_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Any:

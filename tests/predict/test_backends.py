@@ -27,6 +27,8 @@ from lucidate.predict.infer import predict_rows, predict_run
 from lucidate.predict.new_data import predict_source
 from made_runs import digits_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:

@@ -21,6 +21,8 @@ from lucidate.report import theme
 from lucidate.report.figures import comparison as drawings
 from lucidate.report.site.comparison import TEASERS, build_comparison, describe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:

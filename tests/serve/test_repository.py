@@ -19,6 +19,8 @@ from lucidate.serve.errors import BadRequest, NotFound
 from lucidate.serve.repository import Repository
 from lucidate.serve.settings import Settings, name_runs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def copy(untrained: RunDir, tmp_path: Path) -> RunDir:

@@ -12,6 +12,8 @@ from lucidate.core.recipe import ModelRecipe
 from lucidate.studies import levels_plan
 from lucidate.studies.levels_plan import TRAINED, Plan, make_plan
 
+pytestmark = pytest.mark.slow
+
 OWN = ("level1_resnet50", "level2_resnet50", "level3_custom", "level4_efficientnet_b0", "level4_vit_tiny")
 
 
