@@ -31,7 +31,13 @@ def settings(choice: auto.Choice) -> dict[str, str]:
 def test_few_images_are_transferred_to() -> None:
     choice = choose(np.full(10, 206), side=96, pretrained=True)
     assert choice.recipe == "transfer"
-    assert settings(choice) == {"data.image_size": "96", "train.minutes": "2.9", "model.size": "96"}
+    assert settings(choice) == {
+        "data.image_size": "96",
+        "train.minutes": "2.9",
+        "model.size": "96",
+        "augment.translate": "0",
+        "augment.crop": "0.1",
+    }
     assert "2,060 images of 96 pixels" in choice.reasons[0]
     assert settings(choose(np.full(10, 20), side=128, pretrained=True))["train.minutes"] == "1"
 

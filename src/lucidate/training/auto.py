@@ -69,6 +69,7 @@ def choose(counts: np.ndarray, *, side: int, pretrained: bool) -> Choice:
     if pretrained and (images < ENOUGH or side > SMALL):
         minutes = float(np.clip(round(images / MINUTE, 1), *MINUTES))
         settings += [f"train.minutes={minutes:g}", f"model.size={max(side, 96)}"]
+        settings += ["augment.translate=0", "augment.crop=0.1"]  # three pixels, of whatever side
         reasons.append(
             f"transfer learning, since {what} teach a pretrained network more than one from scratch; "
             f"{minutes:g} minutes of training (another budget: --set train.minutes=N)"
