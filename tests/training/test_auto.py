@@ -54,6 +54,7 @@ def test_without_weights_there_is_only_scratch_with_more_epochs_for_fewer_images
     assert choice.recipe == "fast"
     assert int(settings(choice)["train.epochs"]) > 13
     assert int(settings(choice)["train.batch_size"]) < 64
+    assert settings(choose(np.full(4, 100), side=128, pretrained=False))["data.image_size"] == "64"
     assert "no pretrained weights are at hand" in choice.reasons[0]
 
 

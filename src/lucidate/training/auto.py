@@ -17,6 +17,7 @@ from lucidate.models.build import require_weights
 NAME = "auto"
 ENOUGH = 20_000  # images of at most SMALL pixels: from there on, minutes are worth as much from scratch
 SMALL = 48  # pixels a side that `fast` was made for
+LARGEST = 64  # pixels a side, from scratch: four times as many as `fast` was made for are slow enough
 SIDES = (32, 64, 96, 128)  # at which images are packed: the largest that their median reaches
 SAMPLE = 500  # images whose size is looked at
 MINUTE = 700  # images that a minute of transfer learning is given for: about a dozen passes on two cores
@@ -64,11 +65,11 @@ def has_pretrained() -> bool:
 def choose(counts: np.ndarray, *, side: int, pretrained: bool) -> Choice:
     """A recipe for images of `counts` (K,) a class at `side` pixels; pretrained: whether there are such weights."""
     images = int(counts.sum())
-    settings, reasons = [f"data.image_size={side}"], []
+    settings, reasons = [], []
     what = f"{images:,} images of {side} pixels"
     if pretrained and (images < ENOUGH or side > SMALL):
         minutes = float(np.clip(round(images / MINUTE, 1), *MINUTES))
-        settings += [f"train.minutes={minutes:g}", f"model.size={max(side, 96)}"]
+        settings += [f"data.image_size={side}", f"train.minutes={minutes:g}", f"model.size={max(side, 96)}"]
         settings += ["augment.translate=0", "augment.crop=0.1"]  # three pixels, of whatever side
         reasons.append(
             f"transfer learning, since {what} teach a pretrained network more than one from scratch; "
@@ -78,7 +79,7 @@ def choose(counts: np.ndarray, *, side: int, pretrained: bool) -> Choice:
     else:
         recipe, batch = "fast", int(np.clip(2 ** np.floor(np.log2(max(images / 40, 1))), 16, 500))
         epochs = int(np.clip(np.ceil(STEPS * batch / images), 13, 60))
-        settings += [f"train.batch_size={batch}", f"train.epochs={epochs}"]
+        settings += [f"data.image_size={min(side, LARGEST)}", f"train.batch_size={batch}", f"train.epochs={epochs}"]
         why = "are enough to learn from" if pretrained else "must do: no pretrained weights are at hand"
         reasons.append(f"from scratch, since {what} {why}; {epochs} epochs")
     present = counts[counts > 0]
