@@ -21,6 +21,7 @@ from lucidate.core.run import RunDir
 pytestmark = pytest.mark.slow
 
 SMALL = ["--set", "train.epochs=24", "--set", "model.widths=[8, 16, 16]", "--set", "model.dense=32"]
+SMALL += ["--set", "data.split=80-10-10"]  # epochs that are long enough to be stopped within one
 TRAIN = ["train", "digits", *SMALL]
 
 

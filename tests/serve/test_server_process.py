@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ class Clients:
             assert not thread.is_alive()
 
 
+@pytest.fixture
+def own_hangup() -> Iterator[None]:
+    """SIGHUP as it is by itself, also where the tests run under nohup, which hands its ignoring down."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("own_hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_end_under_load_fails_nobody(number: signal.Signals, untrained: RunDir, png: bytes, tmp_path: Path) -> None:
     shutil.copytree(untrained.path, tmp_path / "photos")
