@@ -112,7 +112,8 @@ def read_encoded(path: Path) -> bytes:
     with path.open("rb") as file:
         beginning = file.read(BEGINNING)
         _reader(beginning)
-        return beginning + file.read(MAX_FILE_BYTES)
+        # Not all that is allowed: a buffer of that size would be made for each file.
+        return beginning + file.read(max(states.st_size - len(beginning), 0))
 
 
 def resize(pixels: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
