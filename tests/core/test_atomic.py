@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,19 @@ def test_a_disk_without_room_names_the_folder_and_the_need(tmp_path: Path) -> No
         raise OSError(28, "No space left on device")
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_taken_for_a_dead_writers_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = tempfile.mkdtemp, []
+
+    def removed_at_once(**options: object) -> str:
+        folder = make(**options)  # type: ignore[call-overload]
+        made.append(folder)
+        if len(made) == 1:
+            os.rmdir(folder)
+        return str(folder)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", removed_at_once)
+    atomic_write(tmp_path / "note", b"64")
+    assert (tmp_path / "note").read_bytes() == b"64"
+    assert len(made) == 2

@@ -72,10 +72,12 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         lock = FileLock(folder / WRITER)
-        lock.acquire()
-        if (folder / WRITER).exists():
-            break
-        lock.release()  # another writer took the folder for a dead one's before it was locked, and removed it
+        # Before it is locked, another writer may take the folder for a dead one's, and remove it.
+        with suppress(FileNotFoundError):
+            lock.acquire()
+            if (folder / WRITER).exists():
+                break
+            lock.release()
     try:
         yield folder
     finally:
