@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lucidate.core.atomic import atomic_path, atomic_write, remove_abandoned
 from lucidate.core.errors import DiskFullError
@@ -104,16 +103,15 @@ def test_a_disk_without_room_names_the_folder_and_the_need(tmp_path: Path) -> No
 
 
 def test_a_folder_taken_for_a_dead_writers_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, made = tempfile.mkdtemp, []
+    acquire, tried = FileLock.acquire, []
 
-    def removed_at_once(**options: object) -> str:
-        folder = make(**options)  # type: ignore[call-overload]
-        made.append(folder)
-        if len(made) == 1:
-            os.rmdir(folder)
-        return str(folder)
+    def removed_before(lock: FileLock, *arguments: object, **options: object) -> object:
+        tried.append(lock.lock_file)
+        if len(tried) == 1:
+            raise FileNotFoundError(lock.lock_file)
+        return acquire(lock, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tempfile, "mkdtemp", removed_at_once)
+    monkeypatch.setattr(FileLock, "acquire", removed_before)
     atomic_write(tmp_path / "note", b"64")
     assert (tmp_path / "note").read_bytes() == b"64"
-    assert len(made) == 2
+    assert len(set(tried)) >= 2
