@@ -190,9 +190,10 @@ def embed(
     """
     from lucidate.export import embedder as models
     from lucidate.predict import embed as embedding
+    from lucidate.predict.new_data import require_kind
 
     if out is not None:
-        embedding.require_kind(out)
+        require_kind(out, embedding.KINDS)
     held: AbstractContextManager[None] = nullcontext()
     with console.reporter() as reporter:
         if model.startswith(TIMM):

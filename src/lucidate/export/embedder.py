@@ -6,7 +6,6 @@ moves them by half of their size.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +92,7 @@ def of_pretrained(name: str, *, size: int | None = None, device: torch.device | 
 def quickest(predictor: TorchPredictor, images: NDArray[np.uint8]) -> Backend:
     """Whichever embeds some images (B, S, S, 3) soonest. Raises RunError for a model without embeddings."""
     from lucidate.export.onnx import embedding_graph
+    from lucidate.export.parity import call_times
 
     choices = [Backend("torch", predictor.embed)]
     predictor.embed(images[:1])  # a model that has none says so here
@@ -100,14 +100,6 @@ def quickest(predictor: TorchPredictor, images: NDArray[np.uint8]) -> Backend:
         return replace(choices[0], batch_size=predictor.batch_size)
     if graph := embedding_graph(predictor, images[:4]):
         choices.append(Backend("ONNX Runtime", graph))
-    return min(choices, key=lambda backend: _seconds(backend, images))
-
-
-def _seconds(backend: Backend, images: NDArray[np.uint8]) -> float:
-    """Of the quickest of some calls; the first one gets things ready."""
-    taken = []
-    for _ in range(1 + TURNS):
-        start = time.perf_counter()
-        backend.embed(images[: backend.batch_size])
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:])
+    asked = {backend.name: backend.embed for backend in choices}
+    times = call_times(asked, images[: choices[0].batch_size], seconds=0, most=TURNS)
+    return min(choices, key=lambda backend: min(times[backend.name]))

@@ -147,13 +147,7 @@ def embedding_graph(predictor: TorchPredictor, images: NDArray[np.uint8]) -> Ans
     content = _quickly(EmbeddingModel(predictor.module).eval(), images, outputs=["embeddings"])
     if content is None:
         return None
-    session = open_session(content)
-
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        embeddings: NDArray[np.float32] = session.run(["embeddings"], {INPUT: images})[0]
-        return embeddings
-
-    return answer
+    return ask_onnx(content, output="embeddings")
 
 
 class EmbeddingModel(nn.Module):
@@ -205,10 +199,10 @@ def with_metadata(content: bytes, about: Mapping[str, str], *, keep: bool = True
     return result
 
 
-def ask_onnx(path: Path) -> Answer:
-    """A graph of ours as a function: uint8 images (B, H, W, 3) → probabilities (B, K)."""
-    session = open_session(path)
-    return lambda images: session.run(["probabilities"], {INPUT: images})[0]
+def ask_onnx(graph: Path | bytes, *, output: str = "probabilities") -> Answer:
+    """A graph of ours as a function: uint8 images (B, H, W, 3) → one of its outputs, by default (B, K)."""
+    session = open_session(graph)
+    return lambda images: session.run([output], {INPUT: images})[0]
 
 
 def resized_to(model: Any, size: int) -> None:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from safetensors import SafetensorError
-
-from lucidate.core.errors import WeightsError
+from lucidate.core.errors import WeightsError, raised_as
 from lucidate.core.text import one_line
 
 if TYPE_CHECKING:
@@ -150,24 +148,18 @@ def read_named(path: Path) -> dict[str, Tensor]:
     """A safetensors file. Raises WeightsError."""
     from safetensors.torch import load_file
 
-    try:
+    with raised_as(WeightsError, f"model.weights: expected safetensors, received {path}, which cannot be read as such"):
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"model.weights: expected safetensors, received {path}, which cannot be read as such: {error}"
-        ) from None
 
 
 def read_in_order(path: Path, net: nn.Module) -> dict[str, Tensor]:
     """A package's state dict under the names of `net`, whose values stand in the same order. Raises WeightsError."""
     import torch
 
-    try:
+    with raised_as(WeightsError, f"{path}: expected a state dict, received a file that is none"):
         state = torch.load(path, map_location="cpu", weights_only=True)
         values = list(state.values())
         shapes = [tuple(value.shape) for value in values]
-    except Exception as error:  # of a damaged file: pickle's, zip's and torch's own
-        raise WeightsError(f"{path}: expected a state dict, received a file that is none ({one_line(error)})") from None
     own = net.state_dict()
     # The last layer's weights and biases are of as many classes as they were trained for.
     differ = [name for name, shape in list(zip(own, shapes, strict=False))[:-2] if tuple(own[name].shape) != shape]

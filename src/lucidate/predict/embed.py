@@ -26,13 +26,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lucidate.core.atomic import atomic_path
-from lucidate.core.errors import LucidateError, PredictionsError
+from lucidate.core.errors import PredictionsError
 from lucidate.core.progress import Reporter, Silent
 from lucidate.core.records import METADATA_KEY
 from lucidate.data.pack import COMMON_SIDE, Pack, open_pack
 from lucidate.data.packed import read_rows
 from lucidate.predict.infer import with_progress
 
+KINDS = (".parquet", ".npy")  # of a copy
 GROUP = 8_192  # images a row group: 21 MB of 1,280 numbers each, all that is held at a time
 TRIAL = 128  # images that a backend is chosen by
 HALF = np.finfo(np.float16).max
@@ -111,7 +112,6 @@ def embed_source(embedder: Embedder, source: str, *, reporter: Reporter | None =
         return EmbeddingFile(path, **about, reused=True)
     backend = embedder.load(read_rows(pack.images, np.arange(min(len(pack), TRIAL))))
     about = {"model": embedder.model, "dataset": pack.dataset, "images": len(pack), "backend": backend.name}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         about |= _write(temporary, pack, backend, about=about, reporter=reporter)
     return EmbeddingFile(path, **about, reused=False)
@@ -159,13 +159,7 @@ def _about(path: Path) -> dict[str, Any] | None:
 def save_copy(path: Path, out: Path) -> None:
     """Write embeddings where the user wants them: Parquet as it is, or .npy of the numbers alone, (N, D) float16."""
     with atomic_path(out) as temporary:
-        if out.suffix == ".parquet":
+        if out.suffix.lower() == ".parquet":
             shutil.copyfile(path, temporary)
         else:
             np.save(temporary, Embeddings.load(path).values)
-
-
-def require_kind(out: Path) -> None:
-    """Raise LucidateError for the name of a file that embeddings are not written to."""
-    if out.suffix not in (".parquet", ".npy"):
-        raise LucidateError(f"--out: expected a name that ends in .parquet or .npy, received {out}")

@@ -113,10 +113,10 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
         raise LucidateError(f"{path}: expected an image that can be read; this file cannot: {error}") from None
 
 
-def require_kind(path: Path) -> None:
-    """Raise LucidateError for the name of a file that predictions are not written to."""
-    if path.suffix.lower() not in KINDS:
-        raise LucidateError(f"--out: expected a name that ends in {' or '.join(KINDS)}, received {path}")
+def require_kind(path: Path, kinds: tuple[str, ...] = KINDS) -> None:
+    """Raise LucidateError for a file whose name ends in none of `kinds`, by default those of predictions."""
+    if path.suffix.lower() not in kinds:
+        raise LucidateError(f"--out: expected a name that ends in {' or '.join(kinds)}, received {path}")
 
 
 def save_table(predictions: Predictions, path: Path, *, temperature: float = 1.0) -> None:

@@ -110,6 +110,7 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
     levels, members = {level: names[name] for level, name in LEVELS.items()}, tuple(names[name] for name in MEMBERS)
     level_of = {**dict.fromkeys(members, 4), **{name: level for level, name in levels.items()}}
     shares = {name: SHARES[level] for name, level in level_of.items() if name != "level4_resnet50"}  # level 2's run
+    planned: dict[str, Recipe] = {}
     for name in dict.fromkeys(names.values()):
         extra = [*shared]
         if settings.minutes is not None:
@@ -120,10 +121,9 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
             extra.append("model.pretrained=false")
         if recipe.model.options.get("fit") == "native" and side > LARGE:
             extra += ["model.fit=upsample", f"model.size={side}"]
-        recipes[name] = load_recipe(name, source=source, overrides=extra)
-        check(recipes[name].model)
-    in_order = {name: recipes[name] for name in dict.fromkeys(names.values())}
-    return Plan(settings, levels, members, in_order, tuple(notes))
+        planned[name] = load_recipe(name, source=source, overrides=extra)
+        check(planned[name].model)
+    return Plan(settings, levels, members, planned, tuple(notes))
 
 
 def line_up(recipes: Mapping[str, Recipe], out: Path, *, wanted: bool | Literal["auto"]) -> tuple[LineUp, str]:
