@@ -10,7 +10,7 @@ import numpy as np
 from lucidate.core.errors import WeightsError
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, load_recipe
-from lucidate.data.pack import median_side, open_pack
+from lucidate.data.pack import median_side
 from lucidate.data.sources.find import open_source
 from lucidate.models.build import require_weights
 
@@ -39,9 +39,9 @@ def resolve(source: str | None, *, overrides: Sequence[str], reporter: Reporter)
     """The recipe that suits a source's images; the user's overrides come last. Says what was chosen, and why."""
     asked = load_recipe(NAME, source=source, overrides=overrides)
     spec = asked.data.source
-    side = asked.data.image_size or packed_side(median_side(open_source(spec, reporter=reporter), sample=SAMPLE))
-    pack = open_pack(spec, image_size=side, reporter=reporter)
-    counts = np.bincount(pack.labels, minlength=len(pack.class_names))
+    found = open_source(spec, reporter=reporter)
+    side = asked.data.image_size or packed_side(median_side(found, sample=SAMPLE))
+    counts = np.bincount(found.labels, minlength=len(found.class_names))
     choice = choose(counts, side=side, pretrained=has_pretrained())
     for reason in choice.reasons:
         reporter.say(f"auto: {reason}")
