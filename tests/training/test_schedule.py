@@ -294,3 +294,10 @@ def test_few_passes_leave_strong_augmentations_out(
     assert (augment.trivial, augment.mixup, augment.cutmix, augment.crop) == (
         (True, 0.2, 1.0, 0.1) if kept else (False, 0.0, 0.0, 0.1)
     )
+
+
+def test_processes_that_train_together_are_to_be_given_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "processes", lambda: (0, 2))
+    with pytest.raises(RecipeError, match=r"train\.sizes: expected one process, .*; set model\.size, such as 32"):
+        sized(minutes=1, step=0.01, monkeypatch=monkeypatch)
+    assert sized(minutes=1, step=0.01, monkeypatch=monkeypatch, size=48) == 48

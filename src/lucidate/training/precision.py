@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucidate.core.errors import RecipeError
+from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.data.batches import Dataset
@@ -20,7 +21,6 @@ from lucidate.models.build import build, to_device
 
 TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
 PASSES = 8  # over the training images, which are worth more than larger images are
-SIZE_TURNS = 3  # of a step that is timed to choose a size; the best counts
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
 
@@ -90,11 +90,18 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
     """The recipe with what its minutes suffice for: a size of `train.sizes`, and the strong augmentations or not.
 
     The size is the largest that leaves enough passes over the images, else the smallest; a `model.size` that is given
-    stays. Steps are timed at the smallest; they take as many times as long as an image has pixels. Raises RecipeError.
+    stays. Steps are timed at the smallest; they take as many times as long as an image has pixels. Raises RecipeError,
+    also where several processes train together, whose clocks would choose differently, and no size is given.
     """
     settings, options, own = recipe.train, recipe.model.options, recipe.model.options.get("size")
-    if settings.sizes is None or (settings.minutes is None and own):
+    together = processes()[1] > 1
+    if settings.sizes is None or (own and (settings.minutes is None or together)):
         return recipe
+    if together:
+        raise RecipeError(
+            "train.sizes: expected one process, which times its steps, received several that train together; "
+            f"set model.size, such as {min(settings.sizes, default=96)}"
+        )
     if settings.minutes is None or options.get("fit") != "upsample" or not settings.sizes:
         raise RecipeError(
             "train.sizes: expected sides in pixels, with train.minutes and model.fit = 'upsample', received "
@@ -109,7 +116,7 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
     images = torch.zeros(settings.batch_size, 3, packed, packed, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     to_device(model, device).to(working_type(settings.precision)).train()
-    seconds = min(step_seconds(model, images, precision) for _ in range(1 + SIZE_TURNS) for precision in precisions)
+    seconds = min(step_seconds(model, images, precision) for _ in range(TURNS) for precision in precisions)
     shown = 60 * settings.minutes * settings.batch_size / seconds  # images, at the smallest side
     passes = {size: shown * (smallest / size) ** 2 / count for size in sides}
     chosen = next((size for size in sides if passes[size] >= PASSES), smallest)
