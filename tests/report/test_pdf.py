@@ -407,6 +407,20 @@ def test_of_a_run_and_its_splits(run: RunDir, capsys: pytest.CaptureFixture[str]
         report_of_run(run, split="train")
 
 
+def test_images_that_are_not_for_everyone_stay_out_of_it(run: RunDir, tmp_path: Path) -> None:
+    def embedded(path: Path) -> list[str]:
+        listed = subprocess.run(["pdfimages", "-list", str(path)], capture_output=True, text=True, check=True)
+        return listed.stdout.splitlines()[2:]  # below the head and a line
+
+    report_verb(run.path, out=tmp_path / "all.pdf")
+    report_verb(run.path, out=tmp_path / "none.pdf", images=False)
+    assert len(embedded(tmp_path / "all.pdf")) > 10
+    assert embedded(tmp_path / "none.pdf") == []
+    words = subprocess.run(["pdftotext", str(tmp_path / "none.pdf"), "-"], capture_output=True, text=True, check=True)
+    assert "How sure it is" in words.stdout
+    assert "Image by image" not in words.stdout
+
+
 def test_out_names_a_pdf(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report_verb(run.path, out=tmp_path / "mine.pdf")
     assert capsys.readouterr().out.strip() == str(tmp_path / "mine.pdf")

@@ -49,8 +49,8 @@ def test_else_networks_whose_weights_are_installed_and_one_line_says_so(
     at_hand(monkeypatch, "lite", *hub)
     listener = Listener()
     found = plan(tmp_path, listener=listener)
-    assert tuple(found.recipes) == ("level1_lite0", "level2_lite0", "level3_custom", "level4_lite1")
-    assert found.members == ("level2_lite0", "level4_lite1", "level3_custom")
+    assert tuple(found.recipes) == ("level1_lite2", "level2_lite2", "level3_custom", "level4_lite1")
+    assert found.members == ("level2_lite2", "level4_lite1", "level3_custom")
     assert sum("take the places of ResNet50" in line for line in listener.said) == 1
     with pytest.raises(WeightsError):
         plan(tmp_path, "levels.pretrained=true")

@@ -75,7 +75,7 @@ def test_a_folder_is_looked_at_and_the_users_settings_come_last(
     monkeypatch.setattr(auto, "has_pretrained", lambda: True)
     listener = Listener()
     recipe = resolve(str(photos), overrides=["train.minutes=7", "seed=3"], reporter=listener)
-    assert recipe.model.name == "timm:tf_efficientnet_lite0"
+    assert recipe.model.name == "timm:tf_efficientnet_lite2"
     assert (recipe.train.minutes, recipe.seed, recipe.data.image_size) == (7, 3, 96)
     assert recipe.train.balance == "weights"
     assert recipe.data.source == str(photos)

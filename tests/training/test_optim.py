@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fakes import TwoLayers, colored_batches
 from lucidate.core.errors import RecipeError
@@ -19,7 +19,7 @@ from lucidate.training.loop import Training, train_model
 from lucidate.training.optim import (
     Muon,
     freeze,
-    hold_frozen,
+    hold_statistics,
     layer_of,
     layered_groups,
     make_optimizer,
@@ -104,19 +104,22 @@ def test_rates_fall_towards_the_images_and_biases_do_not_decay() -> None:
     assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(0.1)
 
 
-def test_frozen_layers_keep_weights_and_statistics(tmp_path: Path) -> None:
-    theirs = resnet(1000).net  # type: ignore[union-attr]
-    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+def trained_resnet(folder: Path, **settings: object) -> tuple[dict[str, Tensor], nn.Module]:
+    """Values before, and the network after two epochs from weights of a file."""
+    save_file(resnet(1000).net.state_dict(), folder / "w.safetensors")  # type: ignore[union-attr]
     model = resnet()
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    named = {"name": "timm:resnet18", "weights": str(folder / "w.safetensors")}
     recipe = make_recipe(
-        {
-            "model": {"name": "timm:resnet18", "weights": str(tmp_path / "w.safetensors")},
-            "train": {"epochs": 1, "freeze": 0.6, "layer_decay": 0.8, "optimizer": "adamw"},
-        }
+        {"model": named, "train": {"epochs": 2, "optimizer": "adamw", "restore_best": False, **settings}}
     )
     batches = colored_batches(range(48), batch_size=8)
     train_model(model, Training(batches=batches, validation=batches, recipe=recipe, flips=True, reporter=Silent()))
+    return before, model
+
+
+def test_frozen_layers_keep_weights_and_statistics(tmp_path: Path) -> None:
+    before, model = trained_resnet(tmp_path, freeze=0.6, layer_decay=0.8)
     layers = layer_of(model)
     frozen = [name for name, layer in layers.items() if layer < round(0.6 * (max(layers.values()) + 1))]
     assert "net.conv1.weight" in frozen
@@ -127,12 +130,31 @@ def test_frozen_layers_keep_weights_and_statistics(tmp_path: Path) -> None:
     assert not torch.equal(after["net.fc.weight"], before["net.fc.weight"])
 
 
+@pytest.mark.parametrize("thaw", [0.25, 0.5])  # within an epoch, and between two
+def test_thawed_layers_learn_after_their_share_of_the_training(tmp_path: Path, thaw: float) -> None:
+    before, model = trained_resnet(tmp_path, freeze=0.6, thaw=thaw)
+    changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
+    assert "net.conv1.weight" in changed
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    _, frozen = trained_resnet(tmp_path, freeze=0.6)
+    assert not dict(frozen.named_parameters())["net.conv1.weight"].requires_grad
+
+
+def test_normalizations_keep_their_statistics_where_asked(tmp_path: Path) -> None:
+    before, model = trained_resnet(tmp_path, freeze_norms=True)
+    after = model.state_dict()
+    kept = [name for name in after if "running" in name]
+    assert kept
+    assert all(torch.equal(after[name], before[name]) for name in kept)
+    assert not torch.equal(after["net.bn1.weight"], before["net.bn1.weight"])
+
+
 def test_all_frozen_leaves_the_head() -> None:
     model = resnet()
     freeze(model, 1.0)
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["net.fc.weight", "net.fc.bias"]
     model.train()
-    hold_frozen(model)
+    hold_statistics(model, every=False)
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 

@@ -21,7 +21,7 @@ from lucidate.data.batches import Batch, Batches, prepare
 from lucidate.training import loop, precision
 from lucidate.training.loop import Training, train_model
 from lucidate.training.optim import classification_loss
-from lucidate.training.precision import with_budget
+from lucidate.training.precision import chosen_before, with_budget
 from lucidate.training.schedule import epochs_since_best, growing, learning_rate, plateau_cuts, side_at
 
 TRAIN, VALIDATION = range(60), range(60, 90)
@@ -264,35 +264,48 @@ def sized(*, minutes: float | None, step: float, monkeypatch: pytest.MonkeyPatch
 
 def test_the_largest_size_that_leaves_enough_passes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     # 1,439 images in steps of 16 at 1,600 images/s: 60 s are 66 passes at 32 pixels, 16 at 64, 7 at 96.
-    assert sized(minutes=1, step=0.01, monkeypatch=monkeypatch) == 64
-    assert sized(minutes=2, step=0.01, monkeypatch=monkeypatch) == 96
+    assert sized(minutes=0.8, step=0.01, monkeypatch=monkeypatch) == 64
+    assert sized(minutes=1, step=0.01, monkeypatch=monkeypatch) == 96
     assert sized(minutes=0.01, step=0.01, monkeypatch=monkeypatch) == 32
     assert sized(minutes=1, step=0.01, monkeypatch=monkeypatch, size=48) == 48
 
 
-def test_sizes_without_a_budget_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match=r"train\.sizes: expected sides in pixels, with train\.minutes"):
-        sized(minutes=None, step=0.01, monkeypatch=monkeypatch)
+def test_sizes_without_a_budget_are_the_smallest_and_need_a_model_that_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sized(minutes=None, step=0.01, monkeypatch=monkeypatch) == 32
+    assert sized(minutes=None, step=0.01, monkeypatch=monkeypatch, size=48) == 48
     with pytest.raises(RecipeError, match=r"model\.fit = 'native'"):
         sized(minutes=1, step=0.01, monkeypatch=monkeypatch, fit="native")
 
 
 @pytest.mark.parametrize(("passes", "kept"), [(10, True), (20, False), (None, True)])
-def test_few_passes_leave_strong_augmentations_out(
+def test_few_passes_over_many_images_let_every_layer_learn_without_strong_augmentations(
     passes: int | None, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 16 passes at 64 pixels, as above
+    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 13 passes at 64 pixels, as above
     recipe = make_recipe(
         {
             "data": {"source": "digits", "split": "80-10-10"},
             "model": {"name": "timm:resnet18", "fit": "upsample"},
-            "train": {"sizes": [64, 32, 96], "batch_size": 16, "minutes": 1},
-            "augment": {"trivial": True, "mixup": 0.2, "cutmix": 1.0, "passes": passes, "crop": 0.1},
+            "train": {"sizes": [64, 32, 96], "batch_size": 16, "minutes": 0.8, "passes": passes}
+            | {"freeze": 0.4, "freeze_norms": True, "start_size": 16},
+            "augment": {"trivial": True, "mixup": 0.2, "cutmix": 1.0, "crop": 0.1},
         }
     )
-    augment = with_budget(recipe, prepare(recipe), device=torch.device("cpu"), reporter=Listener()).augment
+    found = with_budget(recipe, prepare(recipe), device=torch.device("cpu"), reporter=Listener())
+    train, augment = found.train, found.augment
+    assert (train.freeze, train.freeze_norms) == ((0.4, True) if kept else (0.0, False))
+    assert train.start_size == (None if kept and passes else 16)
     assert (augment.trivial, augment.mixup, augment.cutmix, augment.crop) == (
         (True, 0.2, 1.0, 0.1) if kept else (False, 0.0, 0.0, 0.1)
+    )
+    assert chosen_before(recipe, found) == found
+    without = make_recipe(
+        {**recipe.model_dump(), "train": {**recipe.train.model_dump(), "minutes": None, "epochs": 14}}
+    )
+    assert with_budget(
+        without, prepare(recipe), device=torch.device("cpu"), reporter=Listener()
+    ).train == without.train.model_copy(
+        update={key: getattr(train, key) for key in ("freeze", "freeze_norms", "start_size")}
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from lucidate.cli import console, stages
-from lucidate.cli.console import RUN, Json, RunArgument, Size, Split
+from lucidate.cli.console import RUN, Json, RunArgument, ShownImages, Size, Split
 from lucidate.core.errors import LucidateError
 from lucidate.core.progress import Reporter
 from lucidate.core.run import RunDir, fresh_path
@@ -121,7 +121,9 @@ def _analyzed(
         yield folder, analysis, reporter
 
 
-def report(run: RunArgument, out: Pdf = None, split: Split = "test", json: Json = False) -> None:
+def report(
+    run: RunArgument, out: Pdf = None, split: Split = "test", images: ShownImages = True, json: Json = False
+) -> None:
     """Write the report of a run: a PDF to read, print and send.
 
     Example: lucidate report runs/compact --out compact.pdf
@@ -133,6 +135,6 @@ def report(run: RunArgument, out: Pdf = None, split: Split = "test", json: Json 
         stages.predict_first(folder, split, reporter)
         from lucidate.report.pdf.document import report_of_run
 
-        path = report_of_run(folder, split=split, path=out, reporter=reporter)
+        path = report_of_run(folder, split=split, path=out, images=images, reporter=reporter)
     result = {"report": str(path), "run": str(run), "split": split, "bytes": path.stat().st_size}
     console.emit(result, str(path.resolve()), as_json=json)

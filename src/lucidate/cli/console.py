@@ -31,6 +31,9 @@ Split = Annotated[str, Option(metavar="SPLIT", help="train, validation or test."
 Device = Annotated[str, Option(metavar="DEVICE", help="auto, cpu or cuda.")]
 Out = Annotated[Path | None, Option(metavar="DIR", help="Where the run goes. (default: runs/RECIPE)")]
 Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a recipe key; may be repeated.")]
+ShownImages = Annotated[
+    bool, Option("--images/--no-images", help="Whether the report shows images, which may not be for everyone to see.")
+]
 Size = Annotated[int | None, Option(metavar="PIXELS", help="Side at which images are packed, 8 to 512.")]
 
 QUIET_SECONDS = 10.0  # between two plain lines about the same task

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lucidate.cli import console, stages
-from lucidate.cli.console import Device, Json, Out, Set
+from lucidate.cli.console import Device, Json, Out, Set, ShownImages
 from lucidate.core.errors import LucidateError
 from lucidate.core.records import RunCard, jsonable
 from lucidate.core.run import RunDir, fresh_path
@@ -52,6 +52,7 @@ def levels(
     data: Source = "cifar10",
     out: Folder = None,
     minutes: Minutes = None,
+    images: ShownImages = True,
     set_: Set = None,
     device: Device = "auto",
     json: Json = False,
@@ -75,6 +76,7 @@ def levels(
             overrides=[*(set_ or []), *([] if minutes is None else [f"levels.minutes={minutes:g}"])],
             device=chosen,
             command=stages.command_line(),
+            images=images,
             reporter=reporter,
             stop=stop,
         )

@@ -109,8 +109,20 @@ class TrainRecipe(Section):
         le=1,
         description="timm models that begin with weights: share of the layers, the first ones, that stay",
     )
+    thaw: float = Field(1.0, ge=0, le=1, description="share of the training after which frozen layers learn as well")
+    freeze_norms: bool = Field(
+        False, description="models that begin with weights: BatchNorm keeps the statistics that it came with"
+    )
     sizes: list[int] | None = Field(
-        None, description="timm models with fit = 'upsample': size is the largest of these that a budget suffices for"
+        None,
+        description="timm models with fit = 'upsample': size is the largest of these that train.minutes suffice for, "
+        "else the smallest",
+    )
+    passes: int | None = Field(
+        None,
+        ge=1,
+        description="with train.sizes: a budget for fewer passes over the images leaves freeze, freeze_norms, trivial, "
+        "mixup and cutmix out; one for more, start_size",
     )
     start_size: int | None = Field(
         None, ge=16, le=512, description="timm models with fit = 'upsample': first side in pixels, which grows to size"
@@ -139,9 +151,6 @@ class AugmentRecipe(Section):
     shift: float = Field(0.0, ge=0, lt=1, description="at most this fraction of the side, either axis")
     cutout: int = Field(0, ge=0, le=512, description="side in pixels of a square that is hidden; 0: none")
     trivial: bool = Field(False, description="before all else, TrivialAugment's wide space: one operation an image")
-    passes: int | None = Field(
-        None, ge=1, description="with train.sizes: a budget for fewer passes leaves trivial, mixup and cutmix out"
-    )
     mixup: float = Field(0.0, ge=0, le=10, description="blend pairs of images by Beta(mixup, mixup); 0: none")
     cutmix: float = Field(
         0.0,

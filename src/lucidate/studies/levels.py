@@ -44,12 +44,14 @@ def run_levels(
     overrides: Sequence[str] = (),
     device: torch.device,
     command: str = "",
+    images: bool = True,
     reporter: Reporter,
     stop: Callable[[], bool] = lambda: False,
 ) -> LevelsResult:
     """Take a data set through levels 1 to 4 in `out`; each run in a folder of its own there.
 
-    What an earlier call with the same arguments has finished stands; what it has begun, goes on. stop: asked after each
+    What an earlier call with the same arguments has finished stands; what it has begun, goes on. images: whether the
+    report shows any. stop: asked after each
     step of a training; True saves and raises Interrupted. Raises RecipeError, RunError where `out` holds other things.
     """
     if not (out / RESULT).exists():
@@ -79,7 +81,7 @@ def run_levels(
         if not (runs[name].gallery() / "index.html").exists():
             gallery_of_run(runs[name], reporter=reporter)
     gallery = levels_site(out / "gallery", table, title=RunCard.load(runs[ENSEMBLE].card).data.dataset)
-    report = report_of_run(runs[ENSEMBLE], levels=table, path=out / "report.pdf", reporter=reporter)
+    report = report_of_run(runs[ENSEMBLE], levels=table, path=out / "report.pdf", images=images, reporter=reporter)
     return LevelsResult(table, gallery, report)
 
 

@@ -24,9 +24,9 @@ MEMBERS = ("level4_resnet50", "level4_efficientnet_b0", "level4_vit_tiny")
 # Networks whose weights are installed, in place of those whose weights cannot be had; the last member is level 3's,
 # which errs on other images than they do, and has been trained already.
 SUBSTITUTES = {
-    "level1_resnet50": "level1_lite0",
-    "level2_resnet50": "level2_lite0",
-    "level4_resnet50": "level2_lite0",
+    "level1_resnet50": "level1_lite2",
+    "level2_resnet50": "level2_lite2",
+    "level4_resnet50": "level2_lite2",
     "level4_efficientnet_b0": "level4_lite1",
     "level4_vit_tiny": "level3_custom",
 }
@@ -37,7 +37,7 @@ TINY = 16  # pixels a side; of 8, a network that reduces its images eightfold is
 LARGE = 48  # pixels a side; above, a network for 224 pixels needs no smaller steps, which would ask for much memory
 LineUp = Literal["own", "substitutes", "scratch"]
 SUBSTITUTED = (
-    "EfficientNet-Lite0 and Lite1, whose ImageNet weights are at hand, take the places of ResNet50, EfficientNet-B0 "
+    "EfficientNet-Lite2 and Lite1, whose ImageNet weights are at hand, take the places of ResNet50, EfficientNet-B0 "
     "and ViT-Tiny, whose weights could not be had; level 3's network is the ensemble's third member."
 )
 FROM_SCRATCH = (

@@ -21,7 +21,7 @@ from lucidate.data.batches import Dataset, prepare
 from lucidate.models.build import check, default_device, require_weights
 from lucidate.predict.infer import known_accuracy, predict_run
 from lucidate.training import auto
-from lucidate.training.precision import with_budget
+from lucidate.training.precision import chosen_before, with_budget
 from lucidate.training.trainer import TrainJob, fit
 
 
@@ -67,9 +67,8 @@ def prepare_run(
     dataset, device = open_images(resolved, fetch=not begun, reporter=reporter), device or default_device()
     if not begun:
         resolved = with_budget(resolved, dataset, device=device, reporter=reporter)
-    elif resolved.train.sizes:  # what a training has begun with, it keeps: its steps may take another time now
-        kept = RunCard.load(run.card).recipe
-        resolved = resolved.model_copy(update={"model": kept.model, "augment": kept.augment})
+    elif resolved.train.sizes:
+        resolved = chosen_before(resolved, RunCard.load(run.card).recipe)
     return TrainJob(resolved, run, dataset, device, command)
 
 

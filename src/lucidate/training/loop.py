@@ -24,7 +24,7 @@ from lucidate.models.registry import Preparable
 from lucidate.training.checkpoint import Checkpoints, State
 from lucidate.training.distributed import ProcessGroup, sync_layers
 from lucidate.training.evaluation import evaluate
-from lucidate.training.optim import classification_loss, freeze, hold_frozen, make_optimizer, set_learning_rate
+from lucidate.training.optim import classification_loss, freeze, hold_statistics, make_optimizer, set_learning_rate
 from lucidate.training.precision import casting, deterministic, working_type
 from lucidate.training.schedule import (
     budget_line,
@@ -136,7 +136,6 @@ def first_state(model: nn.Module, training: Training) -> State:
             f"received {training.recipe.model.name}"
         )
     pretrained = begins_with_weights(training.recipe.model)
-    freeze(model, settings.freeze if pretrained else 0.0)
     optimizer = make_optimizer(model, settings, layer_decay=settings.layer_decay if pretrained else 1.0)
     state = State(model, optimizer, copy_state(model), torch.zeros(training.group.size, 2, device=batches.device))
     if settings.average:
@@ -171,11 +170,7 @@ def train_epoch(state: State, training: Training) -> float:
     first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was too large or no number
     lr = rate_at(position(epoch * all_steps + (steps - 1) * all_steps / steps))  # of a resume after the last step
 
-    state.model.train()
-    hold_frozen(state.model)
-    if isinstance(state.model, Preparable):
-        state.model.freeze_input(settings.input_epochs is not None and at >= settings.input_epochs * all_steps)
-    network = group.wrap(compiled(state.model) if settings.compile else state.model)
+    network, frozen = in_training(state.model, training, at=at), at < settings.thaw * whole
     shuffled = batches.shuffled(
         recipe.seed,
         epoch,
@@ -191,6 +186,8 @@ def train_epoch(state: State, training: Training) -> float:
             lr = rate_at(at)
             set_learning_rate(state.optimizer, lr)
             grow(settings.start_size, at / whole)
+            if frozen and at >= settings.thaw * whole:
+                network, frozen = in_training(state.model, training, at=at), False
             loss = take_step(state, batch, training, network=network)
             state.step = step + 1
             first_bad = torch.where(loss < DIVERGED, first_bad, first_bad.clamp(max=step))
@@ -215,6 +212,20 @@ def train_epoch(state: State, training: Training) -> float:
             if at >= whole:  # the budget is spent
                 break
     return lr
+
+
+def in_training(model: nn.Module, training: Training, *, at: float) -> nn.Module:
+    """Let those layers learn whose turn it is, `at` in steps of the schedule; returns the model as it is to be called:
+    compiled, or averaging its gradients over processes."""
+    settings, steps = training.recipe.train, training.batches.training_steps()
+    pretrained = begins_with_weights(training.recipe.model)
+    model.train()
+    if pretrained and settings.freeze:
+        freeze(model, settings.freeze if at < settings.thaw * settings.epochs * steps else 0.0)
+    hold_statistics(model, every=pretrained and settings.freeze_norms)
+    if isinstance(model, Preparable):
+        model.freeze_input(settings.input_epochs is not None and at >= settings.input_epochs * steps)
+    return training.group.wrap(compiled(model) if settings.compile else model)
 
 
 def take_step(state: State, batch: Batch, training: Training, *, network: nn.Module) -> Tensor:

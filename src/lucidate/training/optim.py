@@ -100,20 +100,17 @@ def layer_of(model: nn.Module) -> dict[str, int]:
 
 def freeze(model: nn.Module, share: float) -> None:
     """Let the first `share` of the layers (0 to 1) keep their weights; the head, the last layer, always learns."""
-    if not share:
-        return
     layers = layer_of(model)
     last = max(layers.values())
     for name, parameter in model.named_parameters():
-        if layers[name] < min(round(share * (last + 1)), last):
-            parameter.requires_grad_(False)
+        parameter.requires_grad_(layers[name] >= min(round(share * (last + 1)), last))
 
 
-def hold_frozen(model: nn.Module) -> None:
-    """After `model.train()`: normalizations whose weights are all frozen keep their statistics as well."""
+def hold_statistics(model: nn.Module, *, every: bool) -> None:
+    """After `model.train()`: normalizations keep their statistics where all their weights are frozen, or everywhere."""
     for module in model.modules():
         own = list(module.parameters(recurse=False))
-        if isinstance(module, NORMS) and own and not any(p.requires_grad for p in own):
+        if isinstance(module, NORMS) and (every or (own and not any(p.requires_grad for p in own))):
             module.eval()
 
 

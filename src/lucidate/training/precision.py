@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,13 @@ from lucidate.data.batches import Dataset
 from lucidate.models.build import build, to_device
 
 TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
-PASSES = 8  # over the training images, which are worth more than larger images are
+PASSES = 6  # over the training images, which are worth more than larger images are
+# What a budget for few passes, over many images, leaves out of a recipe; and one for many passes, over few images.
+MANY: Mapping[str, Mapping[str, Any]] = {
+    "train": {"freeze": 0.0, "freeze_norms": False},
+    "augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0},
+}
+FEW: Mapping[str, Mapping[str, Any]] = {"train": {"start_size": None}}
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
 
@@ -87,46 +93,76 @@ def choose_precision(
 
 
 def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, reporter: Reporter) -> Recipe:
-    """The recipe with what its minutes suffice for: a size of `train.sizes`, and the strong augmentations or not.
+    """The recipe with what its minutes suffice for: a size of `train.sizes`, and what `train.passes` tells apart.
 
-    The size is the largest that leaves enough passes over the images, else the smallest; a `model.size` that is given
-    stays. Steps are timed at the smallest; they take as many times as long as an image has pixels. Raises RecipeError,
-    also where several processes train together, whose clocks would choose differently, and no size is given.
+    The size is the largest that leaves enough passes over the images, else the smallest, which it is without a budget;
+    a `model.size` that is given stays. Raises RecipeError, also where several processes train together, whose clocks
+    would choose differently, and no size is given.
     """
-    settings, options, own = recipe.train, recipe.model.options, recipe.model.options.get("size")
-    together = processes()[1] > 1
-    if settings.sizes is None or (own and (settings.minutes is None or together)):
+    settings, options, count = recipe.train, recipe.model.options, len(dataset.splits.train)
+    if settings.sizes is None:
         return recipe
-    if together:
+    own, fit, smallest = options.get("size"), options.get("fit"), min(settings.sizes, default=0)
+    if fit != "upsample" or not smallest:
+        raise RecipeError(
+            "train.sizes: expected sides in pixels, with model.fit = 'upsample', received "
+            f"{list(settings.sizes)} with model.fit = {fit!r}"
+        )
+    together = settings.minutes is not None and processes()[1] > 1
+    if together and not own:
         raise RecipeError(
             "train.sizes: expected one process, which times its steps, received several that train together; "
-            f"set model.size, such as {min(settings.sizes, default=96)}"
+            f"set model.size, such as {smallest}"
         )
-    if settings.minutes is None or options.get("fit") != "upsample" or not settings.sizes:
-        raise RecipeError(
-            "train.sizes: expected sides in pixels, with train.minutes and model.fit = 'upsample', received "
-            f"{list(settings.sizes)} with train.minutes = {settings.minutes}, model.fit = {options.get('fit')!r}"
-        )
-    sides = [int(own)] if own else sorted(settings.sizes, reverse=True)
-    models = {size: recipe.model.model_copy(update={"size": size}) for size in sides}
-    smallest, packed, count = sides[-1], dataset.pack.image_size, len(dataset.splits.train)
+    if settings.minutes is None or together:
+        passes = {int(own or smallest): 0.0 if together else float(settings.epochs)}  # several have many images
+    else:
+        passes = timed_passes(recipe, dataset, sides=[int(own)] if own else settings.sizes, device=device)
+    size = max((side for side in passes if passes[side] >= PASSES), default=min(passes))
+    how = ""
+    if settings.passes is not None and passes[size] < settings.passes:
+        recipe, how = changed(recipe, MANY), ": every layer learns, without strong augmentations"
+    elif settings.passes is not None:
+        recipe = changed(recipe, FEW)
+        how = ": few images, of which the first layers learn nothing new" if settings.freeze else ""
+    if settings.minutes is not None:
+        about = "" if together else f" are about {passes[size]:.1f} passes over {count:,} images"
+        reporter.say(f"images of {size} pixels: {settings.minutes:g} minutes{about}{how}")
+    return changed(recipe, {"model": {"size": size}})
+
+
+def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], device: torch.device) -> dict[int, float]:
+    """How often a budget lets all training images be seen, by their side in pixels, if every layer learns.
+
+    Steps are timed at the smallest; they take as many times as long as an image has pixels.
+    """
+    settings, packed, smallest = recipe.train, dataset.pack.image_size, min(sides)
+    assert settings.minutes is not None
     with torch.random.fork_rng(devices=[]):
-        model = build(models[smallest], len(dataset.pack.class_names), image_size=packed, initial=False)
+        small = changed(recipe, {"model": {"size": smallest}}).model
+        model = build(small, len(dataset.pack.class_names), image_size=packed, initial=False)
     precisions = ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
     images = torch.zeros(settings.batch_size, 3, packed, packed, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     to_device(model, device).to(working_type(settings.precision)).train()
     seconds = min(step_seconds(model, images, precision) for _ in range(TURNS) for precision in precisions)
-    shown = 60 * settings.minutes * settings.batch_size / seconds  # images, at the smallest side
-    passes = {size: shown * (smallest / size) ** 2 / count for size in sides}
-    chosen = next((size for size in sides if passes[size] >= PASSES), smallest)
-    few = recipe.augment.passes is not None and passes[chosen] < recipe.augment.passes
-    reporter.say(
-        f"images of {chosen} pixels: {settings.minutes:g} minutes are about {passes[chosen]:.1f} passes over "
-        f"{count:,}{', too few for strong augmentations' if few else ''}"
-    )
-    augment = recipe.augment.model_copy(update={"trivial": False, "mixup": 0.0, "cutmix": 0.0} if few else {})
-    return recipe.model_copy(update={"model": models[chosen], "augment": augment})
+    passes = 60 * settings.minutes * settings.batch_size / seconds / len(dataset.splits.train)
+    return {side: passes * (smallest / side) ** 2 for side in sides}
+
+
+def chosen_before(recipe: Recipe, kept: Recipe) -> Recipe:
+    """The recipe with what `with_budget` chose when the training began, of which `kept` tells: steps may take another
+    time now."""
+    found: dict[str, dict[str, Any]] = {"model": {"size": kept.model.options.get("size")}}
+    for section, key in ((section, key) for part in (MANY, FEW) for section, keys in part.items() for key in keys):
+        found.setdefault(section, {})[key] = getattr(getattr(kept, section), key)
+    return changed(recipe, found)
+
+
+def changed(recipe: Recipe, values: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """The recipe with other values, by section and key."""
+    update = {section: getattr(recipe, section).model_copy(update=dict(keys)) for section, keys in values.items()}
+    return recipe.model_copy(update=update)
 
 
 def step_seconds(model: nn.Module, images: Tensor, precision: str) -> float:

@@ -47,20 +47,26 @@ _FAMILY = re.compile(rb"(font(?:-family)?:[^;\"]*?)'?STIXGeneral'?")  # Matplotl
 class ReportData:
     """A run card, what was found in one split of it, and its images.
 
-    split: the one that the findings speak of. pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped.
+    split: the one that the findings speak of. pixels: (N, H, W, 3) uint8 packed store, may be memory-mapped;
+    None: the report is to show none of them.
     levels: where the run is part of them. heatmaps: where `explain` has made them.
     """
 
     card: RunCard
     findings: Findings
     split: str
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | None
     levels: LevelsTable | None = None
     heatmaps: Heatmaps | None = None
 
     @property
     def classes(self) -> int:
         return len(self.card.classes)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """(H, W, 3): one image of the store, which the report must be allowed to show."""
+        assert self.pixels is not None
+        return np.asarray(self.pixels[index])
 
     @property
     def model(self) -> str:

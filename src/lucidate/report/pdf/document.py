@@ -76,18 +76,21 @@ def report_of_run(
     split: str = "test",
     levels: LevelsTable | None = None,
     path: Path | None = None,
+    images: bool = True,
     reporter: Reporter | None = None,
 ) -> Path:
     """Analyze one split of a run, write its report, and return the PDF's path.
 
     pack: the run's images, where they are open already. levels: of the challenge that the run is part of.
-    path: default `report.pdf` in the run's folder, or `report-SPLIT.pdf` for another split than test.
+    path: default `report.pdf` in the run's folder, or `report-SPLIT.pdf` for another split than test. images: whether
+    it shows any of the data set's, which may not be for everyone.
     Raises RunError where the split has not been predicted yet.
     """
     analysis = analyze_run(run, split=split, pack=pack, reporter=reporter)
     shown = run.heatmaps(split)
     heatmaps = Heatmaps.load(shown) if shown.exists() else None
-    data = ReportData(RunCard.load(run.card), analysis.findings, split, analysis.pack.images, levels, heatmaps)
+    pixels = analysis.pack.images if images else None
+    data = ReportData(RunCard.load(run.card), analysis.findings, split, pixels, levels, heatmaps)
     path = path or run.path / ("report.pdf" if split == "test" else f"report-{split}.pdf")
     return write_report(data, path, reporter=reporter)
 

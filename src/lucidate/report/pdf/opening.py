@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lucidate.analysis.formatting import count, duration, images, percent, span
 from lucidate.analysis.statistics import share_interval
 from lucidate.analysis.summary import TrainingCurve
@@ -229,14 +227,13 @@ def _examples(data: ReportData) -> tuple[Tiles, ...]:
     """Images of each class; none where there is none."""
     info = data.findings.examples_per_class
     grid = examples_grid(info)
-    if grid is None:
+    if grid is None or data.pixels is None:
         return ()
     rows = min(len(grid.row_labels), EXAMPLE_ROWS)
     cells: list[Tile | None] = [None] * (rows * grid.columns)
     for position, cell in enumerate(grid.cells.tolist()):
         if cell < len(cells):
-            pixels = np.asarray(data.pixels[grid.index[position]])
-            cells[cell] = Tile(content.tile(pixels, alt=grid.words[position][0]))
+            cells[cell] = Tile(content.tile(data.image(grid.index[position]), alt=grid.words[position][0]))
     note = f"The first {rows} of these; the gallery shows more." if rows < len(grid.row_labels) else ""
     names = tuple(short_names(grid.row_labels, 14)[:rows])
     return (Tiles(info.headline, tuple(cells), grid.columns, names, note),)

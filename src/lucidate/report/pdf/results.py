@@ -66,8 +66,10 @@ def trust(data: ReportData) -> Chapter:
     return Chapter("How sure it is", (Beside(left, right),))
 
 
-def samples(data: ReportData) -> Chapter:
-    """Images that the model got wrong, and right."""
+def samples(data: ReportData) -> Chapter | None:
+    """Images that the model got wrong, and right; None where none are to be shown."""
+    if data.pixels is None:
+        return None
     blocks = []
     for question, most in SAMPLES.items():
         if question == "most_confident_wrong" and data.findings.misclassified.pool <= ALL_SHOWN:
@@ -141,7 +143,7 @@ def _tiles(data: ReportData, question: str, most: int) -> Tiles | None:
     for position in range(min(len(grid.ids), most)):
         amount = percent(info.tiles.confidence[position])
         second = f"{shorten(grid.captions[1].texts[position], CAPTION - 1 - len(amount))} {amount}".strip()
-        picture = content.tile(np.asarray(data.pixels[grid.index[position]]), alt="; ".join(grid.words[position]))
+        picture = content.tile(data.image(grid.index[position]), alt="; ".join(grid.words[position]))
         first = shorten(grid.captions[0].texts[position], NAME)
         tiles.append(Tile(picture, first, second, bool(grid.outlined[position])))
     total = len(grid.ids) + grid.left_out
@@ -155,7 +157,7 @@ MAP_NAME = 12  # characters of a class under a tile
 def where_it_looks(data: ReportData) -> Chapter | None:
     """Images of the first group under their two maps, and the figures behind the verdict; None without heatmaps."""
     info = data.heatmaps
-    if info is None:
+    if info is None or data.pixels is None:
         return None
     words = f"Heatmaps by {info.title}, taken from {info.layer or 'no layer'}. {info.headline}"
     blocks: list[Block] = [words]
@@ -168,7 +170,7 @@ def where_it_looks(data: ReportData) -> Chapter | None:
             shown = zip(group.tiles.index, group.tiles.labels, maps, peaks, classes, strict=True)
             for index, label, heatmap, peak, said in islice(shown, COLUMNS):
                 words = f"for {shorten(info.class_names[said], MAP_NAME)}" if peak else "empty map"
-                picture = content.tile(overlaid(np.asarray(data.pixels[index]), heatmap), alt=f"heatmap {words}")
+                picture = content.tile(overlaid(data.image(index), heatmap), alt=f"heatmap {words}")
                 tiles.append(Tile(picture, words, "", bool(said != label)))
             tiles += [None] * (-len(tiles) % COLUMNS)
         caption = f"{group.title}: above, what speaks for the answer; below, what speaks for the other class"
