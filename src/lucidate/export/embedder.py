@@ -94,8 +94,9 @@ def quickest(predictor: TorchPredictor, images: NDArray[np.uint8]) -> Backend:
     from lucidate.export.onnx import embedding_graph
     from lucidate.export.parity import call_times
 
-    choices = [Backend("torch", predictor.embed)]
     predictor.embed(images[:1])  # a model that has none says so here
+    predictor = predictor.folded()
+    choices = [Backend("torch", predictor.embed)]
     if predictor.device.type != "cpu":
         return replace(choices[0], batch_size=predictor.batch_size)
     if graph := embedding_graph(predictor, images[:4]):

@@ -30,7 +30,7 @@ def open_predictor(name: str, run: RunDir, *, device: torch.device | str = "cpu"
     if name == "torch":
         from lucidate.models.checkpoint import load_predictor  # takes a second, which graphs need not wait
 
-        return load_predictor(run, device=device)
+        return load_predictor(run, device=device).folded()
     if name not in BACKENDS:
         raise RunError(f"--backend: expected one of {', '.join(BACKENDS)}, received {name!r}")
     return open_graph(name, run)

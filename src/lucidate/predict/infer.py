@@ -135,7 +135,7 @@ def predict_run(
         if card.recipe.predict.views != "one":
             from lucidate.models.checkpoint import load_predictor
 
-            predictor = load_predictor(run, views="one", device=device)
+            predictor = load_predictor(run, views="one", device=device).folded()
             plain = predict_rows(predictor, pack.images, rows, reporter=reporter, task=f"{task}, one view")
             results[f"{prefix}_accuracy_one_view"] = float((plain.argmax(1) == predictions.labels).mean())
             if split == "validation":  # a server with one view is calibrated on them
