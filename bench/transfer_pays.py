@@ -82,7 +82,7 @@ def draw(results: list[dict[str, Any]], out: Path) -> None:
         axes.plot(sizes, means, color=color, lw=2, marker="o")
         for item in mine:
             axes.vlines(item["train_images"], *item["test_interval"], color=color, alpha=0.4)
-        name = "transfer (EfficientNet-Lite0, ImageNet)" if recipe == "transfer" else "from scratch (fast)"
+        name = "transfer (EfficientNet-Lite2, ImageNet)" if recipe == "transfer" else "from scratch (fast)"
         axes.annotate(
             name, (sizes[0], means[0]), xytext=(4, 10), textcoords="offset points", color=color, weight="bold"
         )

@@ -277,36 +277,37 @@ def test_sizes_without_a_budget_are_the_smallest_and_need_a_model_that_resizes(m
         sized(minutes=1, step=0.01, monkeypatch=monkeypatch, fit="native")
 
 
-@pytest.mark.parametrize(("passes", "kept"), [(10, True), (20, False), (None, True)])
-def test_few_passes_over_many_images_let_every_layer_learn_without_strong_augmentations(
-    passes: int | None, kept: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("minutes", "passes", "few", "thaw"),
+    [
+        (0.8, 10, True, 1.0),
+        (0.8, 20, False, 0.3),
+        (0.05, 20, False, 1.0),
+        (None, 20, False, 0.3),
+        (None, 14, True, 1.0),
+        (0.8, None, None, 0.3),
+    ],
+)
+def test_how_often_images_are_seen_says_what_is_done_with_them(
+    minutes: float | None, passes: int | None, few: bool | None, thaw: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 13 passes at 64 pixels, as above
+    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 0.8 minutes: 13 passes at 64 pixels, as above
     recipe = make_recipe(
         {
             "data": {"source": "digits", "split": "80-10-10"},
             "model": {"name": "timm:resnet18", "fit": "upsample"},
-            "train": {"sizes": [64, 32, 96], "batch_size": 16, "minutes": 0.8, "passes": passes}
-            | {"freeze": 0.4, "freeze_norms": True, "start_size": 16},
+            "train": {"sizes": [64, 32, 96], "batch_size": 16, "minutes": minutes, "passes": passes, "epochs": 14}
+            | {"freeze": 0.4, "thaw": 0.3, "start_size": 16},
             "augment": {"trivial": True, "mixup": 0.2, "cutmix": 1.0, "crop": 0.1},
         }
     )
     found = with_budget(recipe, prepare(recipe), device=torch.device("cpu"), reporter=Listener())
-    train, augment = found.train, found.augment
-    assert (train.freeze, train.freeze_norms) == ((0.4, True) if kept else (0.0, False))
-    assert train.start_size == (None if kept and passes else 16)
-    assert (augment.trivial, augment.mixup, augment.cutmix, augment.crop) == (
-        (True, 0.2, 1.0, 0.1) if kept else (False, 0.0, 0.0, 0.1)
-    )
+    augment = found.augment
+    assert (found.train.thaw, found.train.freeze) == (thaw, 0.4)
+    assert found.train.start_size == (None if few else 16)
+    strong = (False, 0.0, 0.0) if few is False else (True, 0.2, 1.0)
+    assert (augment.trivial, augment.mixup, augment.cutmix, augment.crop) == (*strong, 0.1)
     assert chosen_before(recipe, found) == found
-    without = make_recipe(
-        {**recipe.model_dump(), "train": {**recipe.train.model_dump(), "minutes": None, "epochs": 14}}
-    )
-    assert with_budget(
-        without, prepare(recipe), device=torch.device("cpu"), reporter=Listener()
-    ).train == without.train.model_copy(
-        update={key: getattr(train, key) for key in ("freeze", "freeze_norms", "start_size")}
-    )
 
 
 def test_processes_that_train_together_are_to_be_given_a_size(monkeypatch: pytest.MonkeyPatch) -> None:

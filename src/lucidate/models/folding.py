@@ -7,6 +7,7 @@ Of networks on a processor, whose layers wait for memory, this is up to half of 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +18,23 @@ CLOSE = 1e-3  # of the largest logit: float32's rounding through a hundred layer
 
 @torch.no_grad()
 def fold_norms(model: nn.Module, *, images: Tensor) -> nn.Module:
-    """A copy in evaluation mode that gives the same answers up to rounding; where it would not, a copy as it is.
+    """A copy that gives the same answers up to rounding; the model itself where it would not, or there is no norm.
 
-    images: what the model takes. Convolutions are paired with the norms that they feed, once each, by one forward pass.
+    model: in evaluation mode. images: what it takes. Convolutions are paired with the norms that they feed, once each,
+    by one forward pass.
     """
-    model = copy.deepcopy(model).eval()
+    if not any(_folds(module) for module in model.modules()):
+        return model
+    names = {module: name for name, module in model.named_modules()}
+    pairs = [(names[conv], names[norm]) for conv, norm in followed(model, images)]
     found = copy.deepcopy(model)
-    pairs = followed(found, images)
-    names = {module: name for name, module in found.named_modules()}
-    for conv, norm in pairs:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        conv.weight, bias = fuse_conv_bn_weights(
+    layers: dict[str, Any] = dict(found.named_modules())
+    for first, second in pairs:
+        conv, norm = layers[first], layers[second]
+        conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        conv.bias = bias
-        found.set_submodule(names[norm], _rest(norm))
+        found.set_submodule(second, _rest(norm))
     before, after = model(images), found(images)
     return found if bool((before - after).abs().max() <= CLOSE * before.abs().max()) else model
 
@@ -49,7 +51,7 @@ def followed(model: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.Batch
             made_by[id(output)] = (module, output)
 
     def taken(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made_by:
+        if isinstance(module, nn.BatchNorm2d) and inputs and id(inputs[0]) in made_by:
             pairs.append((made_by[id(inputs[0])][0], module))
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d) or _folds(m)]

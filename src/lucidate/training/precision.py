@@ -21,12 +21,11 @@ from lucidate.models.build import build, to_device
 
 TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
 PASSES = 6  # over the training images, which are worth more than larger images are
-# What a budget for few passes, over many images, leaves out of a recipe; and one for many passes, over few images.
-MANY: Mapping[str, Mapping[str, Any]] = {
-    "train": {"freeze": 0.0, "freeze_norms": False},
-    "augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0},
-}
-FEW: Mapping[str, Mapping[str, Any]] = {"train": {"start_size": None}}
+# What is changed of a recipe by how often a budget lets the images be seen.
+Changes = Mapping[str, Mapping[str, Any]]
+FROZEN: Changes = {"train": {"thaw": 1.0}}  # too seldom for the first layers, without which steps take half the time
+MANY: Changes = {"augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0}}
+FEW: Changes = {"train": {"thaw": 1.0, "start_size": None}}  # often: few images
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
 
@@ -115,16 +114,17 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
             f"set model.size, such as {smallest}"
         )
     if settings.minutes is None or together:
-        passes = {int(own or smallest): 0.0 if together else float(settings.epochs)}  # several have many images
+        passes = {int(own or smallest): float(PASSES if together else settings.epochs)}  # several have many images
     else:
         passes = timed_passes(recipe, dataset, sides=[int(own)] if own else settings.sizes, device=device)
     size = max((side for side in passes if passes[side] >= PASSES), default=min(passes))
-    how = ""
-    if settings.passes is not None and passes[size] < settings.passes:
-        recipe, how = changed(recipe, MANY), ": every layer learns, without strong augmentations"
-    elif settings.passes is not None:
-        recipe = changed(recipe, FEW)
-        how = ": few images, of which the first layers learn nothing new" if settings.freeze else ""
+    few = settings.passes is not None and passes[size] >= settings.passes
+    if settings.passes is not None:
+        recipe = changed(recipe, FEW if few else MANY)
+    if settings.passes is not None and passes[size] < PASSES:
+        recipe = changed(recipe, FROZEN)
+    kept = settings.freeze and settings.thaw < 1 and recipe.train.thaw == 1
+    how = f": too {'few images' if few else 'few'} for the first layers to learn from" if kept else ""
     if settings.minutes is not None:
         about = "" if together else f" are about {passes[size]:.1f} passes over {count:,} images"
         reporter.say(f"images of {size} pixels: {settings.minutes:g} minutes{about}{how}")
@@ -154,12 +154,14 @@ def chosen_before(recipe: Recipe, kept: Recipe) -> Recipe:
     """The recipe with what `with_budget` chose when the training began, of which `kept` tells: steps may take another
     time now."""
     found: dict[str, dict[str, Any]] = {"model": {"size": kept.model.options.get("size")}}
-    for section, key in ((section, key) for part in (MANY, FEW) for section, keys in part.items() for key in keys):
+    for section, key in (
+        (section, key) for part in (FROZEN, MANY, FEW) for section, keys in part.items() for key in keys
+    ):
         found.setdefault(section, {})[key] = getattr(getattr(kept, section), key)
     return changed(recipe, found)
 
 
-def changed(recipe: Recipe, values: Mapping[str, Mapping[str, Any]]) -> Recipe:
+def changed(recipe: Recipe, values: Changes) -> Recipe:
     """The recipe with other values, by section and key."""
     update = {section: getattr(recipe, section).model_copy(update=dict(keys)) for section, keys in values.items()}
     return recipe.model_copy(update=update)
