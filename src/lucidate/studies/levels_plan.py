@@ -30,7 +30,7 @@ SUBSTITUTES = {
     "level4_efficientnet_b0": "level4_lite1",
     "level4_vit_tiny": "level3_custom",
 }
-SHARES = {1: 1.25, 2: 2.0, 3: 1.5, 4: 2.0}  # of a budget, by level; of level 4 for each member of its own
+SHARES = {1: 2.0, 2: 2.5, 3: 1.25, 4: 1.75}  # of a budget, by level; of level 4 for each member of its own
 TRAINED = 0.95  # of a budget; the rest goes into predictions, galleries and reports
 ENSEMBLE = "level4_ensemble"
 TINY = 16  # pixels a side; of 8, a network that reduces its images eightfold is lost when they move by one
