@@ -124,9 +124,9 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
     if settings.passes is not None and passes[size] < PASSES:
         recipe = changed(recipe, FROZEN)
     kept = settings.freeze and settings.thaw < 1 and recipe.train.thaw == 1
-    how = f": too {'few images' if few else 'few'} for the first layers to learn from" if kept else ""
+    how = f": {'few images' if few else 'too few'}, so the first layers stay as they are" if kept else ""
     if settings.minutes is not None:
-        about = "" if together else f" are about {passes[size]:.1f} passes over {count:,} images"
+        about = "" if together else f" are about {passes[size]:.1f} passes of all layers over {count:,} images"
         reporter.say(f"images of {size} pixels: {settings.minutes:g} minutes{about}{how}")
     return changed(recipe, {"model": {"size": size}})
 
