@@ -234,5 +234,5 @@ def _row(level: Level, number: str) -> tuple[str, ...]:
         f"{percent(level.test_accuracy)}\n{span(level.test_low, level.test_high)}",
         change,
         f"{level.seconds / 60:,.1f}",
-        f"{level.images_per_second:,.0f}",
+        f"{level.images_per_second:,.0f}" if level.images_per_second else "–",
     )
