@@ -109,7 +109,8 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
     names = {name: SUBSTITUTES.get(name, name) if chosen == "substitutes" else name for name in own}
     levels, members = {level: names[name] for level, name in LEVELS.items()}, tuple(names[name] for name in MEMBERS)
     level_of = {**dict.fromkeys(members, 4), **{name: level for level, name in levels.items()}}
-    shares = {name: SHARES[level] for name, level in level_of.items() if name != "level4_resnet50"}  # level 2's run
+    level_of["level4_resnet50"] = 2  # it is level 2's recipe, and takes its run
+    shares = {name: SHARES[level] for name, level in level_of.items() if name != "level4_resnet50"}
     planned: dict[str, Recipe] = {}
     for name in dict.fromkeys(names.values()):
         extra = [*shared]

@@ -23,9 +23,11 @@ TURNS = 5  # of one step each; the best counts, since other work only ever slows
 PASSES = 6  # over the training images, which are worth more than larger images are
 # What is changed of a recipe by how often a budget lets the images be seen.
 Changes = Mapping[str, Mapping[str, Any]]
-FROZEN: Changes = {"train": {"thaw": 1.0}}  # too seldom for the first layers, without which steps take half the time
-MANY: Changes = {"augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0}}
-FEW: Changes = {"train": {"thaw": 1.0, "start_size": None}}  # often: few images
+MANY: Changes = {  # seldom: many images
+    "train": {"freeze": 0.0, "freeze_norms": False},
+    "augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0},
+}
+FEW: Changes = {"train": {"start_size": None}}
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
 
@@ -121,12 +123,9 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
     few = settings.passes is not None and passes[size] >= settings.passes
     if settings.passes is not None:
         recipe = changed(recipe, FEW if few else MANY)
-    if settings.passes is not None and passes[size] < PASSES:
-        recipe = changed(recipe, FROZEN)
-    kept = settings.freeze and settings.thaw < 1 and recipe.train.thaw == 1
-    how = f": {'few images' if few else 'too few'}, so the first layers stay as they are" if kept else ""
+    how = ": few images, so the first layers stay as they are" if few and settings.freeze else ""
     if settings.minutes is not None:
-        about = "" if together else f" are about {passes[size]:.1f} passes of all layers over {count:,} images"
+        about = "" if together else f" are about {passes[size]:.1f} passes over {count:,} images"
         reporter.say(f"images of {size} pixels: {settings.minutes:g} minutes{about}{how}")
     return changed(recipe, {"model": {"size": size}})
 
@@ -154,10 +153,9 @@ def chosen_before(recipe: Recipe, kept: Recipe) -> Recipe:
     """The recipe with what `with_budget` chose when the training began, of which `kept` tells: steps may take another
     time now."""
     found: dict[str, dict[str, Any]] = {"model": {"size": kept.model.options.get("size")}}
-    for section, key in (
-        (section, key) for part in (FROZEN, MANY, FEW) for section, keys in part.items() for key in keys
-    ):
-        found.setdefault(section, {})[key] = getattr(getattr(kept, section), key)
+    for changes in (MANY, FEW):
+        for section, keys in changes.items():
+            found.setdefault(section, {}).update({key: getattr(getattr(kept, section), key) for key in keys})
     return changed(recipe, found)
 
 
