@@ -78,6 +78,7 @@ def test_a_folder_is_looked_at_and_the_users_settings_come_last(
     assert recipe.model.name == "timm:tf_efficientnet_lite2"
     assert (recipe.train.minutes, recipe.seed, recipe.data.image_size) == (7, 3, 96)
     assert recipe.train.balance == "weights"
+    assert (recipe.train.freeze, recipe.train.freeze_norms) == (0.0, False)
     assert recipe.data.source == str(photos)
     said = [line for line in listener.said if line.startswith("auto: ")]
     assert "transfer learning" in said[0]
