@@ -37,6 +37,8 @@ def test_few_images_are_transferred_to() -> None:
         "model.size": "96",
         "augment.translate": "0",
         "augment.crop": "0.1",
+        "train.freeze": "0.0",
+        "train.freeze_norms": "false",
     }
     assert "2,060 images of 96 pixels" in choice.reasons[0]
     assert settings(choose(np.full(10, 20), side=128, pretrained=True))["train.minutes"] == "1"
