@@ -170,7 +170,8 @@ def train_epoch(state: State, training: Training) -> float:
     first_bad = torch.full((), steps, device=batches.device)  # the first step whose loss was too large or no number
     lr = rate_at(position(epoch * all_steps + (steps - 1) * all_steps / steps))  # of a resume after the last step
 
-    network, frozen = in_training(state.model, training, at=at), at < settings.thaw * whole
+    network = in_training(state.model, training, at=at)
+    thaws = settings.freeze > 0 and settings.thaw < 1 and at < settings.thaw * whole
     shuffled = batches.shuffled(
         recipe.seed,
         epoch,
@@ -186,8 +187,8 @@ def train_epoch(state: State, training: Training) -> float:
             lr = rate_at(at)
             set_learning_rate(state.optimizer, lr)
             grow(settings.start_size, at / whole)
-            if frozen and at >= settings.thaw * whole:
-                network, frozen = in_training(state.model, training, at=at), False
+            if thaws and at >= settings.thaw * whole:
+                network, thaws = in_training(state.model, training, at=at), False
             loss = take_step(state, batch, training, network=network)
             state.step = step + 1
             first_bad = torch.where(loss < DIVERGED, first_bad, first_bad.clamp(max=step))
