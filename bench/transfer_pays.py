@@ -1,6 +1,6 @@
 """When does transfer pay? Transfer learning and training from scratch, by equal minutes, on more and more images.
 
-    python bench/transfer_pays.py [--data cifar10] [--sizes 100 1000 10000 45000] [--minutes 1 5 5 15] [--seeds 1]
+    python bench/transfer_pays.py [--data cifar10] [--sizes 100 1000 10000 45000] [--minutes 1 5 5 5] [--seeds 1]
 
 One run a number of training images, recipe and seed: `transfer`, and `fast`, the best recipe from scratch for so few
 minutes, with batches of at most a fourth of the images. Validation shrinks with the training images; the test split
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000, 10_000, 45_000])
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 5, 15], help="one for each size")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 5, 5], help="one for each size")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "transfer_pays")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -190,11 +190,24 @@ def ensemble(
 
 
 def levels(
-    data: str, *, out: str | Path, settings: Mapping[str, Any] | None = None, reporter: Reporter | None = None
+    data: str,
+    *,
+    out: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    images: bool = True,
+    reporter: Reporter | None = None,
 ) -> LevelsResult:
-    """Take a data set through the levels of the challenge; what an earlier call has finished is not repeated."""
+    """Take a data set through the levels of the challenge; what an earlier call has finished is not repeated.
+
+    settings: such as {"levels.minutes": 30}, a budget. images: whether the report shows any.
+    """
     return run_levels(
-        data, Path(out), overrides=_overrides(settings or {}), device=default_device(), reporter=reporter or Silent()
+        data,
+        Path(out),
+        overrides=_overrides(settings or {}),
+        device=default_device(),
+        images=images,
+        reporter=reporter or Silent(),
     )
 
 

@@ -41,8 +41,9 @@ def test_an_unknown_key_lists_the_choices_and_guesses(override: str, guess: str)
 
 def test_overrides_are_toml_values_or_else_strings() -> None:
     overrides = ["train.lr=0.5", "data.source=/some/folder", 'model.name="compact"', "model.widths=[8, 16, 32]"]
-    recipe = load_recipe("compact", overrides=overrides)
+    recipe = load_recipe("compact", overrides=[*overrides, "train.label_smoothing=.25"])
     assert recipe.train.lr == 0.5
+    assert recipe.train.label_smoothing == 0.25
     assert recipe.data.source == "/some/folder"
     assert recipe.model.options == {"widths": [8, 16, 32]}
 

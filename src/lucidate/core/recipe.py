@@ -269,7 +269,10 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
+        try:
+            value = float(text)  # .5 and 5., which TOML does not take
+        except ValueError:
+            value = text.strip()
     section = values
     for part in parts[:-1]:
         section = section.setdefault(part, {})

@@ -57,9 +57,11 @@ def followed(model: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.Batch
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d) or _folds(m)]
     hooks = [layer.register_forward_hook(made) for layer in layers]
     hooks += [layer.register_forward_pre_hook(taken) for layer in layers]
-    model(images)
-    for hook in hooks:
-        hook.remove()
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return [(conv, norm) for conv, norm in pairs if calls[conv] == calls[norm] == 1]
 
 
