@@ -121,8 +121,8 @@ class TrainRecipe(Section):
     passes: int | None = Field(
         None,
         ge=1,
-        description="with train.sizes: a budget for fewer passes over the images leaves freeze, freeze_norms, trivial, "
-        "mixup and cutmix out; one for more, start_size",
+        description="with train.sizes: a budget for fewer passes over the images leaves trivial, mixup and cutmix out; "
+        "one for more, start_size",
     )
     start_size: int | None = Field(
         None, ge=16, le=512, description="timm models with fit = 'upsample': first side in pixels, which grows to size"

@@ -17,16 +17,14 @@ from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.data.batches import Dataset
-from lucidate.models.build import build, to_device
+from lucidate.models.build import begins_with_weights, build, to_device
+from lucidate.training.optim import freeze, hold_statistics
 
 TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
-PASSES = 6  # over the training images, which are worth more than larger images are
+PASSES = 8  # over the training images, which are worth more than larger images are
 # What is changed of a recipe by how often a budget lets the images be seen.
 Changes = Mapping[str, Mapping[str, Any]]
-MANY: Changes = {  # seldom: many images
-    "train": {"freeze": 0.0, "freeze_norms": False},
-    "augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0},
-}
+MANY: Changes = {"augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0}}  # seldom: many images
 FEW: Changes = {"train": {"start_size": None}}
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
@@ -123,7 +121,7 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
     few = settings.passes is not None and passes[size] >= settings.passes
     if settings.passes is not None:
         recipe = changed(recipe, FEW if few else MANY)
-    how = ": few images, so the first layers stay as they are" if few and settings.freeze else ""
+    how = ": few images, which are therefore large from the start, and mixed" if few else ""
     if settings.minutes is not None:
         about = "" if together else f" are about {passes[size]:.1f} passes over {count:,} images"
         reporter.say(f"images of {size} pixels: {settings.minutes:g} minutes{about}{how}")
@@ -131,7 +129,7 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
 
 
 def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], device: torch.device) -> dict[int, float]:
-    """How often a budget lets all training images be seen, by their side in pixels, if every layer learns.
+    """How often a budget lets all training images be seen, by their side in pixels, by the layers that learn at first.
 
     Steps are timed at the smallest; they take as many times as long as an image has pixels.
     """
@@ -144,6 +142,9 @@ def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], devi
     images = torch.zeros(settings.batch_size, 3, packed, packed, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     to_device(model, device).to(working_type(settings.precision)).train()
+    if begins_with_weights(recipe.model):
+        freeze(model, settings.freeze)
+        hold_statistics(model, every=settings.freeze_norms)
     seconds = min(step_seconds(model, images, precision) for _ in range(TURNS) for precision in precisions)
     passes = 60 * settings.minutes * settings.batch_size / seconds / len(dataset.splits.train)
     return {side: passes * (smallest / side) ** 2 for side in sides}
