@@ -37,8 +37,6 @@ def test_few_images_are_transferred_to() -> None:
         "model.size": "96",
         "augment.translate": "0",
         "augment.crop": "0.1",
-        "train.freeze": "0.0",
-        "train.freeze_norms": "false",
     }
     assert "2,060 images of 96 pixels" in choice.reasons[0]
     assert settings(choose(np.full(10, 20), side=128, pretrained=True))["train.minutes"] == "1"
@@ -80,7 +78,7 @@ def test_a_folder_is_looked_at_and_the_users_settings_come_last(
     assert recipe.model.name == "timm:tf_efficientnet_lite2"
     assert (recipe.train.minutes, recipe.seed, recipe.data.image_size) == (7, 3, 96)
     assert recipe.train.balance == "weights"
-    assert (recipe.train.freeze, recipe.train.freeze_norms) == (0.0, False)
+    assert recipe.augment.crop == 0.1
     assert recipe.data.source == str(photos)
     said = [line for line in listener.said if line.startswith("auto: ")]
     assert "transfer learning" in said[0]

@@ -71,8 +71,6 @@ def choose(counts: np.ndarray, *, side: int, pretrained: bool) -> Choice:
         minutes = float(np.clip(round(images / MINUTE, 1), *MINUTES))
         settings += [f"data.image_size={side}", f"train.minutes={minutes:g}", f"model.size={max(side, 96)}"]
         settings += ["augment.translate=0", "augment.crop=0.1"]  # three pixels, of whatever side
-        # ImageNet's statistics, kept, make trainings diverge on images that are nothing like it; these may be.
-        settings += ["train.freeze=0.0", "train.freeze_norms=false"]
         reasons.append(
             f"transfer learning, since {what} teach a pretrained network more than one from scratch; "
             f"{minutes:g} minutes of training (another budget: --set train.minutes=N)"
