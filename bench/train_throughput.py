@@ -68,7 +68,7 @@ def ours(recipe_name: str, source: str, seconds: float, precision: str | None = 
     device = torch.device("cpu")
     model = to_device(build(recipe.model, len(dataset.pack.class_names)), device)
     side = dataset.pack.image_size
-    chosen = choose_precision(recipe.train, model, image_size=side, device=device, reporter=Silent())
+    chosen = choose_precision(recipe, model, image_size=side, device=device, reporter=Silent())
     moments: list[float] = []
 
     def stop() -> bool:

@@ -75,6 +75,9 @@ def test_a_budget_is_divided_among_the_runs(
     assert sum(minutes) == pytest.approx(30 * TRAINED, abs=0.01)
     assert minutes[0] < minutes[1]  # level 2 is to be better than level 1
     assert len(runs) == len(found.recipes) - (names[0] != "lite")
+    # Few images are seen so often that the recipes' epochs would end before the budget does.
+    assert all(recipe.train.epochs >= 80 for recipe in runs)
+    assert {r.train.epochs for r in plan(tmp_path, "levels.minutes=30", "train.epochs=3").recipes.values()} == {3}
 
 
 def test_large_images_need_no_smaller_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fakes import Listener, TwoLayers, colored_batches
-from lucidate.core.recipe import TrainRecipe, make_recipe
+from lucidate.core.recipe import make_recipe
 from lucidate.training import precision
 from lucidate.training.loop import Training, train_model
 from lucidate.training.precision import casting, choose_precision, working_type
@@ -17,8 +17,9 @@ CPU = torch.device("cpu")
 def choose(setting: str, listener: Listener | None = None) -> tuple[str, TwoLayers]:
     torch.manual_seed(0)
     model = TwoLayers()
-    settings = TrainRecipe(precision=setting, batch_size=8)  # type: ignore[arg-type]
-    chosen = choose_precision(settings, model, image_size=8, device=CPU, reporter=listener or Listener())
+    values = {"data": {"source": "digits"}, "model": {"name": "compact"}}
+    recipe = make_recipe({**values, "train": {"precision": setting, "batch_size": 8}})
+    chosen = choose_precision(recipe, model, image_size=8, device=CPU, reporter=listener or Listener())
     return chosen, model
 
 

@@ -32,6 +32,7 @@ SUBSTITUTES = {
 }
 SHARES = {1: 2.0, 2: 2.5, 3: 1.25, 4: 1.75}  # of a budget, by level; of level 4 for each member of its own
 TRAINED = 0.95  # of a budget; the rest goes into predictions, galleries and reports
+LONGER = 10  # times the recipes' epochs, at most, where minutes end a training: few images are seen more often in them
 ENSEMBLE = "level4_ensemble"
 TINY = 16  # pixels a side; of 8, a network that reduces its images eightfold is lost when they move by one
 LARGE = 48  # pixels a side; above, a network for 224 pixels needs no smaller steps, which would ask for much memory
@@ -118,6 +119,9 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
             minutes = TRAINED * settings.minutes * SHARES[level_of[name]] / sum(shares.values())
             extra.append(f"train.minutes={minutes:.3f}")
         recipe = load_recipe(name, source=source, overrides=extra)
+        if settings.minutes is not None and not any(item.startswith("train.epochs") for item in shared):
+            longer = ((key, LONGER * getattr(recipe.train, key)) for key in ("epochs", "warmup_epochs"))
+            extra += [f"train.{key}={value}" for key, value in longer]
         if chosen == "scratch" and begins_with_weights(recipe.model):
             extra.append("model.pretrained=false")
         if recipe.model.options.get("fit") == "native" and side > LARGE:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from lucidate.core.errors import RecipeError
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe, TrainRecipe
+from lucidate.core.recipe import Recipe
 from lucidate.data.batches import Dataset
 from lucidate.models.build import begins_with_weights, build, to_device
 from lucidate.training.optim import freeze, hold_statistics
@@ -59,7 +59,7 @@ def working_type(precision: str) -> torch.dtype:
 
 
 def choose_precision(
-    settings: TrainRecipe,
+    recipe: Recipe,
     model: nn.Module,
     *,
     image_size: int,
@@ -69,9 +69,11 @@ def choose_precision(
 ) -> str:
     """The recipe's, or for "auto" whichever of float32 and bfloat16 takes a training step sooner. The model stays as
     it is."""
+    settings = recipe.train
     if settings.precision != "auto":
         return settings.precision
-    trial = copy.deepcopy(model).train()
+    trial = copy.deepcopy(model)
+    begin_training(trial, recipe)
     batch = max(settings.batch_size // processes, 2)  # this process's part
     images = torch.randn(batch, 3, image_size, image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -141,13 +143,18 @@ def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], devi
     precisions = ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
     images = torch.zeros(settings.batch_size, 3, packed, packed, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    to_device(model, device).to(working_type(settings.precision)).train()
-    if begins_with_weights(recipe.model):
-        freeze(model, settings.freeze)
-        hold_statistics(model, every=settings.freeze_norms)
+    begin_training(to_device(model, device).to(working_type(settings.precision)), recipe)
     seconds = min(step_seconds(model, images, precision) for _ in range(TURNS) for precision in precisions)
     passes = 60 * settings.minutes * settings.batch_size / seconds / len(dataset.splits.train)
     return {side: passes * (smallest / side) ** 2 for side in sides}
+
+
+def begin_training(model: nn.Module, recipe: Recipe) -> None:
+    """Let those layers learn that do in the first step: others cost less time, and much less memory."""
+    model.train()
+    if begins_with_weights(recipe.model):
+        freeze(model, recipe.train.freeze)
+        hold_statistics(model, every=recipe.train.freeze_norms)
 
 
 def chosen_before(recipe: Recipe, kept: Recipe) -> Recipe:

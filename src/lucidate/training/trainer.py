@@ -152,7 +152,7 @@ def started_card(card: RunCard, model: nn.Module, *, run: RunDir, group: Process
     for note in card.notes:
         reporter.say(note)
     precision = choose_precision(
-        card.recipe.train,
+        card.recipe,
         model,
         image_size=card.data.image_size,
         device=group.device,
