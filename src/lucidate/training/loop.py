@@ -24,7 +24,7 @@ from lucidate.models.registry import Preparable
 from lucidate.training.checkpoint import Checkpoints, State
 from lucidate.training.distributed import ProcessGroup, sync_layers
 from lucidate.training.evaluation import evaluate
-from lucidate.training.optim import classification_loss, freeze, hold_statistics, make_optimizer, set_learning_rate
+from lucidate.training.optim import classification_loss, let_learn, make_optimizer, set_learning_rate
 from lucidate.training.precision import casting, deterministic, working_type
 from lucidate.training.schedule import (
     budget_line,
@@ -219,11 +219,7 @@ def in_training(model: nn.Module, training: Training, *, at: float) -> nn.Module
     """Let those layers learn whose turn it is, `at` in steps of the schedule; returns the model as it is to be called:
     compiled, or averaging its gradients over processes."""
     settings, steps = training.recipe.train, training.batches.training_steps()
-    pretrained = begins_with_weights(training.recipe.model)
-    model.train()
-    if pretrained and settings.freeze:
-        freeze(model, settings.freeze if at < settings.thaw * settings.epochs * steps else 0.0)
-    hold_statistics(model, every=pretrained and settings.freeze_norms)
+    let_learn(model, training.recipe, frozen=at < settings.thaw * settings.epochs * steps)
     if isinstance(model, Preparable):
         model.freeze_input(settings.input_epochs is not None and at >= settings.input_epochs * steps)
     return training.group.wrap(compiled(model) if settings.compile else model)

@@ -10,10 +10,10 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from lucidate.core.errors import RecipeError
-from lucidate.core.recipe import TrainRecipe
+from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.data.augment import partners
 from lucidate.data.batches import Batch
-from lucidate.models.build import backbone
+from lucidate.models.build import backbone, begins_with_weights
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)  # layers that change in training even where no gradient reaches them
 QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0 of the odd quintics that end near 1; from Muon's source
@@ -104,6 +104,18 @@ def freeze(model: nn.Module, share: float) -> None:
     last = max(layers.values())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(layers[name] >= min(round(share * (last + 1)), last))
+
+
+def let_learn(model: nn.Module, recipe: Recipe, *, frozen: bool) -> None:
+    """Put a model into training mode with those layers learning that the recipe asks for, where it begins with weights.
+
+    frozen: whether `train.freeze` holds, as it does until `train.thaw`.
+    """
+    settings, pretrained = recipe.train, begins_with_weights(recipe.model)
+    model.train()
+    if pretrained and settings.freeze:
+        freeze(model, settings.freeze if frozen else 0.0)
+    hold_statistics(model, every=pretrained and settings.freeze_norms)
 
 
 def hold_statistics(model: nn.Module, *, every: bool) -> None:

@@ -17,15 +17,15 @@ from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe
 from lucidate.data.batches import Dataset
-from lucidate.models.build import begins_with_weights, build, to_device
-from lucidate.training.optim import freeze, hold_statistics
+from lucidate.models.build import build, to_device
+from lucidate.training.optim import let_learn
 
 TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
 PASSES = 8  # over the training images, which are worth more than larger images are
 # What is changed of a recipe by how often a budget lets the images be seen.
 Changes = Mapping[str, Mapping[str, Any]]
 MANY: Changes = {"augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0}}  # seldom: many images
-FEW: Changes = {"train": {"start_size": None}}
+FEW: Changes = {"train": {"start_size": None}}  # often
 GAIN = 1.1  # how much faster bfloat16 must be: less is noise, and not worth its rounding
 
 
@@ -73,7 +73,7 @@ def choose_precision(
     if settings.precision != "auto":
         return settings.precision
     trial = copy.deepcopy(model)
-    begin_training(trial, recipe)
+    let_learn(trial, recipe, frozen=settings.thaw > 0)
     batch = max(settings.batch_size // processes, 2)  # this process's part
     images = torch.randn(batch, 3, image_size, image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -143,18 +143,10 @@ def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], devi
     precisions = ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
     images = torch.zeros(settings.batch_size, 3, packed, packed, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    begin_training(to_device(model, device).to(working_type(settings.precision)), recipe)
+    let_learn(to_device(model, device).to(working_type(settings.precision)), recipe, frozen=settings.thaw > 0)
     seconds = min(step_seconds(model, images, precision) for _ in range(TURNS) for precision in precisions)
     passes = 60 * settings.minutes * settings.batch_size / seconds / len(dataset.splits.train)
     return {side: passes * (smallest / side) ** 2 for side in sides}
-
-
-def begin_training(model: nn.Module, recipe: Recipe) -> None:
-    """Let those layers learn that do in the first step: others cost less time, and much less memory."""
-    model.train()
-    if begins_with_weights(recipe.model):
-        freeze(model, recipe.train.freeze)
-        hold_statistics(model, every=recipe.train.freeze_norms)
 
 
 def chosen_before(recipe: Recipe, kept: Recipe) -> Recipe:
