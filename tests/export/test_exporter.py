@@ -34,7 +34,7 @@ from lucidate.export.torch_program import exportable, load_program
 from lucidate.models.checkpoint import load_model
 from lucidate.models.ensemble import Averaged
 from lucidate.models.onnx_session import open_session
-from lucidate.models.predictor import Views, tta_logits
+from lucidate.models.predictor import InferenceConfig, Views, model_logits
 from lucidate.predict.infer import predict_run
 
 SMALL = ModelRecipe(name="compact", widths=[8, 16], dropout=[0.2, 0.2], dense=16)
@@ -58,14 +58,10 @@ def asked_as_the_run_is(run: RunDir, images: NDArray[np.uint8], *, views: Views 
     """Probabilities as `predict` would give them, by none of the code under test."""
     card, model = RunCard.load(run.card), load_model(run)
     preprocess = Preprocess.from_dict(card.preprocess)
+    asked = InferenceConfig(preprocess, views or card.recipe.predict.views, card.data.flips)
     with torch.inference_mode():
         parts = [
-            tta_logits(
-                model,
-                preprocess.normalize(torch.from_numpy(images[start : start + 100])),
-                views=views or card.recipe.predict.views,
-                mirror=card.data.flips,
-            )
+            model_logits(model, preprocess.normalize(torch.from_numpy(images[start : start + 100])), asked)
             for start in range(0, len(images), 100)
         ]
     return softmax(torch.cat(parts).numpy())

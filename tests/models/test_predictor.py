@@ -15,7 +15,7 @@ from lucidate.core.errors import RunError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.build import build
-from lucidate.models.predictor import InferenceConfig, InferenceModel, TorchPredictor, Views, tta_logits
+from lucidate.models.predictor import InferenceConfig, InferenceModel, TorchPredictor, Views, model_logits
 from lucidate.models.registry import Preparable, ToKeras, models, with_keras
 
 OWN = Preprocess(16, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -32,12 +32,12 @@ class Corner(nn.Module):
 def test_views_are_the_stated_means() -> None:
     images = torch.arange(2 * 3 * 4 * 4).float().reshape(2, 3, 4, 4)
     here, far = images[:, :, 0, 0], images[:, :, 0, 3]
-    torch.testing.assert_close(tta_logits(Corner(), images, views="one", mirror=True), here)
-    torch.testing.assert_close(tta_logits(Corner(), images, views="mirror", mirror=False), here)
-    torch.testing.assert_close(tta_logits(Corner(), images, views="mirror", mirror=True), (here + far) / 2)
+    torch.testing.assert_close(model_logits(Corner(), images, InferenceConfig(OWN, "one", True)), here)
+    torch.testing.assert_close(model_logits(Corner(), images, InferenceConfig(OWN, "mirror", False)), here)
+    torch.testing.assert_close(model_logits(Corner(), images, InferenceConfig(OWN, "mirror", True)), (here + far) / 2)
     # One pixel up and left, the corner holds what was reflected into it: the pixel at (1, 1); and the other way too.
     moved = (images[:, :, 1, 1] + images[:, :, 1, 1]) / 2
-    shifted = tta_logits(Corner(), images, views="mirror-shift", mirror=False)
+    shifted = model_logits(Corner(), images, InferenceConfig(OWN, "mirror-shift", False))
     torch.testing.assert_close(shifted, here / 2 + moved / 2)
 
 
@@ -46,8 +46,22 @@ def test_views_are_the_stated_means() -> None:
 def test_views_at_once_are_the_same_mean(views: Views, mirror: bool) -> None:
     torch.manual_seed(0)
     model, images = build(ModelRecipe(name="fastnet", widths=[4, 8]), 5).eval(), torch.randn(3, 3, 16, 16)
-    one_by_one = tta_logits(model, images, views=views, mirror=mirror)
-    torch.testing.assert_close(tta_logits(model, images, views=views, mirror=mirror, at_once=True), one_by_one)
+    one_by_one = model_logits(model, images, InferenceConfig(OWN, views, mirror))
+    torch.testing.assert_close(
+        model_logits(model, images, InferenceConfig(OWN, views, mirror), at_once=True), one_by_one
+    )
+
+
+@pytest.mark.parametrize("views", get_args(Views))
+def test_each_view_comes_with_the_answer_that_they_make(views: Views) -> None:
+    torch.manual_seed(0)
+    model = build(ModelRecipe(name="fastnet", widths=[4, 8]), 5).eval()
+    asked = TorchPredictor(model, InferenceConfig(OWN, views, mirror=True, order=(4, 3, 2, 1, 0)))
+    seen = asked.collect([asked.start_views(IMAGES)])
+    assert seen.shape == (9, 1 + {"one": 1, "mirror": 2, "mirror-shift": 6}[views], 5)
+    np.testing.assert_allclose(seen[:, 0], asked(IMAGES), atol=1e-6)
+    plain = TorchPredictor(model, InferenceConfig(OWN, "one", mirror=True, order=(4, 3, 2, 1, 0)))
+    np.testing.assert_allclose(seen[:, 1], plain(IMAGES), atol=1e-6)
 
 
 def test_pixels_are_normalized_brought_to_size_and_answers_to_order() -> None:

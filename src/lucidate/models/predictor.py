@@ -52,7 +52,9 @@ class Predictor(Protocol):
 class InferenceConfig:
     """How a model is asked.
 
-    views, mirror: as in `tta_logits`. order: the column of the model's answer for each class; None: as they are.
+    views: "one" is the image as it is; "mirror" adds its mirror image; "mirror-shift" both, moved as well
+    (`average_views`). mirror: False where a mirrored image does not keep its class. order: the column of the model's
+    answer for each class; None: as they are.
     """
 
     preprocess: Preprocess
@@ -64,6 +66,11 @@ class InferenceConfig:
     def of_run(cls, card: RunCard, *, views: Views | None = None) -> InferenceConfig:
         """As the run's recipe says. views: in place of the recipe's."""
         return cls(Preprocess.from_dict(card.preprocess), views or card.recipe.predict.views, card.data.flips)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether a mirror image is among the views."""
+        return self.mirror and self.views != "one"
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [0, 1], of any size, as the model wants to see them."""
@@ -121,6 +128,13 @@ class TorchPredictor:
         logits: Tensor = self.module(self._on_device(images))
         return logits.float()
 
+    @torch.inference_mode()
+    def start_views(self, images: NDArray[np.uint8]) -> Tensor:
+        """As `start`, but (B, 1 + V, K): the answer, then what it is the average of, the image as it is first."""
+        seen = self.module.prepare(self._on_device(images))
+        views = view_logits(self.module.model, seen, self.module.config)
+        return torch.stack([average_views(views, self.module.config), *views], 1).float()
+
     def collect(self, started: Sequence[Tensor]) -> NDArray[np.float32]:
         return torch.cat(list(started)).cpu().numpy()
 
@@ -147,39 +161,49 @@ def batch_size(device: torch.device | str) -> int:
 
 def model_logits(model: nn.Module, images: Tensor, config: InferenceConfig, *, at_once: bool = False) -> Tensor:
     """Logits (B, K) in the config's order, averaged over its views. images: (B, 3, S, S), normalized."""
-    logits = tta_logits(model, images, views=config.views, mirror=config.mirror, at_once=at_once)
-    return logits if config.order is None else logits.index_select(1, torch.tensor(config.order, device=logits.device))
+    return average_views(view_logits(model, images, config, at_once=at_once), config)
 
 
-def tta_logits(model: nn.Module, images: Tensor, *, views: Views, mirror: bool, at_once: bool = False) -> Tensor:
-    """Logits (B, K) of a batch, averaged over test-time views.
+def view_logits(
+    model: nn.Module, images: Tensor, config: InferenceConfig, *, at_once: bool = False
+) -> tuple[Tensor, ...]:
+    """Logits (B, K) of each test-time view, in the config's order, those of the image as it is first.
 
-    images: (B, 3, S, S). views: "one" is the image as it is; "mirror" adds its mirror image; "mirror-shift" weighs
-    these by half, and by the other half both moved one pixel up and left, and down and right, edges reflected (after
-    K. Jordan, arXiv:2404.00498, section 3.5). mirror: False where a mirrored image does not keep its class. at_once:
-    as in `InferenceModel`.
+    images: (B, 3, S, S), normalized. at_once: as in `InferenceModel`.
     """
-    mirror = mirror and views != "one"
-    if at_once and (mirror or views == "mirror-shift"):
-        seen = list(_views(images, views, mirror=mirror))
+    if at_once and (config.mirrored or config.views == "mirror-shift"):
+        seen = list(_views(images, config))
         whole: Tensor = model(torch.cat(seen))
         answers = list(whole.reshape(len(seen), -1, whole.shape[-1]).unbind())
     else:
-        answers = [model(view) for view in _views(images, views, mirror=mirror)]
-    if mirror:
+        answers = [model(view) for view in _views(images, config)]
+    if config.order is None:
+        return tuple(answers)
+    order = torch.tensor(config.order, device=images.device)
+    return tuple(answer.index_select(1, order) for answer in answers)
+
+
+def average_views(answers: Sequence[Tensor], config: InferenceConfig) -> Tensor:
+    """Logits (B, K) from those of each view.
+
+    Of "mirror" the image and its mirror image weigh the same; of "mirror-shift" they weigh half, and both moved one
+    pixel up and left, and down and right, edges reflected, the other half (after K. Jordan, arXiv:2404.00498, section
+    3.5).
+    """
+    if config.mirrored:
         answers = [(plain + mirrored) / 2 for plain, mirrored in zip(answers[::2], answers[1::2], strict=True)]
     unmoved, *moved = answers
     return unmoved / 2 + torch.stack(moved).mean(0) / 2 if moved else unmoved
 
 
-def _views(images: Tensor, views: Views, *, mirror: bool) -> Iterator[Tensor]:
+def _views(images: Tensor, config: InferenceConfig) -> Iterator[Tensor]:
     """The image, then the moved ones; each followed by its mirror image, where there are such."""
     seen = [images]
-    if views == "mirror-shift":
+    if config.views == "mirror-shift":
         size = images.shape[-1]
         padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
         seen += [padded[:, :, start : start + size, start : start + size] for start in (0, 2)]
     for view in seen:
         yield view
-        if mirror:
+        if config.mirrored:
             yield view.flip(3)

@@ -6,10 +6,10 @@ Loads torch only where torch is what answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from lucidate.data.splits import open_data
 if TYPE_CHECKING:
     import torch
 
-    from lucidate.models.predictor import Predictor
+    from lucidate.models.predictor import Predictor, TorchPredictor
 
 T = TypeVar("T", bound=Sized)
 
@@ -75,10 +75,14 @@ def predict_rows(
     reporter: Reporter | None = None,
     task: str = "predicting",
     watch: Stopwatch | None = None,
+    start: Callable[[NDArray[np.uint8]], Any] | None = None,
 ) -> NDArray[np.float32]:
-    """Logits (M, K) of some rows (M,) of a store (N, S, S, 3), in order. watch: times it."""
-    size = predictor.batch_size
-    batches = (predictor.start(read_rows(images, rows[first : first + size])) for first in range(0, len(rows), size))
+    """Logits (M, K) of some rows (M,) of a store (N, S, S, 3), in order; or what `start` gives, in its place.
+
+    watch: times it. start: of the predictor; its own `start`, where none is given.
+    """
+    size, start = predictor.batch_size, start or predictor.start
+    batches = (start(read_rows(images, rows[first : first + size])) for first in range(0, len(rows), size))
     return predictor.collect(list(with_progress(batches, len(rows), task=task, reporter=reporter, watch=watch)))
 
 
@@ -122,21 +126,21 @@ def predict_run(
     data = open_data(run, pack=pack, reporter=reporter)
     card, pack, rows, task = data.card, data.pack, data.splits.rows(split), f"predicting {split}"
     predictor = predictor or open_predictor(backend, run, device=device)
-    logits = predict_rows(predictor, pack.images, rows, reporter=reporter, task=task, watch=watch)
+    judged = backend == "torch" and split != "train" and not again
+    views = judged and card.recipe.predict.views != "one"
+    each = cast("TorchPredictor", predictor).start_views if views else None
+    logits = predict_rows(predictor, pack.images, rows, reporter=reporter, task=task, watch=watch, start=each)
+    logits, plain = (logits[:, 0], logits[:, 1]) if each else (logits, None)
     model = card.recipe.model.name if backend == "torch" else f"{card.recipe.model.name} ({backend})"
     predictions = table_of(pack, rows, logits, split=split, model=model)
     predictions.save(predictions_path(run, split, backend))
     results: dict[str, float] = {"test_openings": card.results.test_openings + 1} if split == "test" else {}
     if again:
         return predictions
-    if backend == "torch" and split != "train":
+    if judged:
         prefix = "val" if split == "validation" else "test"
         results[f"{prefix}_accuracy"] = predictions.accuracy
-        if card.recipe.predict.views != "one":
-            from lucidate.models.checkpoint import load_predictor
-
-            predictor = load_predictor(run, views="one", device=device).folded()
-            plain = predict_rows(predictor, pack.images, rows, reporter=reporter, task=f"{task}, one view")
+        if plain is not None:
             results[f"{prefix}_accuracy_one_view"] = float((plain.argmax(1) == predictions.labels).mean())
             if split == "validation":  # a server with one view is calibrated on them
                 replace(predictions, logits=plain).save(run.one_view(split))
