@@ -15,7 +15,7 @@ from lucidate.core.errors import RunError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.build import build
-from lucidate.models.predictor import InferenceConfig, InferenceModel, TorchPredictor, Views, model_logits
+from lucidate.models.predictor import InferenceConfig, InferenceModel, TorchPredictor, Views, batch_size, model_logits
 from lucidate.models.registry import Preparable, ToKeras, models, with_keras
 
 OWN = Preprocess(16, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -113,3 +113,13 @@ def test_a_config_with_views_changes_the_answer() -> None:
 def test_abilities_are_found_on_the_class() -> None:
     assert with_keras() == [name for name in models if isinstance(build(ModelRecipe(name=name), 3), ToKeras)]
     assert [name for name in models if isinstance(build(ModelRecipe(name=name), 3), Preparable)] == ["fastnet"]
+
+
+@pytest.mark.parametrize(("size", "own", "images"), [(32, None, 128), (96, None, 28), (32, 128, 16), (512, None, 8)])
+def test_a_batch_holds_fewer_of_larger_images_whoever_enlarges_them(size: int, own: int | None, images: int) -> None:
+    net = Corner()
+    net.size = own  # type: ignore[assignment]
+    together = nn.Module()
+    together.members = nn.ModuleList([Corner(), net])
+    assert batch_size(net, size, "cpu") == batch_size(together, size, "cpu") == images
+    assert batch_size(net, size, "cuda") == 1_000

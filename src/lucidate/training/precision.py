@@ -126,7 +126,7 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
     how = ": few images, which are therefore large from the start, and mixed" if few else ""
     if settings.minutes is not None:
         about = "" if together else f" are about {passes[size]:.1f} passes over {count:,} images"
-        reporter.say(f"images of {size} pixels: {settings.minutes:g} minutes{about}{how}")
+        reporter.say(f"images of {size} pixels: {settings.minutes:g} min{about}{how}")
     return changed(recipe, {"model": {"size": size}})
 
 

@@ -110,6 +110,6 @@ def budget_line(settings: TrainRecipe, rate: float, *, images: int) -> str:
     epochs = min(60 * settings.minutes * rate / images, settings.epochs)
     grows = f", fewer as images grow from {settings.start_size} pixels" if settings.start_size else ""
     return (
-        f"{settings.minutes:g} minutes: {rate:,.0f} images/s are about {epochs:.1f} epochs of {images:,} images{grows}"
+        f"{settings.minutes:g} min: {rate:,.0f} images/s are about {epochs:.1f} epochs of {images:,} images{grows}"
         f"; the {settings.schedule} schedule ends with them"
     )

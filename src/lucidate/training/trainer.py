@@ -93,12 +93,13 @@ def fit(job: TrainJob, *, reporter: Reporter | None = None, stop: Callable[[], b
             card.save(run.card)
             dataset.splits.save(run.splits, pack.ids)
         prepare(model, dataset, device=device)
+        many = batch_size(model, pack.image_size, device)
         if fresh and recipe.train.probe_steps and begins_with_weights(recipe.model):
-            whole = dataset.batches("train", batch_size=batch_size(device), device=device)
+            whole = dataset.batches("train", batch_size=many, device=device)
             train_head(model, whole, steps=recipe.train.probe_steps, precision=card.precision, reporter=reporter)
         training = Training(
             batches=batches,
-            validation=dataset.batches("validation", batch_size=batch_size(device), device=device),
+            validation=dataset.batches("validation", batch_size=many, device=device),
             recipe=recipe,
             flips=pack.flips,
             reporter=reporter,
