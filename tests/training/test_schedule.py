@@ -262,8 +262,8 @@ def sized(*, minutes: float | None, step: float, monkeypatch: pytest.MonkeyPatch
 
 def test_the_largest_size_that_leaves_enough_passes_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     # 1,439 images in steps of 16 at 1,600 images/s: 72 s are 80 passes at 32 pixels, 20 at 64, 9 at 96.
-    assert sized(minutes=0.8, step=0.01, monkeypatch=monkeypatch) == 64
-    assert sized(minutes=1.2, step=0.01, monkeypatch=monkeypatch) == 96
+    assert sized(minutes=0.4, step=0.01, monkeypatch=monkeypatch) == 64
+    assert sized(minutes=0.8, step=0.01, monkeypatch=monkeypatch) == 96
     assert sized(minutes=0.01, step=0.01, monkeypatch=monkeypatch) == 32
     assert sized(minutes=1, step=0.01, monkeypatch=monkeypatch, size=48) == 48
 
@@ -282,6 +282,7 @@ def test_sizes_without_a_budget_are_the_smallest_and_need_a_model_that_resizes(m
 def test_how_often_images_are_seen_says_what_is_done_with_them(
     minutes: float | None, passes: int | None, few: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(precision, "PASSES", 8)
     monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 0.8 minutes: 13 passes at 64 pixels, as above
     recipe = make_recipe(
         {

@@ -21,7 +21,7 @@ from lucidate.models.build import build, to_device
 from lucidate.training.optim import let_learn
 
 TURNS = 5  # of one step each; the best counts, since other work only ever slows a step down
-PASSES = 8  # over the training images, which are worth more than larger images are
+PASSES = 5  # over the training images, which are worth more than larger images are (bench/LOG.md)
 # What is changed of a recipe by how often a budget lets the images be seen.
 Changes = Mapping[str, Mapping[str, Any]]
 MANY: Changes = {"augment": {"trivial": False, "mixup": 0.0, "cutmix": 0.0}}  # seldom: many images
