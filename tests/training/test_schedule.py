@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -226,6 +226,7 @@ def test_constant_is_constant_after_warmup() -> None:
     assert {rate(recipe, step) for step in range(20, 60)} == {0.3}
 
 
+@settings(deadline=None)  # the first call loads torch's schedulers
 @given(st.lists(st.floats(0, 1), max_size=40), st.integers(1, 5))
 def test_plateau_is_torchs(values: list[float], patience: int) -> None:
     # torch cuts when more than its patience of bad epochs have passed: its patience is ours less one.
