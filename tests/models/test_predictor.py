@@ -46,10 +46,9 @@ def test_views_are_the_stated_means() -> None:
 def test_views_at_once_are_the_same_mean(views: Views, mirror: bool) -> None:
     torch.manual_seed(0)
     model, images = build(ModelRecipe(name="fastnet", widths=[4, 8]), 5).eval(), torch.randn(3, 3, 16, 16)
-    one_by_one = model_logits(model, images, InferenceConfig(OWN, views, mirror))
-    torch.testing.assert_close(
-        model_logits(model, images, InferenceConfig(OWN, views, mirror), at_once=True), one_by_one
-    )
+    config = InferenceConfig(OWN, views, mirror)
+    one_by_one = model_logits(model, images, config)
+    torch.testing.assert_close(model_logits(model, images, config, at_once=True), one_by_one)
 
 
 @pytest.mark.parametrize("views", get_args(Views))
