@@ -73,7 +73,7 @@ def choose(counts: np.ndarray, *, side: int, pretrained: bool) -> Choice:
         settings += ["augment.translate=0", "augment.crop=0.1"]  # three pixels, of whatever side
         reasons.append(
             f"transfer learning, since {what} teach a pretrained network more than one from scratch; "
-            f"{minutes:g} minutes of training (another budget: --set train.minutes=N)"
+            f"{minutes:g} min of training (another budget: --set train.minutes=N)"
         )
         recipe = "transfer"
     else:
