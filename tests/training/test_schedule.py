@@ -189,6 +189,18 @@ def test_class_weights_make_classes_count_alike() -> None:
     assert float(ours) == pytest.approx(float(by_class.mean()), rel=1e-5)
 
 
+def test_smoothing_pushes_no_image_towards_a_rare_class_or_one_without_images() -> None:
+    batches = uneven()
+    labels, weights = torch.from_numpy(batches.labels), torch.from_numpy(batches.class_weights(4))  # no image of the last
+    logits = torch.zeros(60, 4, dtype=torch.float64, requires_grad=True)
+    recipe = make_recipe({"train": {"label_smoothing": 0.3}}).train
+    batch = Batch(torch.empty(0), labels, np.arange(60), 60)
+    classification_loss(logits, batch, recipe=recipe, weights=weights).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (logits.grad.argmin(1) == labels).all()  # down the gradient, each image's own class gains most
+    assert float(logits.grad[-1, 2] / logits.grad[0, 0]) == pytest.approx(8)  # five images weigh as much as forty
+
+
 def rate(recipe: TrainRecipe, step: int, val_accuracy: tuple[float, ...] = ()) -> float:
     return learning_rate(recipe, step=step, steps_per_epoch=10, val_accuracy=val_accuracy)
 

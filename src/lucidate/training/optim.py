@@ -21,7 +21,7 @@ NEWTON_SCHULZ_STEPS = 3  # singular values end between about 0.3 and 1.2, which 
 
 
 def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe, weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32. weights: (K,), of each class.
+    """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32. weights: (K,), of an image of each class.
 
     Mixed images count for their own label by `share`, and for their partner's by the rest.
     """
@@ -30,9 +30,11 @@ def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe, we
         smoothing = recipe.label_smoothing
         if weights is None:
             return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        # Divided by the number of images, not by the batch's sum of weights: rare images then weigh the same in each.
-        losses = functional.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="none")
-        return losses.mean()
+        # Not torch's `weight`: it weighs smoothing's share of every other class too, so that where classes are very
+        # uneven each image is pushed towards the rare one; and it divides by the batch's sum of weights, so that rare
+        # images weigh less in batches that hold more of them.
+        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (losses * weights[labels]).mean()
 
     loss = cross_entropy(batch.labels)
     if batch.share == 1:
