@@ -83,7 +83,7 @@ class Run:
     def embed(self, source: str | None = None) -> Embeddings:
         """What the last layer sees of every image of a source (default: its own), computed once and kept."""
         with self.folder.lock():
-            file = embed_source(of_run(self.folder, device=default_device()), source or source_of(self.card))
+            file = embed_source(of_run(self.folder, device=default_device), source or source_of(self.card))
         return Embeddings.load(file.path)
 
     def name(self, *paths: str | Path, top: int = 3) -> list[Answer]:

@@ -56,7 +56,7 @@ def test_another_size_or_a_lost_pack_opens_it_again(folder, opened):
     (path / "labels.npy").unlink()
     assert open_pack(folder).path == path
     assert len(opened) == 3
-    for note in path.parent.glob("*.side"):
+    for note in path.parent.glob("*.agreed"):
         note.unlink()
     open_pack(folder)
     assert len(opened) == 4

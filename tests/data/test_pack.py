@@ -253,10 +253,10 @@ def test_sizes_that_no_recipe_allows(cache, size):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("noted", ["4", "100000", "", "x"])
+@pytest.mark.parametrize("noted", ["-1", "100000", "", "x"])
 def test_a_note_that_it_cannot_have_written_is_written_anew(folder, cache, noted):
     first = open_pack(folder, cache=cache)
-    (note,) = cache.rglob("*.side")
+    (note,) = cache.rglob("*.agreed")
     note.write_text(noted)
     assert open_pack(folder, cache=cache).path == first.path
     assert note.read_text() == "32"
@@ -269,7 +269,7 @@ def test_what_killed_builds_left_is_swept_and_nothing_else(folder, cache):
         for name in (
             ".digits-0123456789abcdef.r3t1v55y",
             ".pets-0123456789abcdef.abcdefgh",
-            ".pets-0123456789abcdef.side.abcd_123",
+            ".pets-0123456789abcdef.agreed.abcd_123",
             ".mine",
         )
     )

@@ -26,6 +26,10 @@ from lucidate.predict.embed import Backend, Embeddings, embed_source
 LITE0 = "timm:tf_efficientnet_lite0"
 
 
+def on_cpu() -> torch.device:
+    return torch.device("cpu")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> lucidate.Run:
     out = tmp_path_factory.mktemp("embed") / "run"
@@ -56,7 +60,7 @@ def test_a_runs_embeddings_are_what_its_last_layer_sees(run: lucidate.Run) -> No
 def test_they_are_kept_and_told_in_json(
     run: lucidate.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = embed_source(of_run(run.folder), "digits")
+    first = embed_source(of_run(run.folder, device=on_cpu), "digits")
     monkeypatch.setattr(embed, "_write", None)  # it is not called again
     status, out, _ = call("embed", str(run.path), "--data", "digits", "--json", capsys=capsys)
     answer = json.loads(out)
@@ -72,17 +76,17 @@ def test_other_weights_or_images_are_other_embeddings(run: lucidate.Run, tmp_pat
     other = lucidate.train(
         "digits", out=tmp_path / "other", settings={"train.epochs": 1, "model.name": "fastnet", "seed": 9}
     )
-    paths = {embed_source(of_run(each.folder), "digits").path.name for each in (run, other)}
+    paths = {embed_source(of_run(each.folder, device=on_cpu), "digits").path.name for each in (run, other)}
     assert len(paths) == 2
 
 
 def test_a_damaged_file_is_made_anew(run: lucidate.Run) -> None:
-    file = embed_source(of_run(run.folder), "digits")
+    file = embed_source(of_run(run.folder, device=on_cpu), "digits")
     before = Embeddings.load(file.path)
     file.path.write_bytes(file.path.read_bytes()[:-20])
     with pytest.raises(PredictionsError, match="expected embeddings that lucidate wrote"):
         Embeddings.load(file.path)
-    again = embed_source(of_run(run.folder), "digits")
+    again = embed_source(of_run(run.folder, device=on_cpu), "digits")
     assert not again.reused
     np.testing.assert_allclose(Embeddings.load(again.path).values, before.values, atol=0.02)
 
@@ -90,9 +94,9 @@ def test_a_damaged_file_is_made_anew(run: lucidate.Run) -> None:
 def test_they_are_streamed_in_groups(run: lucidate.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run.embed().values
     monkeypatch.setattr(embed, "GROUP", 300)
-    file = embed_source(of_run(run.folder), "digits")
+    file = embed_source(of_run(run.folder, device=on_cpu), "digits")
     file.path.unlink()
-    grouped = Embeddings.load(embed_source(of_run(run.folder), "digits").path)
+    grouped = Embeddings.load(embed_source(of_run(run.folder, device=on_cpu), "digits").path)
     assert len(grouped.ids) == len(whole)
     np.testing.assert_allclose(grouped.values, whole, atol=0.02)
 
@@ -128,7 +132,7 @@ def test_finding_them_again_loads_no_torch(run: lucidate.Run) -> None:
     arguments = ["embed", str(run.path), "--data", "digits", "--json"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert of_pretrained(LITE0, size=32).kept("x").name == "x.parquet"
+    assert of_pretrained(LITE0, size=32, device=on_cpu).kept("x").name == "x.parquet"
 
 
 def test_mistakes(run: lucidate.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,20 +150,24 @@ def test_mistakes(run: lucidate.Run, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert err.splitlines()[-1].startswith("error: ")
 
 
-def test_photos_are_packed_as_large_as_the_network_sees_them(tmp_path: Path) -> None:
+def test_photos_are_packed_as_large_as_the_network_sees_them_and_images_of_one_size_as_they_are(
+    tmp_path: Path,
+) -> None:
     generator = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number, side in enumerate((120, 150)):
-            pixels = generator.integers(0, 255, (side, 140, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    for source, heights in {"photos": (120, 150), "alike": (64, 64)}.items():
+        for name in ("cat", "dog"):
+            (tmp_path / source / name).mkdir(parents=True)
+            for number, side in enumerate(heights):
+                pixels = generator.integers(0, 255, (side, 64, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / source / name / f"{number}.png")
     sides = []
 
     def load(images: np.ndarray) -> Backend:
         sides.append(images.shape[1])
         return Backend("sums", lambda given: given.reshape(len(given), -1).sum(1, keepdims=True).astype(np.float32))
 
-    for size in (96, 128):
-        embedder = replace(of_pretrained(LITE0, size=size), load=load, kept=lambda key: tmp_path / f"{key}.parquet")
-        assert embed_source(embedder, str(tmp_path / "photos")).dimension == 1
-    assert sides == [96, 128]
+    for source, size in (("photos", 96), ("photos", 128), ("alike", 96)):
+        model = of_pretrained(LITE0, size=size, device=on_cpu)
+        embedder = replace(model, load=load, kept=lambda key: tmp_path / f"{key}.parquet")
+        assert embed_source(embedder, str(tmp_path / source)).dimension == 1
+    assert sides == [96, 128, 64]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -182,7 +183,12 @@ def ready_backend(name: str, folder: RunDir, reporter: Reporter) -> OnnxPredicto
 
 
 def embed(
-    model: Model, data: EmbedSource = None, out: EmbedFile = None, size: EmbedSize = None, json: Json = False
+    model: Model,
+    data: EmbedSource = None,
+    out: EmbedFile = None,
+    size: EmbedSize = None,
+    device: Device = "auto",
+    json: Json = False,
 ) -> None:
     """Compute what a network's last layer sees of each image: float16, kept by id, reused when asked for again.
 
@@ -195,16 +201,17 @@ def embed(
     if out is not None:
         require_kind(out, embedding.KINDS)
     held: AbstractContextManager[None] = nullcontext()
+    where = partial(stages.pick_device, device)
     with console.reporter() as reporter:
         if model.startswith(TIMM):
             if data is None:
                 raise LucidateError("--data: expected the images to embed, received none")
-            chosen, source = models.of_pretrained(model, size=size), data
+            chosen, source = models.of_pretrained(model, size=size, device=where), data
         else:
             if size is not None:
                 raise LucidateError(f"--size: expected only with a pretrained network ({TIMM}NAME), received a run")
             run = stages.open_run(Path(model))
-            chosen, source = models.of_run(run), data or source_of(RunCard.load(run.card))
+            chosen, source = models.of_run(run, device=where), data or source_of(RunCard.load(run.card))
             held = run.lock()
         with held:
             file = embedding.embed_source(chosen, source, reporter=reporter)

@@ -6,7 +6,7 @@
         index.parquet   id, given
         meta.json       side, count, and the images set aside with their reasons
         checksums.json  of these files, by piece; compared when a touched pack is opened, and by data verify
-    <cache>/packs/<dataset>-<fingerprint>.side     the side that the images' own sizes ask for
+    <cache>/packs/<dataset>-<fingerprint>.agreed   the side of the images' own in which all agree, 0: they do not
 
 What depends on where the images lie (spec, class names, other files beside them) comes from the source each time.
 """
@@ -70,14 +70,19 @@ class Pack(PackedImages):
 
 
 def open_pack(
-    spec: str | Path, *, image_size: int | None = None, cache: Path | None = None, reporter: Reporter | None = None
+    spec: str | Path,
+    *,
+    image_size: int | None = None,
+    common: int = COMMON_SIDE,
+    cache: Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Pack:
     """The packed images of a source, packed now if they are not yet.
 
     image_size: side in pixels, 8 to 512; None keeps the images' own where all are square, agree and are 8 to 96, takes
-    32 where they agree in less, else 64. cache: default `cache_dir()`. A pack that differs from its checksums, or has
-    none, is made anew. Raises SourceError for a source that cannot be opened, a class without a readable image, or a
-    cache that cannot be written to.
+    32 where they agree in less, else `common`. cache: default `cache_dir()`. A pack that differs from its checksums, or
+    has none, is made anew. Raises SourceError for a source that cannot be opened, a class without a readable image, or
+    a cache that cannot be written to.
     """
     if image_size is not None and not SMALLEST_SIDE <= image_size <= LARGEST_SIDE:
         raise SourceError(
@@ -87,14 +92,16 @@ def open_pack(
     packs = (cache or cache_dir()) / "packs"
     unchanged = signature(find_source(spec))
     known = recall(spec, unchanged)
-    if known is not None and (side := image_size or _noted_side(known, packs)):
+    agreed = None if known is None else _noted_agreement(known, packs)
+    if known is not None and (image_size or agreed is not None):
+        side = image_size or _side_of(agreed or 0, common)
         key = pack_key(known.fingerprint, side=side)
         folder = find_pack(packs, key, dataset=known.dataset)
         if pack := _load(folder, known, side=side, key=key):
             return pack
     source = open_source(spec, reporter=reporter)
     remember(spec, unchanged, source)
-    side = image_size or _own_side(source, packs, reporter)
+    side = image_size or _side_of(_agreement(source, packs, reporter), common)
     key = pack_key(source.fingerprint, side=side)
     folder = find_pack(packs, key, dataset=source.dataset)
     for _ in range(3):  # between building and opening, another process may swap the folder for its own
@@ -114,30 +121,37 @@ def open_pack(
     )
 
 
-def _own_side(source: Source, packs: Path, reporter: Reporter) -> int:
-    """The side that the images' own sizes ask for; looked up in their headers once."""
-    if noted := _noted_side(source, packs):
+def _side_of(agreed: int, common: int) -> int:
+    """The side at which images are packed that agree in one, or (0) do not."""
+    if not agreed:
+        return common
+    return agreed if agreed >= SMALLEST_SIDE else COMMON_SMALL
+
+
+def _agreement(source: Source, packs: Path, reporter: Reporter) -> int:
+    """The side in which all images agree, 0 where they do not; looked up in their headers once."""
+    noted = _noted_agreement(source, packs)
+    if noted is not None:
         return noted
-    agreed = _agreed_side(source, reporter) or COMMON_SIDE
-    side = agreed if agreed >= SMALLEST_SIDE else COMMON_SMALL
+    agreed = _agreed_side(source, reporter) or 0
     try:
-        atomic_write(_note(source, packs), str(side).encode())
+        atomic_write(_note(source, packs), str(agreed).encode())
     except OSError as error:
         raise cache_error(packs.parent, error) from None
-    return side
+    return agreed
 
 
 def _note(source: Source, packs: Path) -> Path:
-    return packs / f"{source.dataset}-{source.fingerprint[:16]}.side"
+    return packs / f"{source.dataset}-{source.fingerprint[:16]}.agreed"
 
 
-def _noted_side(source: Source, packs: Path) -> int | None:
-    """What `_own_side` found earlier; None where there is no such note, or none that it could have written."""
+def _noted_agreement(source: Source, packs: Path) -> int | None:
+    """What `_agreement` found earlier; None where there is no such note, or none that it could have written."""
     try:
         side = int(_note(source, packs).read_text())
     except (OSError, ValueError):
         return None
-    return side if SMALLEST_SIDE <= side <= LARGEST_OWN else None
+    return side if 0 <= side <= LARGEST_OWN else None
 
 
 def median_side(source: Source, *, sample: int) -> int:

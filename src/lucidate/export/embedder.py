@@ -6,6 +6,7 @@ moves them by half of their size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ PHOTOS = 224  # pixels a side that most networks were trained at
 TURNS = 3  # of a batch, by each; the best counts, since other work only ever slows one down
 
 
-def of_run(run: RunDir, *, device: torch.device | str = "cpu") -> Embedder:
-    """A run's network. Raises RunError for a run without weights of its own."""
+def of_run(run: RunDir, *, device: Callable[[], torch.device]) -> Embedder:
+    """A run's network, on a device that is asked for where torch is loaded. Raises RunError for a run without weights
+    of its own."""
     card = RunCard.load(run.card)
     if not run.weights.exists():
         raise RunError(f"{run.path}: expected a run with weights, such as embeddings need, received one without")
@@ -39,7 +41,7 @@ def of_run(run: RunDir, *, device: torch.device | str = "cpu") -> Embedder:
     def load(images: NDArray[np.uint8]) -> Backend:
         from lucidate.models.checkpoint import load_predictor
 
-        return quickest(load_predictor(run, views="one", device=device), images)
+        return quickest(load_predictor(run, views="one", device=device()), images)
 
     return Embedder(
         model=card.model.name,
@@ -50,9 +52,10 @@ def of_run(run: RunDir, *, device: torch.device | str = "cpu") -> Embedder:
     )
 
 
-def of_pretrained(name: str, *, size: int | None = None, device: torch.device | str = "cpu") -> Embedder:
+def of_pretrained(name: str, *, size: int | None = None, device: Callable[[], torch.device]) -> Embedder:
     """A timm model by its name, "timm:NAME", with the weights that it comes with. size: side in pixels, else its own.
 
+    device: asked where torch is loaded.
     Raises UnknownNameError, WeightsError.
     """
     short = name.removeprefix(TIMM)
@@ -76,8 +79,8 @@ def of_pretrained(name: str, *, size: int | None = None, device: torch.device | 
         recipe = ModelRecipe.model_validate({"name": name, **options})
         own = preprocess_for(recipe, Preprocess(side, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
         with torch.random.fork_rng(devices=[]):  # the head is not asked: leave no trace of drawing it
-            net = to_device(build(recipe, 2, image_size=side), device)
-        return quickest(TorchPredictor(net, InferenceConfig(own), device=device), images)
+            net = to_device(build(recipe, 2, image_size=side), where := device())
+        return quickest(TorchPredictor(net, InferenceConfig(own), device=where), images)
 
     return Embedder(
         model=name,

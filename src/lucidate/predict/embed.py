@@ -103,9 +103,7 @@ class Embedder:
 def embed_source(embedder: Embedder, source: str, *, reporter: Reporter | None = None) -> EmbeddingFile:
     """Every image of a source, embedded now if it was not before. Raises SourceError; RunError for a model without."""
     reporter = reporter or Silent()
-    pack = open_pack(source, image_size=embedder.size, reporter=reporter)
-    if embedder.size is None and pack.image_size == COMMON_SIDE < embedder.photos:
-        pack = open_pack(source, image_size=embedder.photos, reporter=reporter)
+    pack = open_pack(source, image_size=embedder.size, common=embedder.photos, reporter=reporter)
     key = hashlib.sha256(json.dumps({**embedder.key, "pack": pack.hash}, sort_keys=True).encode()).hexdigest()[:16]
     path = embedder.kept(key)
     if path.exists() and (about := _about(path)):
