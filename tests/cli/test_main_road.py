@@ -64,7 +64,7 @@ def test_one_command_from_images_to_a_gallery(road: Road) -> None:
 
 def test_the_history_has_keras_keys(road: Road) -> None:
     history = json.loads(road.run.history.read_text())
-    keys = {"accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "epoch_seconds"}
+    keys = {"accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "epoch_seconds", "images"}
     assert history.keys() == keys
     assert {len(values) for values in history.values()} == {12}
     assert max(history["val_accuracy"]) == road.result["val_accuracy"]

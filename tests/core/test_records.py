@@ -20,6 +20,7 @@ EPOCH = {
     "val_loss": 0.9,
     "learning_rate": 1e-3,
     "epoch_seconds": 2.0,
+    "images": 60.0,
 }
 
 

@@ -60,7 +60,8 @@ def test_else_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     at_hand(monkeypatch)
     found, asked = plan(tmp_path), plan(tmp_path, "levels.pretrained=false")
     assert found.recipes == asked.recipes
-    assert "every network began from scratch" in found.notes[0]
+    assert found.notes[0].startswith("No pretrained weights were at hand: every network began from scratch")
+    assert asked.notes[0].startswith("By levels.pretrained=false every network began from scratch")
     assert found.recipes["level1_resnet50"].model.options["pretrained"] is False
 
 

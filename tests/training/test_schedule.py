@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from fakes import Listener, TwoLayers, colored_batches
 from lucidate.core.errors import RecipeError
-from lucidate.core.recipe import AugmentRecipe, TrainRecipe, make_recipe
+from lucidate.core.recipe import AugmentRecipe, ModelRecipe, TrainRecipe, make_recipe
 from lucidate.core.records import History
 from lucidate.data.batches import Batch, Batches, prepare
+from lucidate.models.build import check
 from lucidate.training import loop, precision
 from lucidate.training.loop import Training, train_model
 from lucidate.training.optim import classification_loss
@@ -107,9 +108,14 @@ def test_images_grow_and_the_model_keeps_its_size(monkeypatch: pytest.MonkeyPatc
     assert set(model.seen) == {16, 32, 48, 64}
 
 
-def test_a_size_to_begin_with_needs_a_model_that_resizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_to_begin_with_needs_a_model_that_resizes_and_takes_both_sizes() -> None:
     with pytest.raises(RecipeError, match=r"train\.start_size: expected a model that resizes its images"):
-        train(TwoLayers(), monkeypatch, seconds_a_step=1, epochs=1, start_size=16)
+        check(ModelRecipe(name="compact"), start_size=16)
+    patches = {"name": "timm:vit_tiny_patch16_224", "fit": "upsample", "size": 96}
+    with pytest.raises(RecipeError, match=r"train\.start_size: expected a model that takes images of 64 pixels"):
+        check(ModelRecipe.model_validate(patches), start_size=64)
+    check(ModelRecipe.model_validate(patches), start_size=96)
+    check(ModelRecipe.model_validate(patches | {"name": "timm:tf_efficientnet_lite0"}), start_size=64)
 
 
 def test_sides_are_multiples_of_sixteen_up_to_the_last() -> None:
@@ -191,7 +197,8 @@ def test_class_weights_make_classes_count_alike() -> None:
 
 def test_smoothing_pushes_no_image_towards_a_rare_class_or_one_without_images() -> None:
     batches = uneven()
-    labels, weights = torch.from_numpy(batches.labels), torch.from_numpy(batches.class_weights(4))  # no image of the last
+    labels = torch.from_numpy(batches.labels)
+    weights = torch.from_numpy(batches.class_weights(4))  # no image is of the last
     logits = torch.zeros(60, 4, dtype=torch.float64, requires_grad=True)
     recipe = make_recipe({"train": {"label_smoothing": 0.3}}).train
     batch = Batch(torch.empty(0), labels, np.arange(60), 60)
@@ -312,6 +319,26 @@ def test_how_often_images_are_seen_says_what_is_done_with_them(
     strong = (False, 0.0, 0.0) if few is False else (True, 0.2, 1.0)
     assert (augment.trivial, augment.mixup, augment.cutmix, augment.crop) == (*strong, 0.1)
     assert chosen_before(recipe, found) == found
+
+
+def test_what_the_user_asks_for_stays_whatever_the_budget_and_what_is_left_out_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 53 passes
+    recipe = make_recipe(
+        {
+            "data": {"source": "digits", "split": "80-10-10"},
+            "model": {"name": "timm:resnet18", "fit": "upsample"},
+            "train": {"sizes": [64], "batch_size": 16, "minutes": 0.8, "passes": 60, "start_size": 16},
+            "augment": {"mixup": 0.4, "cutmix": 1.0},
+        }
+    )
+    listener = Listener()
+    found = with_budget(recipe, prepare(recipe), asked={"augment.mixup"}, device=torch.device("cpu"), reporter=listener)
+    assert (found.augment.mixup, found.augment.cutmix) == (0.4, 0)
+    assert listener.said[-1].endswith("passes over 1,439 images, too few for cutmix, which is left out")
+    other = recipe.model_copy(update={"augment": recipe.augment.model_copy(update={"mixup": 0.5})})
+    assert chosen_before(other, found, asked={"augment.mixup"}).augment.mixup == 0.5  # refused as another training
 
 
 def test_a_budget_is_timed_without_the_layers_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:

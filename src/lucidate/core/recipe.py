@@ -65,7 +65,8 @@ class TrainRecipe(Section):
     minutes: float | None = Field(
         None,
         gt=0,
-        description="budget of wall time, to which the schedule fits itself; a repeated run has other bits",
+        description="budget of the epochs' wall time, which cosine and linear schedules fit themselves to; a repeated "
+        "run has other bits",
     )
     batch_size: int = Field(64, ge=2, description="images a step; BatchNorm needs two")
     lr: float = Field(1e-3, gt=0, description="highest learning rate of the schedule")

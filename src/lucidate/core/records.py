@@ -154,7 +154,8 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 class History:
     """Training as Keras writes it: one value an epoch in each list, epoch 0 first.
 
-    Accuracies are shares from 0 to 1; losses are mean cross-entropies in nats; `epoch_seconds` is wall time.
+    Accuracies are shares from 0 to 1; losses are mean cross-entropies in nats; `epoch_seconds` is wall time; `images`
+    are those that were trained on, fewer than all where a budget ended the epoch.
     """
 
     accuracy: tuple[float, ...] = ()
@@ -163,6 +164,7 @@ class History:
     val_loss: tuple[float, ...] = ()
     learning_rate: tuple[float, ...] = ()
     epoch_seconds: tuple[float, ...] = ()
+    images: tuple[float, ...] = ()
 
     def with_epoch(self, **values: float) -> History:
         """A new history with one more epoch; every list must be given its value."""

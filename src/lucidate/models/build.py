@@ -15,7 +15,7 @@ from lucidate.core.registry import ENSEMBLE, EXTERNAL, TIMM, choices, keyword_op
 from lucidate.core.text import one_line
 from lucidate.data.preprocess import Preprocess
 from lucidate.models import compact, fastnet  # noqa: F401  registers them
-from lucidate.models.registry import models
+from lucidate.models.registry import Resizing, models
 
 
 def build(recipe: ModelRecipe, num_classes: int, *, image_size: int = 32, initial: bool = True) -> nn.Module:
@@ -55,8 +55,11 @@ def build(recipe: ModelRecipe, num_classes: int, *, image_size: int = 32, initia
     return function(*arguments, **options)
 
 
-def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
-    """Raise RecipeError or UnknownNameError where building a model, or showing it images, would; makes no weights."""
+def check(recipe: ModelRecipe, *, image_size: int = 32, start_size: int | None = None) -> None:
+    """Raise RecipeError or UnknownNameError where building a model, or showing it images, would; makes no weights.
+
+    start_size: side in pixels to which the model is to resize its images at first, where it is to.
+    """
     with torch.device("meta"):  # shapes without values
         model = build(recipe, 2, image_size=image_size, initial=False).eval()
         try:
@@ -66,6 +69,22 @@ def check(recipe: ModelRecipe, *, image_size: int = 32) -> None:
             raise RecipeError(
                 f"model: expected options that suit images of {image_size} pixels, received {recipe.name} with "
                 f"{recipe.options or 'its defaults'}: {reason}; set data.image_size or other options"
+            ) from None
+        if start_size is None:
+            return
+        own = getattr(model, "size", None)
+        if own is None or not isinstance(model, Resizing):
+            raise RecipeError(
+                "train.start_size: expected a model that resizes its images, as timm's with model.fit = 'upsample' do, "
+                f"received {recipe.name}"
+            )
+        model.size = start_size
+        try:
+            model(torch.empty(2, 3, image_size, image_size))
+        except (RuntimeError, AssertionError):
+            raise RecipeError(
+                f"train.start_size: expected a model that takes images of {start_size} pixels as well as of {own}, "
+                f"received {recipe.name}; set model.size and train.start_size to the same number"
             ) from None
 
 

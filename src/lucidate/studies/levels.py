@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from lucidate.analysis.studies import Level, LevelsTable
 from lucidate.core.alignment import align
 from lucidate.core.atomic import atomic_write
 from lucidate.core.progress import Reporter
-from lucidate.core.records import Predictions, RunCard, jsonable
+from lucidate.core.records import History, Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir, begin_study
 from lucidate.models.build import begins_with_weights
 from lucidate.report.pdf.document import report_of_run
@@ -71,6 +72,7 @@ def run_levels(
         runs[name] = complete(job, reporter=reporter, stop=stop)
     run = runs[ENSEMBLE] = RunDir(out / ENSEMBLE)
     if not run.card.exists():
+        shutil.rmtree(run.path, ignore_errors=True)  # what a killed process wrote of it: its card comes last
         members, method = [runs[name] for name in plan.members], plan.settings.combine
         with run.claim():
             ensemble_runs(members, run, method=method, device=device, command=command, reporter=reporter)
@@ -108,7 +110,7 @@ def _level(number: int, run: RunDir, before: RunDir | None, *, members: tuple[Le
     if before is not None:
         change, p = _difference(before, run)
     seconds = card.results.train_seconds or 0.0
-    shown = card.split.sizes["train"] * (card.results.epochs or 0)
+    shown = 0.0 if members else sum(History.load(run.history).images)
     return Level(
         level=number,
         title=TITLES[number],

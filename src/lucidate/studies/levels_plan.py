@@ -39,12 +39,14 @@ LARGE = 48  # pixels a side; above, a network for 224 pixels needs no smaller st
 LineUp = Literal["own", "substitutes", "scratch"]
 SUBSTITUTED = (
     "EfficientNet-Lite2 and Lite1, whose ImageNet weights are at hand, take the places of ResNet50, EfficientNet-B0 "
-    "and ViT-Tiny, whose weights could not be had; level 3's network is the ensemble's third member."
+    "and ViT-Tiny, whose weights could not all be had; level 3's network is the ensemble's third member."
 )
-FROM_SCRATCH = (
-    "No pretrained weights were at hand: every network began from scratch. Level 1 is then no transfer learning, and "
-    "large networks are at their weakest on few images and few epochs."
+SCRATCH = (
+    "every network began from scratch. Level 1 is then no transfer learning, and large networks are at their weakest "
+    "on few images and few epochs."
 )
+FROM_SCRATCH = f"No pretrained weights were at hand: {SCRATCH}"
+AS_ASKED = f"By levels.pretrained=false {SCRATCH}"
 LEFT_OUT = ("crop=0.0", "trivial=false", "cutmix=0.0")
 
 
@@ -140,7 +142,7 @@ def line_up(recipes: Mapping[str, Recipe], out: Path, *, wanted: bool | Literal[
     first = LEVELS[1]
     card = RunDir(out / first).card
     if wanted is False:
-        return "scratch", FROM_SCRATCH
+        return "scratch", AS_ASKED
     if RunDir(out / SUBSTITUTES[first]).card.exists():
         return "substitutes", SUBSTITUTED
     if card.exists():

@@ -27,7 +27,7 @@ from lucidate.training.trainer import TrainJob, fit
 
 def open_images(recipe: Recipe, *, fetch: bool = True, reporter: Reporter) -> Dataset:
     """Pack and divide a recipe's images, and see that its model suits them; fetch: and that its weights can be had."""
-    check(recipe.model)  # before the images are packed, which may take minutes
+    check(recipe.model, start_size=recipe.train.start_size)  # before the images are packed, which may take minutes
     if fetch:
         require_weights(recipe.model)
     dataset = prepare(recipe, reporter=reporter)
@@ -52,11 +52,12 @@ def prepare_run(
     Raises RunError for a folder that is taken, RecipeError, SourceError, WeightsError.
     """
     reporter = reporter or Silent()
+    asked = {override.partition("=")[0].strip() for override in overrides}
     if isinstance(recipe, Recipe):
         resolved, name = recipe, recipe.model.name
     else:
         name = find_recipe(recipe).stem
-        if str(recipe) == auto.NAME:
+        if auto.is_auto(recipe):
             resolved = auto.resolve(data, overrides=overrides, reporter=reporter)
         else:
             resolved = load_recipe(recipe, source=data, overrides=overrides)
@@ -66,9 +67,9 @@ def prepare_run(
         RunDir.free(run.path)
     dataset, device = open_images(resolved, fetch=not begun, reporter=reporter), device or default_device()
     if not begun:
-        resolved = with_budget(resolved, dataset, device=device, reporter=reporter)
+        resolved = with_budget(resolved, dataset, asked=asked, device=device, reporter=reporter)
     elif resolved.train.sizes:
-        resolved = chosen_before(resolved, RunCard.load(run.card).recipe)
+        resolved = chosen_before(resolved, RunCard.load(run.card).recipe, asked=asked)
     return TrainJob(resolved, run, dataset, device, command)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucidate.core.errors import Interrupted, RecipeError, RunError
+from lucidate.core.errors import Interrupted, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, TrainRecipe
 from lucidate.core.records import History
@@ -74,8 +74,9 @@ def train_model(model: nn.Module, training: Training) -> History:
     """Train `model` in place by the recipe and return its history.
 
     Everything random is a function of (seed, epoch, step), so a training that goes on from a checkpoint ends with
-    the same bits as one that was never interrupted. The model ends with the weights of the best validation accuracy
-    (the first of equals) where the recipe restores them. Raises RunError when the loss is no longer a number.
+    the same bits as one that was never interrupted, unless `train.minutes` ends it. The model ends with the weights of
+    the best validation accuracy (the first of equals) where the recipe restores them. Raises RunError when the loss is
+    no longer a number.
     """
     recipe, group, checkpoints, stop = training.recipe, training.group, training.checkpoints, training.stop
     settings, batches, validation = recipe.train, training.batches, training.validation
@@ -106,6 +107,7 @@ def train_model(model: nn.Module, training: Training) -> History:
                     val_accuracy=val_accuracy,
                     val_loss=val_loss,
                     learning_rate=lr,
+                    images=float(state.seen),
                     epoch_seconds=round(state.seconds + time.perf_counter() - start, 3),
                 )
                 training.reporter.say(epoch_line(state.history, settings, images=state.seen))
@@ -130,11 +132,6 @@ def train_model(model: nn.Module, training: Training) -> History:
 def first_state(model: nn.Module, training: Training) -> State:
     """The state before the first step: layers frozen and rates set as the recipe asks for models with weights."""
     settings, batches = training.recipe.train, training.batches
-    if settings.start_size is not None and getattr(model, "size", None) is None:
-        raise RecipeError(
-            "train.start_size: expected a model that resizes its images, as timm's with model.fit = 'upsample' do, "
-            f"received {training.recipe.model.name}"
-        )
     pretrained = begins_with_weights(training.recipe.model)
     optimizer = make_optimizer(model, settings, layer_decay=settings.layer_decay if pretrained else 1.0)
     state = State(model, optimizer, copy_state(model), torch.zeros(training.group.size, 2, device=batches.device))
@@ -197,7 +194,7 @@ def train_epoch(state: State, training: Training) -> float:
             state.seconds = before + spent
             rate = (state.seen - seen_before) / spent
             training.reporter.advance(epoch_name(epoch, settings), state.seen, images, f"{rate:,.0f} images/s")
-            if settings.minutes is not None and epoch == 0 and step == PLAN_STEPS:
+            if settings.minutes is not None and epoch == 0 and step == min(PLAN_STEPS, steps - 1):
                 training.reporter.say(budget_line(settings, rate, images=images))
             # Processes must agree on these two, which makes them wait for each other: not in each step.
             may_ask = group.size == 1 or step % AGREE_STEPS == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,12 +93,15 @@ def choose_precision(
     return chosen
 
 
-def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, reporter: Reporter) -> Recipe:
+def with_budget(
+    recipe: Recipe, dataset: Dataset, *, asked: Collection[str] = (), device: torch.device, reporter: Reporter
+) -> Recipe:
     """The recipe with what its minutes suffice for: a size of `train.sizes`, and what `train.passes` tells apart.
 
     The size is the largest that leaves enough passes over the images, else the smallest, which it is without a budget;
-    a `model.size` that is given stays. Raises RecipeError, also where several processes train together, whose clocks
-    would choose differently, and no size is given.
+    a `model.size` that is given stays. asked: keys such as "augment.mixup" that stay as they are, since the user set
+    them. Raises RecipeError, also where several processes train together, whose clocks would choose differently, and
+    no size is given.
     """
     settings, options, count = recipe.train, recipe.model.options, len(dataset.splits.train)
     if settings.sizes is None:
@@ -121,13 +124,13 @@ def with_budget(recipe: Recipe, dataset: Dataset, *, device: torch.device, repor
         passes = timed_passes(recipe, dataset, sides=[int(own)] if own else settings.sizes, device=device)
     size = max((side for side in passes if passes[side] >= PASSES), default=min(passes))
     few = settings.passes is not None and passes[size] >= settings.passes
-    if settings.passes is not None:
-        recipe = changed(recipe, FEW if few else MANY)
-    how = ": few images, which are therefore large from the start, and mixed" if few else ""
+    changes = {} if settings.passes is None else differing(recipe, FEW if few else MANY, asked=asked)
     if settings.minutes is not None:
         about = "" if together else f" are about {passes[size]:.1f} passes over {count:,} images"
+        left_out = [key for keys in changes.values() for key in keys]
+        how = f", too {'many' if few else 'few'} for {', '.join(left_out)}, which is left out" if left_out else ""
         reporter.say(f"images of {size} pixels: {settings.minutes:g} min{about}{how}")
-    return changed(recipe, {"model": {"size": size}})
+    return changed(changed(recipe, changes), {"model": {"size": size}})
 
 
 def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], device: torch.device) -> dict[int, float]:
@@ -149,14 +152,27 @@ def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], devi
     return {side: passes * (smallest / side) ** 2 for side in sides}
 
 
-def chosen_before(recipe: Recipe, kept: Recipe) -> Recipe:
+def chosen_before(recipe: Recipe, kept: Recipe, *, asked: Collection[str] = ()) -> Recipe:
     """The recipe with what `with_budget` chose when the training began, of which `kept` tells: steps may take another
-    time now."""
-    found: dict[str, dict[str, Any]] = {"model": {"size": kept.model.options.get("size")}}
-    for changes in (MANY, FEW):
-        for section, keys in changes.items():
-            found.setdefault(section, {}).update({key: getattr(getattr(kept, section), key) for key in keys})
+    time now. asked: as there; of these the recipe's own hold, and may be another training's."""
+    size = {} if "model.size" in asked else {"size": kept.model.options.get("size")}
+    found: dict[str, dict[str, Any]] = {"model": size}
+    for section, keys in (*MANY.items(), *FEW.items()):
+        free = [key for key in keys if f"{section}.{key}" not in asked]
+        found.setdefault(section, {}).update({key: getattr(getattr(kept, section), key) for key in free})
     return changed(recipe, found)
+
+
+def differing(recipe: Recipe, changes: Changes, *, asked: Collection[str]) -> Changes:
+    """Of some changes those that would change the recipe, and that nobody asked to be otherwise."""
+    return {
+        section: {
+            key: value
+            for key, value in keys.items()
+            if getattr(getattr(recipe, section), key) != value and f"{section}.{key}" not in asked
+        }
+        for section, keys in changes.items()
+    }
 
 
 def changed(recipe: Recipe, values: Changes) -> Recipe:

@@ -15,6 +15,7 @@ from lucidate.core.recipe import TrainRecipe
 from lucidate.core.records import History
 from lucidate.models.registry import Resizing
 
+FITTING = ("cosine", "linear")  # schedules that end with the training
 GROWN = 0.6  # share of the training after which images have their full size
 SIDE_STEP = 16  # pixels by which they grow: each size prepares its kernels anew
 
@@ -25,7 +26,7 @@ def learning_rate(recipe: TrainRecipe, *, step: float, steps_per_epoch: int, val
         return recipe.lr * recipe.plateau_factor ** plateau_cuts(val_accuracy, recipe.plateau_patience)
     warmup = recipe.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return recipe.lr * (step + 1) / warmup
+        return recipe.lr * min((step + 1) / warmup, 1)
     if recipe.schedule == "constant":
         return recipe.lr
     progress = (step - warmup) / max(recipe.epochs * steps_per_epoch - warmup, 1)
@@ -64,7 +65,7 @@ def growing(model: nn.Module) -> Iterator[Callable[[int | None, float], None]]:
 
     Small images are learned from in a fraction of the time (M. Tan and Q. Le, "EfficientNetV2", arXiv:2104.00298).
     """
-    own: int = getattr(model, "size", None) or 0  # 0: it has none, and start_size has been refused
+    own: int = getattr(model, "size", None) or 0  # 0: it has none, and start_size is refused
 
     def grow(first: int | None, share: float) -> None:
         if first is not None and isinstance(model, Resizing):
@@ -109,7 +110,6 @@ def budget_line(settings: TrainRecipe, rate: float, *, images: int) -> str:
     assert settings.minutes is not None
     epochs = min(60 * settings.minutes * rate / images, settings.epochs)
     grows = f", fewer as images grow from {settings.start_size} pixels" if settings.start_size else ""
-    return (
-        f"{settings.minutes:g} min: {rate:,.0f} images/s are about {epochs:.1f} epochs of {images:,} images{grows}"
-        f"; the {settings.schedule} schedule ends with them"
-    )
+    falls = f"; the {settings.schedule} schedule ends with them" if settings.schedule in FITTING else ""
+    about = f"{rate:,.0f} images/s are about {epochs:.1f} epochs of {images:,} images"
+    return f"{settings.minutes:g} min: {about}{grows}{falls}"
