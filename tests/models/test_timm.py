@@ -189,7 +189,7 @@ def test_a_truncated_download_is_noticed(tmp_path: Path) -> None:
 def test_without_a_hub_the_three_ways_on_are_named(tmp_path: Path) -> None:
     gone = ask_hub("http://127.0.0.1:9", tmp_path)
     assert gone.returncode == 1
-    for way in ("model.weights=FILE.safetensors", "model.pretrained=false", "HF_HOME"):
+    for way in ("model.weights=FILE.safetensors", "model.pretrained=false", "HF_HOME", "lucidate[pretrained]"):
         assert way in gone.stderr
     assert "Traceback" not in gone.stderr
 

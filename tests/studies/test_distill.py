@@ -262,6 +262,8 @@ def test_mistakes(done: Done, tmp_path: Path) -> None:
             "expected validation images that the teacher was not trained on",
         ),
         (["distill", "--teacher", mentor, "--set", "distill.temperature=0", "--out", str(new)], "distill.temperature"),
+        (["distill", "--teacher", mentor, "--recipe", "auto", "--out", str(new)], "received auto, which chooses one"),
+        (["distill", "--teacher", mentor, "--recipe", "transfer", "--out", str(new)], "set model.size to one of them"),
         (["distill", "--teacher", mentor, "--set", "distill.weight=2", "--out", str(new)], "distill.weight: expected"),
         (["distill", "--teacher", mentor, "--out", str(tmp_path)], "expected a new or empty folder"),
         ([*budget, "--set", "train.lr=0.1"], "--out: expected the distillation that"),

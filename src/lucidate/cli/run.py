@@ -26,7 +26,11 @@ Name = Annotated[
     Option("--name", metavar="NAME", help="What the images are called in pages and files. (default: the source's)"),
 ]
 Resume = Annotated[
-    bool, Option("--resume", help="Go on with the training in --out from its last checkpoint, to the same bits.")
+    bool,
+    Option(
+        "--resume",
+        help="Go on with the training in --out from its last checkpoint, to the same bits unless minutes end it.",
+    ),
 ]
 
 

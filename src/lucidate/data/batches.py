@@ -198,7 +198,8 @@ def prepare(recipe: Recipe, *, reporter: Reporter | None = None) -> Dataset:
     splits = divide(pack, recipe)
     if splits.scheme != recipe.data.split:
         reporter.say(f"{pack.source} has no test split of its own: pooled {splits.scheme}, seed {split_seed(recipe)}")
-    for warning in (*missing_classes(pack, splits), *small_classes(pack, splits)):
+    balanced = recipe.train.balance != "none"
+    for warning in (*missing_classes(pack, splits), *small_classes(pack, splits, balanced=balanced)):
         reporter.say(warning)
     return Dataset(pack, splits, fit_preprocess(pack.images, splits.train))
 
@@ -217,8 +218,9 @@ def missing_classes(pack: Pack, splits: Splits) -> list[str]:
     return found
 
 
-def small_classes(pack: Pack, splits: Splits) -> list[str]:
-    """A sentence where classes have fewer than 20 training images, the smallest named first."""
+def small_classes(pack: Pack, splits: Splits, *, balanced: bool) -> list[str]:
+    """A sentence where classes have fewer than 20 training images, the smallest named first; balanced: they weigh more
+    already."""
     counts = np.bincount(pack.labels[splits.train], minlength=len(pack.class_names))
     small = [int(label) for label in np.argsort(counts, kind="stable") if 0 < counts[label] < FEW]
     if not small:
@@ -226,7 +228,8 @@ def small_classes(pack: Pack, splits: Splits) -> list[str]:
     shown = ", ".join(f"{pack.class_names[label]} ({counts[label]})" for label in small[:NAMED])
     more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
     which = "a class has" if len(small) == 1 else f"{len(small)} classes have"
+    balance = "" if balanced else ", or set train.balance=weights where others have many"
     return [
         f"warning: train: {which} fewer than {FEW} images: {shown}{more}; what is learned of them, and said of them, "
-        "is uncertain; add images, or set train.balance=weights where others have many"
+        f"is uncertain; add images{balance}"
     ]

@@ -22,6 +22,7 @@ from lucidate.core.recipe import Recipe
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import Pack, open_pack
+from lucidate.data.sources.source import Source
 
 NAMES = ("train", "validation", "test")
 POOLED = "80-10-10"  # of a source without a test split
@@ -84,11 +85,12 @@ def require_name(name: str) -> None:
         raise RunError(f"split: expected one of {', '.join(NAMES)}, received {name!r}")
 
 
-def divide(pack: Pack, recipe: Recipe) -> Splits:
-    """The splits of a pack by a recipe. Raises SourceError when one would be empty."""
+def divide(images: Pack | Source, recipe: Recipe) -> Splits:
+    """The splits of a pack, or of a source before it is packed, by a recipe. Raises SourceError when one would be
+    empty."""
     return make_splits(
-        pack.labels,
-        pack.given,
+        images.labels,
+        np.asarray(images.given),
         scheme=recipe.data.split,
         val_fraction=recipe.data.val_fraction,
         seed=split_seed(recipe),
@@ -135,9 +137,11 @@ def make_splits(
     splits = Splits(scheme, train, validation, test)
     for name, rows in splits:
         if not len(rows):
+            kept = "" if train_size is None else f" and data.train_size={train_size}"
+            way_on = "add images (ten a class at least)" if train_size is None else "raise data.train_size"
             raise SourceError(
-                f"data: expected enough images for train, validation and test, received {len(labels)}, "
-                f"which leave none for {name}; add images (ten a class at least)"
+                f"data: expected enough images for train, validation and test, received {len(labels)}{kept}, "
+                f"which leave none for {name}; {way_on}"
             )
     return splits
 

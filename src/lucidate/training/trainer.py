@@ -61,8 +61,9 @@ def fit(job: TrainJob, *, reporter: Reporter | None = None, stop: Callable[[], b
     """Train by the recipe into a folder that the caller has claimed, and return the run card.
 
     Where the folder holds an unfinished training of the same recipe, images and thread count, it goes on from its
-    newest checkpoint, to the same bits; where it holds a finished one, nothing is done. The run card stands from the
-    start, with status "training". Started by torchrun, each process calls this, and all train one model together.
+    newest checkpoint, to the same bits if no minutes end it; where it holds a finished one, nothing is done. The run
+    card stands from the start, with status "training". Started by torchrun, each process calls this, and all train one
+    model together.
 
     stop: asked after each step; True saves a checkpoint and raises Interrupted. Raises RunError when the loss
     diverges or the folder holds another training; RecipeError for the model's options.
