@@ -6,7 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from lucidate.core.errors import RecipeError
-from lucidate.core.recipe import Recipe, apply_override, load_recipe, make_recipe, shipped_recipes
+from lucidate.core.recipe import (
+    Recipe,
+    apply_override,
+    load_recipe,
+    make_recipe,
+    overridden,
+    shipped_recipes,
+    with_overrides,
+)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +104,12 @@ def test_another_model_begins_with_its_own_options(tmp_path: Path, name: str, op
     assert load_recipe(path, overrides=[f"model.name={name}"]).model.options == options
     with_own = load_recipe(path, overrides=["model.depth=3", f'model.name = "{name}"'])
     assert with_own.model.options == {**options, "depth": 3}
+
+
+def test_a_recipe_takes_overrides_as_its_file_would() -> None:
+    overrides = ["train.epochs=3", "augment={mixup=0.4}", "model.depth=2"]
+    changed = with_overrides(load_recipe("fast"), source="photos", overrides=overrides)
+    assert changed == load_recipe("fast", source="photos", overrides=overrides)
+    assert overridden(overrides) == {"train.epochs", "augment.mixup", "model.depth"}
+    with pytest.raises(RecipeError, match=r"unknown key 'train\.epoch'"):
+        with_overrides(Recipe(), overrides=["train.epoch=3"])

@@ -75,7 +75,7 @@ def test_too_few_images_are_refused() -> None:
     with pytest.raises(SourceError, match="leave none for validation"):
         make_splits(np.array([0, 1]), np.array(["", ""]), scheme=POOLED, val_fraction=0.1, seed=0)
     few = {"scheme": POOLED, "val_fraction": 0.1, "seed": 0, "train_size": 9}
-    with pytest.raises(SourceError, match=r"data\.train_size=9, which leave none for .*; raise data\.train_size"):
+    with pytest.raises(SourceError, match=r"and train_size=9, which leave none for .*; raise train_size"):
         make_splits(np.arange(3).repeat(50), np.array([""] * 150), **few)
 
 

@@ -202,6 +202,8 @@ def embed(
         require_kind(out, embedding.KINDS)
     held: AbstractContextManager[None] = nullcontext()
     where = partial(stages.pick_device, device)
+    if device not in ("auto", "cpu"):
+        where()  # a mistake is told before weights are fetched and images packed
     with console.reporter() as reporter:
         if model.startswith(TIMM):
             if data is None:

@@ -245,6 +245,25 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
+def with_overrides(recipe: Recipe, *, source: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe with another source and with overrides, as `load_recipe` takes them. Raises RecipeError."""
+    values = recipe.model_dump()
+    for override in overrides:
+        apply_override(values, override)
+    if source is not None:
+        values["data"]["source"] = source
+    return make_recipe(values, name="recipe with --set")
+
+
+def overridden(overrides: Sequence[str]) -> set[str]:
+    """The keys that overrides set, such as "train.epochs". Raises RecipeError."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(values, override)
+    nested = {name: section for name, section in values.items() if isinstance(section, dict)}
+    return {f"{name}.{key}" for name, section in nested.items() for key in section} | (values.keys() - nested.keys())
+
+
 def find_recipe(recipe: str | Path) -> Path:
     """The file that `recipe` means. Raises RecipeError when there is none."""
     path = Path(recipe)

@@ -131,14 +131,15 @@ def make_splits(
     else:
         test = everything[is_test]
         train, validation = _take(everything[~is_test], labels, val_fraction, generator)
+    drawn = train_size is not None and train_size < len(train) and len(validation) > 0 and len(test) > 0
     if train_size is not None and train_size < len(train):
         share = train_size / len(train)
         train, validation = (_take(rows, labels, share, generator)[1] for rows in (train, validation))
     splits = Splits(scheme, train, validation, test)
     for name, rows in splits:
         if not len(rows):
-            kept = "" if train_size is None else f" and data.train_size={train_size}"
-            way_on = "add images (ten a class at least)" if train_size is None else "raise data.train_size"
+            kept = f" and train_size={train_size}" if drawn else ""
+            way_on = "raise train_size" if drawn else "add images (ten a class at least)"
             raise SourceError(
                 f"data: expected enough images for train, validation and test, received {len(labels)}{kept}, "
                 f"which leave none for {name}; {way_on}"

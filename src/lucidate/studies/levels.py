@@ -72,7 +72,9 @@ def run_levels(
         runs[name] = complete(job, reporter=reporter, stop=stop)
     run = runs[ENSEMBLE] = RunDir(out / ENSEMBLE)
     if not run.card.exists():
-        shutil.rmtree(run.path, ignore_errors=True)  # what a killed process wrote of it: its card comes last
+        if run.path.exists():  # what a killed process wrote of it: its card comes last
+            with run.lock():
+                shutil.rmtree(run.path)
         members, method = [runs[name] for name in plan.members], plan.settings.combine
         with run.claim():
             ensemble_runs(members, run, method=method, device=device, command=command, reporter=reporter)

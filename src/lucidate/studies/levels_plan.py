@@ -129,7 +129,7 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
         if recipe.model.options.get("fit") == "native" and side > LARGE:
             extra += ["model.fit=upsample", f"model.size={side}"]
         planned[name] = load_recipe(name, source=source, overrides=extra)
-        check(planned[name].model)
+        check(planned[name].model, start_size=planned[name].train.start_size)
     return Plan(settings, levels, members, planned, tuple(notes))
 
 

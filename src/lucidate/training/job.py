@@ -14,7 +14,7 @@ import torch
 
 from lucidate.core.machine import processes
 from lucidate.core.progress import Reporter, Silent
-from lucidate.core.recipe import Recipe, find_recipe, load_recipe
+from lucidate.core.recipe import Recipe, find_recipe, load_recipe, overridden, with_overrides
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir, fresh_path
 from lucidate.data.batches import Dataset, prepare
@@ -52,9 +52,8 @@ def prepare_run(
     Raises RunError for a folder that is taken, RecipeError, SourceError, WeightsError.
     """
     reporter = reporter or Silent()
-    asked = {override.partition("=")[0].strip() for override in overrides}
     if isinstance(recipe, Recipe):
-        resolved, name = recipe, recipe.model.name
+        resolved, name = with_overrides(recipe, source=data, overrides=overrides), recipe.model.name
     else:
         name = find_recipe(recipe).stem
         if auto.is_auto(recipe):
@@ -66,6 +65,7 @@ def prepare_run(
     if not processes()[0] and not begun:
         RunDir.free(run.path)
     dataset, device = open_images(resolved, fetch=not begun, reporter=reporter), device or default_device()
+    asked = overridden(overrides)
     if not begun:
         resolved = with_budget(resolved, dataset, asked=asked, device=device, reporter=reporter)
     elif resolved.train.sizes:

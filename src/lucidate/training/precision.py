@@ -154,13 +154,13 @@ def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], devi
 
 def chosen_before(recipe: Recipe, kept: Recipe, *, asked: Collection[str] = ()) -> Recipe:
     """The recipe with what `with_budget` chose when the training began, of which `kept` tells: steps may take another
-    time now. asked: as there; of these the recipe's own hold, and may be another training's."""
-    size = {} if "model.size" in asked else {"size": kept.model.options.get("size")}
-    found: dict[str, dict[str, Any]] = {"model": size}
-    for section, keys in (*MANY.items(), *FEW.items()):
-        free = [key for key in keys if f"{section}.{key}" not in asked]
-        found.setdefault(section, {}).update({key: getattr(getattr(kept, section), key) for key in free})
-    return changed(recipe, found)
+    time now. asked: as there."""
+    if not recipe.model.options.get("size"):
+        recipe = changed(recipe, {"model": {"size": kept.model.options.get("size")}})
+    for section, keys in (*MANY.items(), *FEW.items()) if recipe.train.passes is not None else ():
+        left_out = {key: value for key, value in keys.items() if getattr(getattr(kept, section), key) == value}
+        recipe = changed(recipe, differing(recipe, {section: left_out}, asked=asked))
+    return recipe
 
 
 def differing(recipe: Recipe, changes: Changes, *, asked: Collection[str]) -> Changes:
