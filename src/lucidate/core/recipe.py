@@ -212,8 +212,7 @@ def load_recipe(recipe: str | Path, *, source: str | None = None, overrides: Seq
         # Options are those of one model, or of all of timm's: another one begins with its own defaults.
         if key.strip() == "model.name" and _family(name.strip().strip("\"'")) != _family(before):
             values["model"] = {}
-    for override in overrides:
-        apply_override(values, override)
+    apply_overrides(values, overrides)
     if source is not None:
         values["data"] = {**values.get("data", {}), "source": source}
     return make_recipe(values, name=f"{path} with --set" if overrides else str(path))
@@ -247,9 +246,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 def with_overrides(recipe: Recipe, *, source: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe with another source and with overrides, as `load_recipe` takes them. Raises RecipeError."""
-    values = recipe.model_dump()
-    for override in overrides:
-        apply_override(values, override)
+    values = apply_overrides(recipe.model_dump(), overrides)
     if source is not None:
         values["data"]["source"] = source
     return make_recipe(values, name="recipe with --set")
@@ -257,9 +254,7 @@ def with_overrides(recipe: Recipe, *, source: str | None = None, overrides: Sequ
 
 def overridden(overrides: Sequence[str]) -> set[str]:
     """The keys that overrides set, such as "train.epochs". Raises RecipeError."""
-    values: dict[str, Any] = {}
-    for override in overrides:
-        apply_override(values, override)
+    values = apply_overrides({}, overrides)
     nested = {name: section for name, section in values.items() if isinstance(section, dict)}
     return {f"{name}.{key}" for name, section in nested.items() for key in section} | (values.keys() - nested.keys())
 
@@ -278,6 +273,13 @@ def find_recipe(recipe: str | Path) -> Path:
         f"recipe: expected a TOML file or {choices(str(recipe), list(shipped))}, received {str(recipe)!r}, "
         "which does not exist"
     )
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set each "a.b=c" in a nested dictionary, in place; returns it. Raises RecipeError."""
+    for override in overrides:
+        apply_override(values, override)
+    return values
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from lucidate.core.errors import WeightsError
 from lucidate.core.progress import Reporter
-from lucidate.core.recipe import Recipe, Section, apply_override, load_recipe, validated
+from lucidate.core.recipe import Recipe, Section, apply_overrides, load_recipe, validated
 from lucidate.core.records import RunCard
 from lucidate.core.run import RunDir
 from lucidate.data.pack import open_pack
@@ -170,7 +170,4 @@ def _require(recipes: Iterable[Recipe]) -> None:
 
 
 def _settings(overrides: Sequence[str]) -> LevelsRecipe:
-    values: dict[str, Any] = {}
-    for override in overrides:
-        apply_override(values, override)
-    return validated(_Overrides, values, name="--set").levels
+    return validated(_Overrides, apply_overrides({}, overrides), name="--set").levels

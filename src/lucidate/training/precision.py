@@ -157,7 +157,9 @@ def chosen_before(recipe: Recipe, kept: Recipe, *, asked: Collection[str] = ()) 
     time now. asked: as there."""
     if not recipe.model.options.get("size"):
         recipe = changed(recipe, {"model": {"size": kept.model.options.get("size")}})
-    for section, keys in (*MANY.items(), *FEW.items()) if recipe.train.passes is not None else ():
+    if recipe.train.passes is None:
+        return recipe
+    for section, keys in (*MANY.items(), *FEW.items()):
         left_out = {key: value for key, value in keys.items() if getattr(getattr(kept, section), key) == value}
         recipe = changed(recipe, differing(recipe, {section: left_out}, asked=asked))
     return recipe
