@@ -39,6 +39,18 @@ def test_a_wrong_value_is_named_with_what_was_expected_and_what_came(override: s
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("override", ["data=3", "data=photos"])
+def test_a_value_in_a_sections_place_is_refused_beside_a_source(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"data: expected a section such as \[data\], received"):
+        load_recipe("digits", source="digits", overrides=[override])
+
+
+def test_a_name_in_the_models_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('model = "compact"')
+    with pytest.raises(RecipeError, match=r"model: expected a section such as \[model\], received 'compact'"):
+        load_recipe(tmp_path / "r.toml")
+
+
 @pytest.mark.parametrize(
     ("override", "guess"), [("train.epoch=3", "epochs"), ("trian.epochs=3", "train"), ("augment.flips=true", "flip")]
 )

@@ -206,15 +206,16 @@ def load_recipe(recipe: str | Path, *, source: str | None = None, overrides: Seq
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: expected a TOML file, received one that does not parse: {error}") from None
-    before = str(values.get("model", {}).get("name", ""))
+    model = values.get("model")
+    before = str(model.get("name", "")) if isinstance(model, dict) else ""
     for override in overrides:
         key, _, name = override.partition("=")
         # Options are those of one model, or of all of timm's: another one begins with its own defaults.
         if key.strip() == "model.name" and _family(name.strip().strip("\"'")) != _family(before):
             values["model"] = {}
     apply_overrides(values, overrides)
-    if source is not None:
-        values["data"] = {**values.get("data", {}), "source": source}
+    if source is not None and isinstance(data := values.setdefault("data", {}), dict):
+        data["source"] = source
     return make_recipe(values, name=f"{path} with --set" if overrides else str(path))
 
 
