@@ -44,8 +44,6 @@ def find_weights(name: str, *, pretrained: bool, weights: str | None) -> Weights
     """
     if weights is not None:
         path = Path(weights)
-        if pretrained:
-            raise WeightsError("model: expected weights or pretrained, received both")
         if not path.is_file():
             raise WeightsError(f"model.weights: expected a safetensors file, received {weights}, which does not exist")
         return Weights(path, f"the file {path.name}")

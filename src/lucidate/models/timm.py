@@ -105,10 +105,10 @@ def timm_model(
     """A timm model by its name in timm, which must exist, for images of `image_size` pixels a side.
 
     pretrained: begin with ImageNet weights, of an installed package or of the hub. weights: begin with those of a
-    safetensors file in timm's format. initial: False where weights follow anyway, and none are fetched. fit: "native"
-    rebuilds the stem so that small images keep their resolution (a fourth of the usual reduction); "upsample" resizes
-    them to `size`, by default the model's own. drop, drop_path: rates of dropout before the head and of stochastic
-    depth.
+    safetensors file in timm's format, whatever `pretrained` says. initial: False where weights follow anyway, and none
+    are fetched. fit: "native" rebuilds the stem so that small images keep their resolution (a fourth of the usual
+    reduction); "upsample" resizes them to `size`, by default the model's own. drop, drop_path: rates of dropout before
+    the head and of stochastic depth.
 
     Raises RecipeError for options, WeightsError for weights.
     """
