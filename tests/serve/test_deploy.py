@@ -280,6 +280,10 @@ def test_what_the_image_copies_is_there_and_let_in(dockerfile: list[tuple[str, s
     assert copied == let_in
     for name in copied:
         assert (ROOT / name).exists(), name
+    left_out = [line for line in ignored[2:] if line and not line.startswith("!")]
+    for module in (ROOT / "src").rglob("*.py"):
+        inside = module.relative_to(ROOT)
+        assert not any(path.match(pattern) for path in (inside, *inside.parents) for pattern in left_out), inside
 
 
 def test_the_commands_in_the_image_work(

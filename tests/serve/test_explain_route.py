@@ -24,7 +24,7 @@ from lucidate.explain.heatmaps import METHODS
 from lucidate.models.checkpoint import load_model
 from lucidate.models.timm import declare_missing_operators
 from lucidate.predict.backends import WEIGHTS_KEY
-from lucidate.serve import explainer, v1
+from lucidate.serve import explainer, schemas, v1
 from lucidate.serve.settings import Settings
 
 declare_missing_operators()
@@ -105,6 +105,10 @@ def test_the_picture_lies_over_the_image(server: Running) -> None:
         sized = server.ask(f"/v1/explain?side={side}", PNG, headers={"Accept": "image/png"})
         assert sized.headers["content-type"] == "image/png"
         assert Image.open(io.BytesIO(sized.body)).size == (side, side)
+
+
+def test_the_documentation_names_every_method() -> None:
+    assert tuple(schemas.METHODS) == METHODS
 
 
 @pytest.mark.parametrize("method", METHODS)

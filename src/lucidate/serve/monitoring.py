@@ -42,6 +42,7 @@ COUNTERS = (  # name, what it counts, where an engine's statistics have it; nano
 )
 PENDING = "nv_inference_pending_request_count"
 DRIFT = "lucidate_drift_psi"
+CHANCE = "lucidate_drift_chance"
 LAST = 60  # seconds that the page looks back
 KEPT = 4096  # latencies, the newest
 
@@ -125,11 +126,16 @@ def _of_models(models: list[ModelVersion]) -> Iterator[str]:
     yield from _head(PENDING, "Images admitted and not yet answered", "gauge")
     for served, label in labels:
         yield f"{PENDING}{{{label}}} {served.engine.depth()}"
-    yield from _head(DRIFT, "Population stability index of the last images, by signal", "gauge")
-    for served, label in labels:
-        for signal, found in served.drift.report().items():
-            if found["psi"] is not None:
-                yield f'{DRIFT}{{{label},signal="{signal}"}} {found["psi"]:.6g}'
+    reports = [(label, served.drift.report()) for served, label in labels]
+    for name, key, text in (
+        (DRIFT, "psi", "Population stability index of the last images, by signal"),
+        (CHANCE, "chance", "What chance alone makes of that index, by signal: below it, nothing has drifted"),
+    ):
+        yield from _head(name, text, "gauge")
+        for label, report in reports:
+            for signal, found in report.items():
+                if found["psi"] is not None:
+                    yield f'{name}{{{label},signal="{signal}"}} {found[key]:.6g}'
 
 
 def _head(name: str, text: str, kind: str) -> tuple[str, str]:

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     # for it, and nobody reads their next requests meanwhile: of pixels by 16 connections, up to 32 gave 1,833 requests
     # a second, up to 8 2,408.
     max_batch: int = Field(8, ge=1, le=1024, description="images computed together")
-    request_timeout: float = Field(30.0, gt=0, description="until it is computed, at most; then 504")
+    request_timeout: float = Field(30.0, gt=0, description="until computing begins, a second more to its end; then 504")
 
     views: ServedViews = Field("one", description="test-time views: one, or the recipe's, up to six times the work")
     int8: bool = Field(False, description="serve RUN/export/model.int8.onnx")
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     max_images: int = Field(256, ge=1, description="in one request; beyond: 413")
     max_pixels: int = Field(16_777_216, ge=1, description="of one image, by its header; beyond: 413")
     explain_queue: int = Field(16, ge=1, description="images waiting for a heatmap; beyond: 429")
-    api_keys: tuple[SecretStr, ...] = Field((), description="who may ask anything but health; empty: anybody")
+    api_keys: tuple[SecretStr, ...] = Field((), description="who may ask more than health, page, docs; empty: anybody")
     rate: float = Field(0.0, ge=0, description="requests a second of each key, or address; 0: as many as they like")
     burst: int = Field(20, ge=1, description="requests that may come at once after a rest, where there is a rate")
 
