@@ -2,8 +2,8 @@
 
     python bench/accuracy_figure.py [--out docs/accuracy.png]
 
-A line is the mean of a recipe's seeds, epoch by epoch; where there are several, the band spans them. Recipes that have
-not been measured are named beside it, not drawn.
+A line is the mean of a recipe's seeds, epoch by epoch; where there are several, the band spans them. GPU recipes that
+have not been measured are named beside it, not drawn.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ bytes). LitServe, around the same ONNX graph, once with ONNX Runtime's defaults 
 with and without batches; the plain server runs torch. --litserve-python: an interpreter that has litserve and
 onnxruntime; else this one, or none. Writes bench/results/serving.json.
 
---overload: twice the requests that the server can answer, for half a minute; then 10,000 clients that go before their
-answer. Writes bench/results/serving_overload.json.
+--overload: up to twice the requests that the server can answer, for half a minute; then 10,000 clients that go before
+their answer. Writes bench/results/serving_overload.json.
 """
 
 from __future__ import annotations

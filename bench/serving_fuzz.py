@@ -4,7 +4,7 @@
 
 Four parts, while a process of its own asks every 20 ms, by a new connection, whether the server lives:
     idle   nothing, for ten seconds;
-    alone  each kind of large request (bench/fuzz_requests.py) once, of 600 kB and of 64 MB, on every route;
+    alone  each kind of large request (bench/fuzz_requests.py) once, of 600 kB and of 64 MB, on each of its routes;
     flood  200 large bad bodies a route, eight at a time;
     broken random requests, sixteen at a time, for the rest of the seconds.
 Faults: an answer of status 500 or more, none at all, an error in another form, a server that has ended or that says

@@ -85,11 +85,17 @@ def draw(results: list[dict[str, Any]], out: Path) -> None:
         for item in mine:
             axes.vlines(item["train_images"], *item["test_interval"], color=color, alpha=0.4)
         name = "transfer (EfficientNet-Lite2, ImageNet)" if recipe == "transfer" else "from scratch (fast)"
+        below, middle = recipe == "fast", len(sizes) // 2
         axes.annotate(
-            name, (sizes[0], means[0]), xytext=(4, 10), textcoords="offset points", color=color, weight="bold"
+            name,
+            (sizes[middle], means[middle]),
+            xytext=(0, -38 if below else 22),
+            textcoords="offset points",
+            color=color,
+            weight="bold",
+            ha="center",
         )
         for size, mean in zip(sizes, means, strict=True):
-            below = recipe == "fast"
             axes.annotate(
                 f"{mean:.1%}", (size, mean), xytext=(4, -12 if below else 4), textcoords="offset points", size=8
             )
