@@ -27,7 +27,7 @@ Files = Annotated[list[Path] | None, Argument(metavar="IMAGE…", help="Image fi
 Data = Annotated[str | None, Option(metavar="SRC", help="Other images than the run's own.")]
 OUT = "With --data: where they go, .parquet with logits or .csv with probabilities. (default: predictions-NAME.parquet)"
 Out = Annotated[Path | None, Option(metavar="FILE", help=OUT)]
-CALIBRATED = "Divide logits by the temperature that fits validation, as the server does; files and CSV."
+CALIBRATED = "Divide logits by the temperature that fits validation; for files and CSV."
 Calibrated = Annotated[bool, Option("--calibrated", help=CALIBRATED)]
 BackendName = Annotated[
     str, Option("--backend", metavar="BACKEND", help="torch, onnx or onnx-int8 (after: lucidate quantize RUN).")
@@ -95,7 +95,7 @@ def predict(
         for answer in answers:
             likeliest = zip(answer.classes, answer.probabilities, strict=True)
             lines.append("  ".join([str(answer.path), *(f"{name} {share:.1%}" for name, share in likeliest)]))
-        way_on = "" if calibrated else "; --calibrated shows what the server would"
+        way_on = "" if calibrated else "; --calibrated divides logits by the temperature that fits validation"
         lines.append(f"probabilities: {words}{way_on}")
         console.emit({"run": str(folder.path), "images": answers, **shown}, lines, as_json=json)
         return

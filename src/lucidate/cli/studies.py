@@ -15,7 +15,8 @@ from lucidate.core.run import RunDir, fresh_path
 
 Source = Annotated[str, typer.Option(metavar="SRC", help="digits, cifar10, or a path to images.")]
 Folder = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where the runs go; the same DIR goes on. (default: runs/levels)")
+    Path | None,
+    typer.Option(metavar="DIR", help="The runs; the same DIR goes on. (default: runs/levels or the next free)"),
 ]
 Teacher = Annotated[
     Path, typer.Option("--teacher", metavar="RUN", help="Who teaches: a run, or the file of a model from elsewhere.")
@@ -27,7 +28,8 @@ TeachersSource = Annotated[
     str | None, typer.Option(metavar="SRC", help="digits, cifar10, or a path to images. (default: the teacher's)")
 ]
 DistillFolder = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where the runs go; the same DIR goes on. (default: runs/distill)")
+    Path | None,
+    typer.Option(metavar="DIR", help="The runs; the same DIR goes on. (default: runs/distill or the next free)"),
 ]
 Seeds = Annotated[
     int, typer.Option(metavar="N", help="Students of each kind, by the recipe's seed and those after it.")
@@ -59,9 +61,9 @@ def levels(
 ) -> None:
     """Take a data set through the challenge: transfer, regularization, a custom network, an ensemble; then write it up.
 
-    What was stopped goes on with the same command: finished levels are not repeated. --set levels.train_size=5000
-    trains on fewer images, --set train.epochs=2 for fewer epochs, --set data.split=official keeps the source's own
-    test split.
+    What was stopped goes on with the same command and --out: finished levels are not repeated. --set
+    levels.train_size=5000 trains on fewer images, --set train.epochs=2 for fewer epochs, --set data.split=official
+    keeps the source's own test split.
 
     Example: lucidate levels --data cifar10 --minutes 30 --out runs/levels
     """
@@ -123,7 +125,7 @@ def distill(
 
     Students see the teacher's training images in its division, unless --data and --set data.KEY=VALUE say otherwise;
     --set distill.temperature=T and --set distill.weight=W change how they are taught. What was stopped goes on with
-    the same command.
+    the same command and --out.
 
     Example: lucidate distill --teacher models/cifar10-fastnet --recipe edge --data FOLDER --set data.train_size=10000
     """

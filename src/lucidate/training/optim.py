@@ -47,7 +47,8 @@ def classification_loss(logits: Tensor, batch: Batch, *, recipe: TrainRecipe, we
 def make_optimizer(model: nn.Module, recipe: TrainRecipe, *, layer_decay: float = 1.0) -> optim.Optimizer:
     """The recipe's optimizer over every trainable parameter.
 
-    Weight decay acts on matrices and filters only: decaying biases and norm scales regularizes nothing.
+    Weight decay acts on matrices and filters only: decaying biases and norm scales regularizes nothing. Under muon it
+    acts on dense layers and biases, while filters are held at a fixed norm.
     layer_decay: factor of the rate a layer, from the head down; not for muon.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -154,7 +155,7 @@ class Muon(optim.Optimizer):
     that dominate the gradient. One class for both kinds, so that a checkpoint holds one optimizer.
 
     groups: dictionaries with params, lr, momentum, weight_decay and matrix; those with `matrix=True` get orthogonal
-    updates at unit norm of their weights, others Nesterov SGD.
+    updates, their weights held at the norm √(output channels); others Nesterov SGD.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, lr: float, momentum: float) -> None:
