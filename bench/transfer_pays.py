@@ -71,6 +71,7 @@ def measure(recipe: str, images: int, minutes: float, seed: int, *, data: str, o
         "train_seconds": card.results.train_seconds,
         "pack": card.data.pack,
         "hardware": card.hardware,
+        "versions": card.versions,
         "commit": card.commit,
     }
 
