@@ -219,9 +219,13 @@ def test_a_judged_run_without_its_tables_has_a_gallery_after_one_command(
 
 @pytest.mark.slow
 def test_an_interrupt_while_modules_load_is_no_traceback() -> None:
-    for seconds in (0.15, 0.4, 0.8):
-        command = [sys.executable, "-m", "lucidate", "models"]
+    # Until Python itself has started, an interrupt is not the command's to answer: wait for its first line.
+    program = "from lucidate.__main__ import main; print('started', flush=True); main()"
+    for seconds in (0.05, 0.4, 0.8):
+        command = [sys.executable, "-c", program, "models"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
