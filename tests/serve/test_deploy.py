@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import kubernetes_validate
 import pytest
@@ -182,9 +183,9 @@ def test_the_dashboard_asks_for_series_that_there_are(exposed: set[str]) -> None
     assert {panel["datasource"]["uid"] for panel in board["panels"]} == {source["uid"]}
 
 
-def test_labels_and_routes_that_are_asked_for_are_exposed(server: Server) -> None:
-    from urllib.request import urlopen
-
+def test_labels_and_routes_that_are_asked_for_are_exposed(server: Server, png: bytes) -> None:
+    image = Request(f"{server.url}/v1/predict", data=png, headers={"Content-Type": "image/png"})
+    urlopen(image, timeout=20).close()  # a series begins with its first event
     with urlopen(f"{server.url}/metrics", timeout=20) as answer:
         text = answer.read().decode()
     labels = set(re.findall(r'(\w+)="', text)) | {"signal"}

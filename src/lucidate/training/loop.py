@@ -22,6 +22,7 @@ from lucidate.data.batches import Batch, Batches, derived_seed, part_of
 from lucidate.models.build import begins_with_weights
 from lucidate.models.registry import Preparable
 from lucidate.training.checkpoint import Checkpoints, State
+from lucidate.training.depthwise import quick_gradients
 from lucidate.training.distributed import ProcessGroup, sync_layers
 from lucidate.training.evaluation import evaluate
 from lucidate.training.optim import classification_loss, let_learn, make_optimizer, set_learning_rate
@@ -230,7 +231,7 @@ def take_step(state: State, batch: Batch, training: Training, *, network: nn.Mod
     recipe, group, kind = training.recipe, training.group, working_type(training.precision)
     torch.manual_seed(derived_seed(recipe.seed, state.epoch, state.step, DROPOUT))
     group.batch_part.whole, group.batch_part.part = batch.whole, part_of(batch.whole, group.rank, group.size)
-    with casting(training.precision, batch.images.device):
+    with casting(training.precision, batch.images.device), quick_gradients(compiled=recipe.train.compile):
         logits = network(batch.images.to(kind))
     loss = classification_loss(logits.to(kind), batch, recipe=recipe.train, weights=training.class_weights)
     if training.teacher:
