@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from lucidate.analysis.studies import Level, LevelsTable
 from lucidate.core.alignment import align
 from lucidate.core.atomic import atomic_write
 from lucidate.core.progress import Reporter
+from lucidate.core.recipe import Recipe
 from lucidate.core.records import History, Predictions, RunCard, jsonable
 from lucidate.core.run import RunDir, begin_study
 from lucidate.models.build import begins_with_weights
@@ -24,6 +26,7 @@ from lucidate.report.site.gallery import gallery_of_run
 from lucidate.studies.ensemble import ensemble_runs
 from lucidate.studies.levels_plan import ENSEMBLE, TITLES, Plan, make_plan
 from lucidate.training.job import complete, prepare_run
+from lucidate.training.precision import changed
 
 RESULT = "levels.json"
 FRESH = "drawn at random"  # where weights came from that came from nowhere
@@ -61,15 +64,17 @@ def run_levels(
     asked = {"source": source, "overrides": list(overrides)}
     begin_study(out / RESULT, asked, what="the levels", sections=lambda answer: {key: answer[key] for key in asked})
     runs: dict[str, RunDir] = {}
-    for name, recipe in plan.recipes.items():
+    for name in plan.recipes:
         folder = plan.folder_of(name)
         if folder != name:
             reporter.say(f"{name}: the recipe of {folder}, whose run it takes")
             runs[name] = runs[folder]
             continue
         reporter.say(f"{name} ({len(runs) + 1} of {len(plan.recipes)})")
-        job = prepare_run(recipe, out=out / name, device=device, command=command, resume=True, reporter=reporter)
-        runs[name] = complete(job, reporter=reporter, stop=stop)
+        start, run = time.perf_counter(), RunDir(out / name)
+        recipe = in_time(name, run, plan, before=runs, reporter=reporter)
+        job = prepare_run(recipe, out=run.path, device=device, command=command, resume=True, reporter=reporter)
+        runs[name] = complete(job, reporter=reporter, stop=stop, since=start)
     run = runs[ENSEMBLE] = RunDir(out / ENSEMBLE)
     if not run.card.exists():
         if run.path.exists():  # what a killed process wrote of it: its card comes last
@@ -87,6 +92,26 @@ def run_levels(
     gallery = levels_site(out / "gallery", table, title=RunCard.load(runs[ENSEMBLE].card).data.dataset)
     report = report_of_run(runs[ENSEMBLE], levels=table, path=out / "report.pdf", images=images, reporter=reporter)
     return LevelsResult(table, gallery, report)
+
+
+def in_time(name: str, run: RunDir, plan: Plan, *, before: Mapping[str, RunDir], reporter: Reporter) -> Recipe:
+    """A run's recipe, with fewer minutes where the runs before it took longer than planned.
+
+    before: by their names in the plan. A run that has begun keeps the minutes that it began with.
+    """
+    recipe = plan.recipes[name]
+    own = recipe.train.minutes
+    if own is None or plan.settings.minutes is None:
+        return recipe
+    if run.card.exists():
+        minutes = RunCard.load(run.card).recipe.train.minutes
+    else:
+        results = {other: RunCard.load(done.card).results for other, done in before.items()}
+        seconds = {other: max(found.seconds or 0.0, found.train_seconds or 0.0) for other, found in results.items()}
+        minutes = plan.minutes_left(name, spent={other: value / 60 for other, value in seconds.items()})
+        if minutes < own:
+            reporter.say(f"{name}: {minutes:.1f} min instead of {own:.1f}, since those before it took longer")
+    return changed(recipe, {"train": {"minutes": minutes}})
 
 
 def levels_table(plan: Plan, runs: Mapping[str, RunDir]) -> LevelsTable:

@@ -31,7 +31,10 @@ SUBSTITUTES = {
     "level4_vit_tiny": "level3_custom",
 }
 SHARES = {1: 2.0, 2: 2.5, 3: 1.25, 4: 1.75}  # of a budget, by level; of level 4 for each member of its own
-TRAINED = 0.9  # of a budget; the rest goes into predictions of six views, galleries and reports
+# What a budget leaves to predictions of six views, galleries and reports: minutes an image of the data set, as two
+# crowded cores take with networks of 96 pixels, and at most this share of it.
+PREDICTION, MOST = 1e-4, 0.2
+LEAST = 0.1  # of a run's minutes, however late it is
 LONGER = 10  # times the recipes' epochs, at most, where minutes end a training: few images are seen more often in them
 ENSEMBLE = "level4_ensemble"
 TINY = 16  # pixels a side; of 8, a network that reduces its images eightfold is lost when they move by one
@@ -85,6 +88,17 @@ class Plan:
         """The run that stands for a recipe: of recipes that are the same in all but their name, the first."""
         return next(other for other, recipe in self.recipes.items() if recipe == self.recipes[name])
 
+    def minutes_left(self, name: str, *, spent: Mapping[str, float]) -> float:
+        """Minutes of training for a run of a plan with a budget: its own, or fewer where those before it were late.
+
+        spent: how many minutes of the budget each run before it took, predictions included.
+        """
+        own = {run: recipe.train.minutes or 0.0 for run, recipe in self.recipes.items() if self.folder_of(run) == run}
+        budget, done = self.settings.minutes or 0.0, [run for run in own if run in spent]
+        planned = budget * (1 - sum(own[run] for run in done) / sum(own.values()))
+        left = budget - sum(spent[run] for run in done)
+        return round(own[name] * min(max(left / planned, LEAST), 1), 3)
+
 
 def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Reporter) -> Plan:
     """Resolve every level's recipe. overrides: "levels.a=b" for the levels, others for each recipe.
@@ -96,7 +110,8 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
     shared = [item for item in overrides if not item.startswith("levels.")]
     own = (*LEVELS.values(), *MEMBERS)
     data = load_recipe(own[0], source=source, overrides=shared).data
-    side = open_pack(source, image_size=data.image_size, reporter=reporter).image_size
+    pack = open_pack(source, image_size=data.image_size, reporter=reporter)
+    side = pack.image_size
     notes: list[str] = []
     if settings.train_size is not None:
         shared.append(f"data.train_size={settings.train_size}")
@@ -118,7 +133,7 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
     for name in dict.fromkeys(names.values()):
         extra = [*shared]
         if settings.minutes is not None:
-            minutes = TRAINED * settings.minutes * SHARES[level_of[name]] / sum(shares.values())
+            minutes = trained_minutes(settings.minutes, len(pack)) * SHARES[level_of[name]] / sum(shares.values())
             extra.append(f"train.minutes={minutes:.3f}")
         recipe = load_recipe(name, source=source, overrides=extra)
         if settings.minutes is not None and not any(item.startswith("train.epochs") for item in shared):
@@ -131,6 +146,11 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
         planned[name] = load_recipe(name, source=source, overrides=extra)
         check(planned[name].model, start_size=planned[name].train.start_size)
     return Plan(settings, levels, members, planned, tuple(notes))
+
+
+def trained_minutes(budget: float, images: int) -> float:
+    """How much of a budget in minutes all trainings have together. images: of the data set."""
+    return budget - min(PREDICTION * images, MOST * budget)
 
 
 def line_up(recipes: Mapping[str, Recipe], out: Path, *, wanted: bool | Literal["auto"]) -> tuple[LineUp, str]:

@@ -102,15 +102,20 @@ def finish_job(job: TrainJob, *, reporter: Reporter, since: float | None = None)
     return card
 
 
-def complete(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False) -> RunDir:
-    """Whatever is missing of a run: it goes on where it was stopped, and a finished one stands as it is."""
+def complete(
+    job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = lambda: False, since: float | None = None
+) -> RunDir:
+    """Whatever is missing of a run: it goes on where it was stopped, and a finished one stands as it is.
+
+    since: as for `finish_job`.
+    """
     begun = job.run.card.exists()
     if begun and RunCard.load(job.run.card).status == "finished":
         reporter.say(f"{job.run.path.name}: finished before")
         return job.run
     with job.claim(resume=begun):
         train_job(job, reporter=reporter, stop=stop)
-        finish_job(job, reporter=reporter)
+        finish_job(job, reporter=reporter, since=since)
     return job.run
 
 
