@@ -21,6 +21,7 @@ from lucidate.core.run import RunDir
 from lucidate.data.preprocess import Preprocess
 from lucidate.models.checkpoint import load_model
 from lucidate.predict.infer import predict_run
+from pdfs import text_of
 
 pytestmark = pytest.mark.slow
 
@@ -119,12 +120,7 @@ def test_it_is_written_up(levels: tuple[Path, dict[str, Any], str, str]) -> None
         assert f"../{level['run']}/gallery/index.html" in page
         assert (folder / level["run"] / "gallery/index.html").exists()
     assert "take the places of ResNet50" in page
-    text = subprocess.run(
-        ["pdftotext", "-layout", str(Path(folder.parent, answer["report"])), "-"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    text = text_of(Path(folder.parent, answer["report"]))
     for level in answer["levels"]:
         assert f"{100 * level['test_accuracy']:.1f}" in text
 

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,22 +22,10 @@ from lucidate.report.figures import comparison as drawing
 from lucidate.report.pdf import content, document, ending, opening, results
 from lucidate.report.pdf.content import Facts, Figure, Points, ReportData, Table, Tiles
 from lucidate.report.pdf.document import CHAPTERS, compose, report_of_run, write_report
+from pdfs import images_of, pages_of, text_of
 
 MARKUP = ('#import "x"', "*a_b* $x$ `raw`", "\\ = // [c] @d <e> ~", "w" * 200, "猫 → Käse")
 MEGABYTE = 1_000_000
-needs_pdftotext = pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext is not installed")
-
-
-def text_of(pdf: Path) -> str:
-    """All words, single spaces between them."""
-    done = subprocess.run(["pdftotext", "-raw", str(pdf), "-"], capture_output=True, text=True, check=True)
-    return " ".join(done.stdout.replace("\u200b", "").split())
-
-
-def pages_of(pdf: Path) -> int:
-    found = re.search(rb"/Type\s*/Pages\s*/Count (\d+)", pdf.read_bytes())
-    assert found
-    return int(found[1])
 
 
 def card_of(case: Any, **changes: Any) -> RunCard:
@@ -162,7 +147,6 @@ def test_a_run_takes_a_few_pages(report: Path) -> None:
     assert [path.name for path in report.parent.iterdir()] == ["report.pdf"]
 
 
-@needs_pdftotext
 def test_its_text_is_text(report: Path, large_case: Any) -> None:
     text, findings = text_of(report), large_case.findings
     for info in (findings.summary, findings.confusion_matrix, findings.per_class_accuracy, findings.confidence):
@@ -173,7 +157,6 @@ def test_its_text_is_text(report: Path, large_case: Any) -> None:
     assert 'lucidate run "#x" --set a_b=$c' in text
 
 
-@needs_pdftotext
 def test_names_from_elsewhere_are_printed_as_they_are(case: Callable[..., Any], tmp_path: Path) -> None:
     hostile = case(5, 200, names=MARKUP, side=8)
     notes = ("#panic() in a _note_",)
@@ -408,17 +391,13 @@ def test_of_a_run_and_its_splits(run: RunDir, capsys: pytest.CaptureFixture[str]
 
 
 def test_images_that_are_not_for_everyone_stay_out_of_it(run: RunDir, tmp_path: Path) -> None:
-    def embedded(path: Path) -> list[str]:
-        listed = subprocess.run(["pdfimages", "-list", str(path)], capture_output=True, text=True, check=True)
-        return listed.stdout.splitlines()[2:]  # below the head and a line
-
     report_verb(run.path, out=tmp_path / "all.pdf")
     report_verb(run.path, out=tmp_path / "none.pdf", images=False)
-    assert len(embedded(tmp_path / "all.pdf")) > 10
-    assert embedded(tmp_path / "none.pdf") == []
-    words = subprocess.run(["pdftotext", str(tmp_path / "none.pdf"), "-"], capture_output=True, text=True, check=True)
-    assert "How sure it is" in words.stdout
-    assert "Image by image" not in words.stdout
+    assert images_of(tmp_path / "all.pdf") > 10
+    assert images_of(tmp_path / "none.pdf") == 0
+    words = text_of(tmp_path / "none.pdf")
+    assert "How sure it is" in words
+    assert "Image by image" not in words
 
 
 def test_out_names_a_pdf(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
