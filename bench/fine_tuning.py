@@ -49,7 +49,7 @@ def rate(model: nn.Module, images: torch.Tensor, *, precision: str, ours: bool, 
     labels = torch.arange(len(images)) % CLASSES
 
     def step() -> None:
-        with casting(precision, CPU), quick_gradients(compiled=not ours):
+        with casting(precision, CPU), quick_gradients(CPU, compiled=not ours):
             logits = model(images)
         loss = functional.cross_entropy(logits.float(), labels)
         optimizer.zero_grad(set_to_none=True)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fakes import Listener
 from lucidate.core.errors import WeightsError
 from lucidate.core.recipe import ModelRecipe
-from lucidate.studies import levels_plan
+from lucidate.core.records import Results
+from lucidate.core.run import RunDir
+from lucidate.studies import levels, levels_plan
+from lucidate.studies.levels import in_time
 from lucidate.studies.levels_plan import Plan, make_plan, trained_minutes
+from lucidate.training.precision import changed
 
 pytestmark = pytest.mark.slow
 
@@ -83,8 +88,9 @@ def test_a_budget_is_divided_among_the_runs(
 
 def test_a_budget_leaves_time_for_predictions() -> None:
     assert trained_minutes(30, 60_000) == pytest.approx(24)
-    assert trained_minutes(180, 60_000) == pytest.approx(174)
+    assert trained_minutes(180, 60_000) == pytest.approx(173.5)
     assert trained_minutes(5, 60_000) == pytest.approx(4)  # however little there is
+    assert trained_minutes(5, 180) == pytest.approx(4.482)
 
 
 @pytest.mark.parametrize("names", [("lite",), ("resnet50", "efficientnet_b0", "vit_tiny")])
@@ -99,10 +105,37 @@ def test_runs_after_a_late_one_have_less_time(
     assert found.minutes_left(first, spent={}) == own[first]
     due = 30 * own[first] / whole
     assert found.minutes_left(second, spent={first: due / 2}) == own[second]  # no one has more than was planned
-    late = {first: due + (30 - due) / 2}  # half of what is left is gone
+    late = {first: due + (whole - own[first]) / 2}  # half of what the others were to train
     assert found.minutes_left(second, spent=late) == pytest.approx(own[second] / 2, abs=0.01)
     lost = {name: 100.0 if name == first else 0.0 for name in own if name != last}
     assert found.minutes_left(last, spent=lost) == pytest.approx(own[last] / 10, abs=0.01)
+
+
+def test_a_run_that_has_begun_keeps_its_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_hand(monkeypatch, "lite")
+    found, listener = plan(tmp_path, "levels.minutes=30"), Listener()
+    first, second, third, _ = found.recipes
+    cards = {
+        first: SimpleNamespace(results=Results(seconds=1200.0, train_seconds=400.0)),
+        second: SimpleNamespace(recipe=changed(found.recipes[second], {"train": {"minutes": 1.5}}), results=Results()),
+    }
+    monkeypatch.setattr(levels, "RunCard", SimpleNamespace(load=lambda path: cards[path.parent.name]))
+    before = {first: RunDir(tmp_path / first)}
+
+    def minutes(name: str) -> float | None:
+        run = RunDir(tmp_path / name)
+        return in_time(name, run, found, before=before, reporter=listener).train.minutes
+
+    late = minutes(second)
+    assert late == found.minutes_left(second, spent={first: 20.0})
+    assert "since those before it took longer" in listener.said[-1]
+    (tmp_path / second).mkdir()
+    (tmp_path / second / "run.json").touch()
+    assert minutes(second) == 1.5
+    before |= {second: RunDir(tmp_path / second)}  # nothing is known of its time
+    assert minutes(third) == found.minutes_left(third, spent={first: 20.0, second: 0.0})
+    free = plan(tmp_path, "train.minutes=2")  # of each run, not of all together
+    assert in_time(third, RunDir(tmp_path / third), free, before=before, reporter=listener).train.minutes == 2
 
 
 def test_large_images_need_no_smaller_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

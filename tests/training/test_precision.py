@@ -33,7 +33,7 @@ def test_a_recipe_can_fix_it(setting: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_probe_takes_bfloat16_only_for_a_clear_gain(
     gain: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seconds(model: object, images: object, kind: str) -> float:  # noqa: ARG001
+    def seconds(model: object, images: object, kind: str, **_: object) -> float:  # noqa: ARG001
         return 1.0 if kind == "float32" else 1 / gain
 
     monkeypatch.setattr(precision, "step_seconds", seconds)

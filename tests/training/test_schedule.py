@@ -271,7 +271,7 @@ def test_epochs_since_the_first_best(values: list[float], expected: int) -> None
 
 def sized(*, minutes: float | None, step: float, monkeypatch: pytest.MonkeyPatch, **model: Any) -> int | None:
     """The size that is chosen for digits, of [32, 64, 96], where a step of 16 images at 32 pixels takes so long."""
-    monkeypatch.setattr(precision, "step_seconds", lambda *_: step)
+    monkeypatch.setattr(precision, "step_seconds", lambda *_, **__: step)
     values = {"sizes": [64, 32, 96], "batch_size": 16} | ({} if minutes is None else {"minutes": minutes})
     options = {"name": "timm:resnet18", "fit": "upsample"} | model
     recipe = make_recipe({"data": {"source": "digits", "split": "80-10-10"}, "model": options, "train": values})
@@ -303,7 +303,9 @@ def test_how_often_images_are_seen_says_what_is_done_with_them(
     minutes: float | None, passes: int | None, few: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "PASSES", 8)
-    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 0.8 minutes: 13 passes at 64 pixels, as above
+    monkeypatch.setattr(
+        precision, "step_seconds", lambda *_, **__: 0.01
+    )  # 0.8 minutes: 13 passes at 64 pixels, as above
     recipe = make_recipe(
         {
             "data": {"source": "digits", "split": "80-10-10"},
@@ -324,7 +326,7 @@ def test_how_often_images_are_seen_says_what_is_done_with_them(
 def test_what_the_user_asks_for_stays_whatever_the_budget_and_what_is_left_out_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "step_seconds", lambda *_: 0.01)  # 53 passes
+    monkeypatch.setattr(precision, "step_seconds", lambda *_, **__: 0.01)  # 53 passes
     recipe = make_recipe(
         {
             "data": {"source": "digits", "split": "80-10-10"},
@@ -344,7 +346,7 @@ def test_what_the_user_asks_for_stays_whatever_the_budget_and_what_is_left_out_i
 def test_a_budget_is_timed_without_the_layers_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     learning: list[float] = []
 
-    def timed(model: nn.Module, *_: object) -> float:
+    def timed(model: nn.Module, *_: object, **__: object) -> float:
         learning.append(sum(p.requires_grad for p in model.parameters()) / len(list(model.parameters())))
         return 0.01
 

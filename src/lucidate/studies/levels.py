@@ -107,7 +107,7 @@ def in_time(name: str, run: RunDir, plan: Plan, *, before: Mapping[str, RunDir],
         minutes = RunCard.load(run.card).recipe.train.minutes
     else:
         results = {other: RunCard.load(done.card).results for other, done in before.items()}
-        seconds = {other: max(found.seconds or 0.0, found.train_seconds or 0.0) for other, found in results.items()}
+        seconds = {other: found.seconds or found.train_seconds or 0.0 for other, found in results.items()}
         minutes = plan.minutes_left(name, spent={other: value / 60 for other, value in seconds.items()})
         if minutes < own:
             reporter.say(f"{name}: {minutes:.1f} min instead of {own:.1f}, since those before it took longer")

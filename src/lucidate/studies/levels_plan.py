@@ -31,9 +31,9 @@ SUBSTITUTES = {
     "level4_vit_tiny": "level3_custom",
 }
 SHARES = {1: 2.0, 2: 2.5, 3: 1.25, 4: 1.75}  # of a budget, by level; of level 4 for each member of its own
-# What a budget leaves to predictions of six views, galleries and reports: minutes an image of the data set, as two
-# crowded cores take with networks of 96 pixels, and at most this share of it.
-PREDICTION, MOST = 1e-4, 0.2
+# What a budget leaves to predictions, galleries and reports: minutes, and minutes an image of the data set, which two
+# cores take for six views at 96 pixels; at most this share of the budget.
+GALLERIES, PREDICTION, MOST = 0.5, 1e-4, 0.2
 LEAST = 0.1  # of a run's minutes, however late it is
 LONGER = 10  # times the recipes' epochs, at most, where minutes end a training: few images are seen more often in them
 ENSEMBLE = "level4_ensemble"
@@ -94,10 +94,11 @@ class Plan:
         spent: how many minutes of the budget each run before it took, predictions included.
         """
         own = {run: recipe.train.minutes or 0.0 for run, recipe in self.recipes.items() if self.folder_of(run) == run}
-        budget, done = self.settings.minutes or 0.0, [run for run in own if run in spent]
-        planned = budget * (1 - sum(own[run] for run in done) / sum(own.values()))
-        left = budget - sum(spent[run] for run in done)
-        return round(own[name] * min(max(left / planned, LEAST), 1), 3)
+        planned = sum(minutes for run, minutes in own.items() if run not in spent)
+        budget, trained = self.settings.minutes or 0.0, sum(own.values())
+        reserve = (budget - trained) * planned / trained  # for the predictions of those that are to come
+        left = budget - sum(spent[run] for run in own if run in spent) - reserve
+        return max(round(own[name] * min(max(left / planned, LEAST), 1), 3), 0.001)
 
 
 def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Reporter) -> Plan:
@@ -150,7 +151,7 @@ def make_plan(source: str, out: Path, *, overrides: Sequence[str], reporter: Rep
 
 def trained_minutes(budget: float, images: int) -> float:
     """How much of a budget in minutes all trainings have together. images: of the data set."""
-    return budget - min(PREDICTION * images, MOST * budget)
+    return budget - min(GALLERIES + PREDICTION * images, MOST * budget)
 
 
 def line_up(recipes: Mapping[str, Recipe], out: Path, *, wanted: bool | Literal["auto"]) -> tuple[LineUp, str]:

@@ -1,8 +1,8 @@
 """Gradients of depthwise convolutions on a processor, by the kernels of oneDNN that are quick.
 
 Their forward pass is quick at any size. Of the gradients two are not, since a kernel for groups of any size computes
-them: those of filters wider than three, in any precision, and in bfloat16 those of the input where there are strides,
-4 to 20 times as slow as they could be (bench/LOG.md). EfficientNets consist of such layers.
+them: those of filters wider than three, in bfloat16 6 to 16 times as slow as they could be and in float32 up to twice;
+and in bfloat16 those of the input where there are strides, 7 to 16 times (bench/LOG.md). EfficientNets have many.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.overrides import TorchFunctionMode
 WIDTH = 3  # of the filters whose gradients have a quick kernel, whatever their height
 
 
-def quick_gradients(*, compiled: bool = False) -> AbstractContextManager[Any]:
+def quick_gradients(device: torch.device, *, compiled: bool = False) -> AbstractContextManager[Any]:
     """A forward pass within it has the gradients of its depthwise convolutions computed the quick way, on a processor.
 
     Values are those of `torch.nn.functional.conv2d`, gradients too, but for the order in which they are summed; under
-    autocast as there. compiled: whether torch.compile makes the kernels, as it does its own.
+    autocast as there. compiled: whether torch.compile makes the model's kernels, and is left alone.
     """
-    return nullcontext() if compiled else _QuickDepthwise()
+    return nullcontext() if compiled or device.type != "cpu" else _QuickDepthwise()
 
 
 class _QuickDepthwise(TorchFunctionMode):
@@ -41,11 +41,11 @@ class _QuickDepthwise(TorchFunctionMode):
         if func is functional.conv2d and not kwargs and len(args) == 7:
             images, filters, bias, stride, padding, dilation, groups = args
             if _suits(images, filters, stride, padding, dilation, groups):
+                tensors = [images, filters, bias]
                 if torch.is_autocast_enabled("cpu"):
                     kind = torch.get_autocast_dtype("cpu")
-                    images, filters = images.to(kind), filters.to(kind)
-                found = _Depthwise.apply(images, filters, stride[0], padding)  # type: ignore[no-untyped-call]
-                return found if bias is None else found + bias.to(found.dtype)[:, None, None]
+                    tensors = [None if tensor is None else tensor.to(kind) for tensor in tensors]
+                return _Depthwise.apply(*tensors, stride[0], padding)  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 
@@ -66,23 +66,26 @@ def _suits(images: Tensor, filters: Tensor, stride: Any, padding: Any, dilation:
 
 
 class _Depthwise(torch.autograd.Function):
-    """images (B, C, H, W), filters (C, 1, h, w), both of one dtype; gives (B, C, H', W')."""
+    """images (B, C, H, W), filters (C, 1, h, w), bias (C) or None, all of one dtype; gives (B, C, H', W')."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, filters: Tensor, stride: int, padding: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, images: Tensor, filters: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int]
+    ) -> Tensor:
         ctx.save_for_backward(images, filters)
         ctx.stride, ctx.padding = stride, padding
-        return functional.conv2d(images, filters, None, stride, padding, 1, len(filters))
+        return functional.conv2d(images, filters, bias, stride, padding, 1, len(filters))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         images, filters = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
-        of_images, of_filters, *_ = ctx.needs_input_grad
+        of_images, of_filters, of_bias, *_ = ctx.needs_input_grad
         where = {"stride": ctx.stride, "padding": ctx.padding}
         return (
             images_gradient(images.shape, filters, gradient, **where) if of_images else None,
             filters_gradient(images, filters.shape, gradient, **where) if of_filters else None,
+            gradient.sum((0, 2, 3)) if of_bias else None,
             None,
             None,
         )
@@ -114,11 +117,12 @@ def filters_gradient(
     if width <= WIDTH:
         found: Tensor = conv2d_weight(images, shape, gradient, stride, padding, 1, channels)  # type: ignore[no-untyped-call]
         return found
-    padded = functional.pad(images, (padding[1], padding[1], padding[0], padding[0]))
+    if any(padding):
+        images = functional.pad(images, (padding[1], padding[1], padding[0], padding[0]))
     seen = (gradient.shape[3] - 1) * stride + WIDTH  # columns
     found = images.new_empty(shape)
     for column in (*range(0, width - WIDTH, WIDTH), width - WIDTH):  # where the last two overlap, they agree
-        part = padded[..., column : column + seen].contiguous(memory_format=torch.channels_last)
+        part = images[..., column : column + seen].contiguous(memory_format=torch.channels_last)
         narrow = filters_gradient(part, (channels, 1, height, WIDTH), gradient, stride=stride, padding=(0, 0))
         found[..., column : column + WIDTH] = narrow
     return found

@@ -91,12 +91,14 @@ def train_job(job: TrainJob, *, reporter: Reporter, stop: Callable[[], bool] = l
 def finish_job(job: TrainJob, *, reporter: Reporter, since: float | None = None) -> RunCard:
     """Open the test split, once, and set the status "finished".
 
-    since: what `time.perf_counter` gave at the start, for the seconds that the run card keeps.
+    since: what `time.perf_counter` gave at the start, for the seconds that the run card keeps; of a run that was
+    stopped in between, at least those of all its epochs.
     """
     predict_missing(job, "test", reporter=reporter)
     card = RunCard.load(job.run.card)
     if card.status != "finished":
-        seconds = {} if since is None else {"seconds": round(time.perf_counter() - since, 2)}
+        trained = card.results.train_seconds or 0.0
+        seconds = {} if since is None else {"seconds": round(max(time.perf_counter() - since, trained), 2)}
         card = card.with_results(**seconds).model_copy(update={"status": "finished"})
         card.save(job.run.card)
     return card

@@ -231,7 +231,8 @@ def take_step(state: State, batch: Batch, training: Training, *, network: nn.Mod
     recipe, group, kind = training.recipe, training.group, working_type(training.precision)
     torch.manual_seed(derived_seed(recipe.seed, state.epoch, state.step, DROPOUT))
     group.batch_part.whole, group.batch_part.part = batch.whole, part_of(batch.whole, group.rank, group.size)
-    with casting(training.precision, batch.images.device), quick_gradients(compiled=recipe.train.compile):
+    device = batch.images.device
+    with casting(training.precision, device), quick_gradients(device, compiled=recipe.train.compile):
         logits = network(batch.images.to(kind))
     loss = classification_loss(logits.to(kind), batch, recipe=recipe.train, weights=training.class_weights)
     if training.teacher:

@@ -83,7 +83,7 @@ def choose_precision(
     for size in (min(16, batch), batch):
         for turn in range(TURNS):
             for precision in best:
-                seconds = step_seconds(trial, images[:size], precision)
+                seconds = step_seconds(trial, images[:size], precision, compiled=settings.compile)
                 # The first turn of a shape prepares kernels.
                 best[precision] = seconds if turn < 2 else min(best[precision], seconds)
         if best["bfloat16"] > 3 * best["float32"]:
@@ -148,7 +148,8 @@ def timed_passes(recipe: Recipe, dataset: Dataset, *, sides: Sequence[int], devi
     images = torch.zeros(settings.batch_size, 3, packed, packed, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     let_learn(to_device(model, device).to(working_type(settings.precision)), recipe, frozen=settings.thaw > 0)
-    seconds = min(step_seconds(model, images, precision) for _ in range(TURNS) for precision in precisions)
+    compiled = settings.compile
+    seconds = min(step_seconds(model, images, p, compiled=compiled) for _ in range(TURNS) for p in precisions)
     passes = 60 * settings.minutes * settings.batch_size / seconds / len(dataset.splits.train)
     return {side: passes * (smallest / side) ** 2 for side in sides}
 
@@ -184,11 +185,11 @@ def changed(recipe: Recipe, values: Changes) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def step_seconds(model: nn.Module, images: Tensor, precision: str) -> float:
-    """Seconds of one forward and backward pass."""
+def step_seconds(model: nn.Module, images: Tensor, precision: str, *, compiled: bool = False) -> float:
+    """Seconds of one forward and backward pass, eager either way. compiled: whether the training's is not."""
     _wait(images.device)
     start = time.perf_counter()
-    with casting(precision, images.device), quick_gradients():
+    with casting(precision, images.device), quick_gradients(images.device, compiled=compiled):
         logits = model(images)
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
