@@ -303,9 +303,8 @@ def test_how_often_images_are_seen_says_what_is_done_with_them(
     minutes: float | None, passes: int | None, few: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "PASSES", 8)
-    monkeypatch.setattr(
-        precision, "step_seconds", lambda *_, **__: 0.01
-    )  # 0.8 minutes: 13 passes at 64 pixels, as above
+    # 0.8 minutes: 13 passes at 64 pixels, as above
+    monkeypatch.setattr(precision, "step_seconds", lambda *_, **__: 0.01)
     recipe = make_recipe(
         {
             "data": {"source": "digits", "split": "80-10-10"},
